@@ -1,0 +1,1 @@
+"""Features from answers, the weighing of teachers, calibration and out-of-fold targets."""

@@ -1,0 +1,1 @@
+"""The case and its schema, sources, labels, rendering to text, splits and leakage."""

@@ -1,0 +1,72 @@
+"""Cases on disk: one flat Parquet row a case, with an explicit schema."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rarealert.cases.case import TEXT_FIELDS, Case, Label, LabelledCase
+from rarealert.errors import BadInputError
+
+SCHEMA = pa.schema(
+    [
+        pa.field("case_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("age_years", pa.float64()),
+        pa.field("sex", pa.string()),
+        *(pa.field(name, pa.string()) for name in TEXT_FIELDS),
+        pa.field("findings_present", pa.list_(pa.string())),
+        pa.field("findings_excluded", pa.list_(pa.string())),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("disease_id", pa.string(), nullable=False),
+        pa.field("disease_name", pa.string(), nullable=False),
+        pa.field("orpha_code", pa.string()),
+        pa.field("orphanet_head", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""Columns of every case file: the fields of ``Case``, then those of ``Label``."""
+
+
+def write_cases(path: Path, cases: Iterable[LabelledCase]) -> None:
+    """Write ``cases`` to a Parquet file that appears only once it is whole."""
+    rows = [{**item.case.model_dump(), **item.label.model_dump()} for item in cases]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+    partial.replace(path)
+
+
+def read_cases(path: Path) -> list[LabelledCase]:
+    """All cases of a file that ``write_cases`` made.
+
+    Raises:
+        BadInputError: the file is missing, is not Parquet, or lacks a column.
+    """
+    if not path.is_file():
+        raise BadInputError(f"{path} is missing; run the stage that makes it (dvc repro).")
+    try:
+        rows = pq.read_table(path, schema=SCHEMA).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInputError(
+            f"{path} can't be read as a case file; delete it and run dvc repro."
+        ) from error
+    return [_from_row(row) for row in rows]
+
+
+def _from_row(row: dict[str, object]) -> LabelledCase:
+    return LabelledCase(
+        case=Case.model_validate({name: row[name] for name in Case.model_fields}),
+        label=Label.model_validate({name: row[name] for name in Label.model_fields}),
+    )
+
+
+def disease_groups(cases: Sequence[LabelledCase]) -> list[str]:
+    """The disease of each case, shape ``(n_cases,)``: the group that no fold may cut."""
+    return [item.label.disease_id for item in cases]
+
+
+def is_rare(cases: Sequence[LabelledCase]) -> list[bool]:
+    """Whether each case is rare, shape ``(n_cases,)``."""
+    return [item.label.label == "rare" for item in cases]

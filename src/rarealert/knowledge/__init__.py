@@ -1,0 +1,1 @@
+"""HPO, Orphanet, disease profiles, and finding recognition in free text."""

@@ -1,0 +1,1 @@
+"""Discrimination, calibration, decision, intervals and shortcut controls; pure functions."""

@@ -1,0 +1,172 @@
+"""``params.yaml`` as frozen, typed models; what each key means stands beside it in the file.
+
+An unknown key, a missing one or a value out of range is refused with the key's name.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rarealert.errors import BadInputError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SimulatedParams(_Section):
+    """The embedded corpus, made by ``rarealert data materialise``."""
+
+    seed: Seed
+    rare_cases: Count
+    nonrare_cases: Count
+
+
+class DataParams(_Section):
+    """What ``data/`` is filled with when nothing else was imported."""
+
+    simulated: SimulatedParams
+
+
+class IngestParams(_Section):
+    """Which sources become cases."""
+
+    sources: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ValidateParams(_Section):
+    """Expectations that stop the graph."""
+
+    min_cases_per_label: Count
+    max_missing_age_share: Share
+    max_refused_share: Share
+
+
+class SplitParams(_Section):
+    """How diseases are laid into train, valid and test."""
+
+    seed: Seed
+    valid_share: Share
+    test_share: Share
+    near_duplicate_jaccard: Share
+    minhash_permutations: Count
+    test_lock: str | None
+
+
+class TeachParams(_Section):
+    """Who is asked, and whether anyone may be."""
+
+    panel: str
+    replay_only: bool
+
+
+class RationalesParams(_Section):
+    """When a teacher counts as present."""
+
+    min_coverage: Share
+
+
+class AlignParams(_Section):
+    """The search for the ensemble."""
+
+    seed: Seed
+    folds: Annotated[int, Field(ge=2)]
+    trials: Count
+    timeout_s: Seconds
+
+
+class TuneParams(_Section):
+    """The search for the student's hyper-parameters."""
+
+    seed: Seed
+    trials: Count
+    timeout_s: Seconds
+    train_cases: Count
+    valid_cases: Count
+
+
+class DistilParams(_Section):
+    """The student's training."""
+
+    base_model: str
+    seed: Seed
+    max_prompt_tokens: Count
+    max_rationale_tokens: Count
+    rationale_share: Share
+    lora_layers: Count
+    epochs: Count
+    batch_size: Count
+
+
+class ScoreParams(_Section):
+    """How the locked test part is scored."""
+
+    batch_size: Count
+    seed: Seed
+
+
+class EvaluateParams(_Section):
+    """Intervals."""
+
+    resamples: Count
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+
+class RegisterParams(_Section):
+    """The registry's name and the gates' thresholds."""
+
+    model_name: str
+    promote: Literal["when_gates_pass", "never"]
+    max_auroc_loss: Share
+    max_auroc_below_best_teacher: Share
+    min_auroc_above_control: Share
+    max_ece: Share
+    max_reload_difference: Annotated[float, Field(ge=0)]
+    max_latency_s: Seconds
+
+
+class Params(_Section):
+    """The whole file: ``data`` and one section a stage."""
+
+    data: DataParams
+    ingest: IngestParams
+    validate_: Annotated[ValidateParams, Field(alias="validate")]
+    split: SplitParams
+    teach: TeachParams
+    rationales: RationalesParams
+    align: AlignParams
+    tune: TuneParams
+    distil: DistilParams
+    score: ScoreParams
+    evaluate: EvaluateParams
+    register_: Annotated[RegisterParams, Field(alias="register")]
+
+
+def load_params(path: Path) -> Params:
+    """The configuration at ``path``.
+
+    Raises:
+        BadInputError: the file is missing, is not YAML, or has an unknown, missing or
+            ill-valued key, which the sentence names.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path} is missing; run the command inside a checkout.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise BadInputError(f"{path}: {key}: {first['msg']}{more}. Mend the key.") from error

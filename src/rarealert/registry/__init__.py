@@ -1,0 +1,1 @@
+"""Gates, the model card, registration and promotion."""

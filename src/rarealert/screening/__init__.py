@@ -1,0 +1,1 @@
+"""The promoted model at work on a file of visits."""

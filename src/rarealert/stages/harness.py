@@ -1,0 +1,30 @@
+"""What every stage's ``main`` does around its one function: parameters, sink, summary line."""
+
+import time
+from collections.abc import Callable, Iterator
+
+from rarealert.params import Params, load_params
+from rarealert.paths import Paths
+from rarealert.tracking.items import Item, Summary
+from rarealert.tracking.sink import open_run
+
+StageFunction = Callable[[Params, Paths], Iterator[Item]]
+
+
+def run_stage(name: str, stage: StageFunction) -> None:
+    """Run ``stage`` in the current workspace, log what it yields, print one line.
+
+    Items are logged as they come, so a stage that is killed leaves what it had reported.
+    ``build/<name>/run.json`` is written last: it exists only for a stage that finished.
+    """
+    started = time.perf_counter()
+    paths = Paths.here()
+    params = load_params(paths.params)
+    with open_run(name, paths.root, paths.mlruns, paths.build(name) / "run.json") as sink:
+        said = ""
+        for item in stage(params, paths):
+            if isinstance(item, Summary):
+                said = item.text
+            else:
+                sink.log(item)
+    print(f"{name:<11}{said} ({time.perf_counter() - started:.1f} s)", flush=True)

@@ -1,0 +1,1 @@
+"""The distilled model: encoding, LoRA, training, rationale generation and packaging."""

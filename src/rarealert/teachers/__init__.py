@@ -1,0 +1,1 @@
+"""The answer schema, the panel, recorded answers, reasoners, and the rationale cache."""

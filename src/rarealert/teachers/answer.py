@@ -1,0 +1,130 @@
+"""What every teacher says of a case, whatever kind of teacher it is."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from rarealert.errors import BadInputError
+
+_WEIGHT_TOLERANCE = 0.02  # weights rounded to two digits by a model still count as summing to 1
+
+
+class Insight(BaseModel):
+    """One thing the teacher leaned on, its share of the judgement, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    weight: Annotated[float, Field(ge=0, le=1)]
+    explanation: str
+
+
+class Differential(BaseModel):
+    """A disease the teacher considers, most likely first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    orpha_code: str | None = None
+
+
+class Answer(BaseModel):
+    """A teacher's judgement of one case. ``risk`` is a percentage, 0 to 100.
+
+    A teacher that is asked must give five insights; answers recorded elsewhere may hold fewer,
+    because what was not said is not made up.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    insights: Annotated[tuple[Insight, ...], Field(max_length=5)]
+    differential: Annotated[tuple[Differential, ...], Field(max_length=5)]
+    risk: Annotated[int, Field(ge=0, le=100)]
+    explanation: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+    @model_validator(mode="after")
+    def _weights_sum_to_one(self) -> Self:
+        total = sum(insight.weight for insight in self.insights)
+        if self.insights and abs(total - 1) > _WEIGHT_TOLERANCE:
+            raise ValueError(f"the insights' weights sum to {total:.3f}, not to 1")
+        return self
+
+
+class TeacherAnswer(BaseModel):
+    """One row of ``build/rationales/answers.parquet``.
+
+    A failed, refused or never given answer keeps its row with ``answer`` empty: missing is not
+    zero.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case_id: str
+    teacher: str
+    status: Literal["ok", "failed", "missing"]
+    answer: Answer | None
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("case_id", pa.string(), nullable=False),
+        pa.field("teacher", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("risk", pa.int16()),
+        pa.field(
+            "insights",
+            pa.list_(
+                pa.struct(
+                    [("name", pa.string()), ("weight", pa.float64()), ("explanation", pa.string())]
+                )
+            ),
+        ),
+        pa.field(
+            "differential",
+            pa.list_(pa.struct([("name", pa.string()), ("orpha_code", pa.string())])),
+        ),
+        pa.field("explanation", pa.string()),
+    ]
+)
+"""Columns of the projected answers: one row a case and teacher."""
+
+
+def write_answers(path: Path, answers: Iterable[TeacherAnswer]) -> None:
+    """Write ``answers`` to a Parquet file that appears only once it is whole."""
+    rows = []
+    for item in answers:
+        said = item.answer.model_dump() if item.answer else {}
+        rows.append({**item.model_dump(exclude={"answer"}), **said})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+    partial.replace(path)
+
+
+def read_answers(path: Path) -> list[TeacherAnswer]:
+    """All answers of a file that ``write_answers`` made.
+
+    Raises:
+        BadInputError: the file is missing or not an answers file.
+    """
+    if not path.is_file():
+        raise BadInputError(f"{path} is missing; run the rationales stage (dvc repro rationales).")
+    try:
+        rows = pq.read_table(path, schema=SCHEMA).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInputError(
+            f"{path} can't be read as an answers file; delete it and run dvc repro."
+        ) from error
+    return [_from_row(row) for row in rows]
+
+
+def _from_row(row: dict[str, object]) -> TeacherAnswer:
+    key = {name: row[name] for name in ("case_id", "teacher", "status")}
+    answer = None
+    if row["status"] == "ok":
+        answer = Answer.model_validate({name: row[name] for name in Answer.model_fields})
+    return TeacherAnswer.model_validate({**key, "answer": answer})

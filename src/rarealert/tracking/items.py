@@ -1,0 +1,86 @@
+"""What a stage can report: small typed items, free of MLflow, so that stages stay testable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure as MplFigure
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of the run; ``step`` makes a curve of numbers of the same name."""
+
+    name: str
+    value: float
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Settings of the run beside its section of ``params.yaml``, which the sink logs itself."""
+
+    values: Mapping[str, str | int | float | bool | None]
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Search keys of the run: what a reviewer filters by."""
+
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that the MLflow UI shows and compares across runs; ``name`` ends in ``.json``."""
+
+    name: str
+    frame: "pd.DataFrame"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot; ``name`` ends in ``.png``. The sink closes the figure once it is saved."""
+
+    name: str
+    figure: "MplFigure"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or folder already written; it must hold no case text."""
+
+    path: Path
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An input of the run by name, digest and size; never its rows, which hold case text."""
+
+    name: str
+    path: Path
+    digest: str
+    rows: int
+    context: str
+
+
+@dataclass(frozen=True)
+class Child:
+    """A nested run, such as one Optuna trial."""
+
+    name: str
+    items: tuple["Item", ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The stage's one line on the terminal: what was made, in a user's words."""
+
+    text: str
+
+
+Item = Metric | Parameters | Tags | Table | Figure | Artifact | Dataset | Child | Summary
