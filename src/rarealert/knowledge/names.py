@@ -1,0 +1,57 @@
+"""Disease names in one normal form, so that spelling variants meet."""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+_WORD = re.compile(r"[a-z0-9]+")
+_EPONYM = re.compile(r"(?<=\w)['\u2019]s?\b")
+_BRITISH = (
+    ("aemia", "emia"),
+    ("haem", "hem"),
+    ("oedema", "edema"),
+    ("oeso", "eso"),
+    ("paed", "ped"),
+    ("anae", "ane"),
+    ("tumour", "tumor"),
+    ("leuco", "leuko"),
+    ("coeliac", "celiac"),
+    ("foetal", "fetal"),
+    ("diarrhoea", "diarrhea"),
+    ("gynaec", "gynec"),
+    ("orthopaed", "orthoped"),
+    ("sulph", "sulf"),
+)
+_KEPT_S = ("ss", "us", "is", "as", "os")
+_MIN_PLURAL = 4
+_GREEK = str.maketrans(
+    {"α": " alpha ", "β": " beta ", "γ": " gamma ", "δ": " delta ", "ß": " beta "}
+)
+
+
+@lru_cache(maxsize=65536)
+def singular(word: str) -> str:
+    """A lower-case word without its English plural ending; Latin endings stay as they are."""
+    if len(word) < _MIN_PLURAL or not word.endswith("s") or word.endswith(_KEPT_S):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    if word.endswith(("sses", "shes", "ches", "xes")):
+        return word[:-2]
+    return word[:-1]
+
+
+@lru_cache(maxsize=65536)
+def name_words(name: str) -> tuple[str, ...]:
+    """Words of a name: no case, accents, punctuation, eponym 's, plural or British spelling."""
+    plain = _EPONYM.sub("", name.translate(_GREEK).casefold())
+    plain = unicodedata.normalize("NFKD", plain)
+    plain = "".join(char for char in plain if not unicodedata.combining(char))
+    for british, american in _BRITISH:
+        plain = plain.replace(british, american)
+    return tuple(singular(word) for word in _WORD.findall(plain))
+
+
+def normalise_name(name: str) -> str:
+    """``name_words`` joined by one space: the key under which variants of a name meet."""
+    return " ".join(name_words(name))

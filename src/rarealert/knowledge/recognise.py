@@ -1,0 +1,184 @@
+"""HPO findings in free text: dictionary look-up with negation and family history.
+
+Longest match over normalised tokens; the scope of a negation follows NegEx (Chapman et al. 2001,
+J Biomed Inform 34:301): from a trigger to the next terminating word or the sentence's end.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from rarealert.knowledge.context import Context, Token, context_of
+from rarealert.knowledge.hpo import Ontology, load_ontology
+from rarealert.knowledge.names import name_words
+
+_TOKEN = re.compile(r"\w+(?:['\u2019]s\b)?")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[;\n]")
+_SKIPPED = frozenset(
+    ("a", "an", "the", "his", "her", "their", "my", "of", "in", "on", "at", "to", "left", "right")
+)
+_MIN_CHARACTERS = 4
+_END = ""  # no token is empty, so the key can't clash with one
+_FAMILY_FIELD = "family_history"
+_RANK = {"EXACT": 1, "NARROW": 3, "RELATED": 4}
+_AMBIGUOUS = frozenset(
+    """all mass cold fall infection disease tumor cancer patient normal abnormal depression-free pain syndrome
+    rash-free onset acute chronic mild severe moderate profound localized generalized diffuse
+    focal central distal proximal bilateral unilateral recurrent progressive episodic triggered
+    position quality character death stillbirth birth twin pregnancy allergy injury trauma
+    refractory transient stable variable heterogeneous diet food water blood skin hair nail eye
+    ear nose mouth tongue hand foot arm leg growth development weight height stature voice gait
+    behavior mood sleep memory speech language vision hearing taste smell touch balance
+    temperature pulse respiration urine stool breast bone joint muscle nerve brain heart lung
+    liver kidney spleen bowel stomach bladder shift unresponsive""".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """One finding in a text: ``text[start:end]`` names it, ``start < end``."""
+
+    hpo_id: str
+    start: int
+    end: int
+    negated: bool
+    family: bool
+
+
+class Recogniser:
+    """Looks findings up in text; build one with ``load_recogniser``."""
+
+    def __init__(self, phrases: Mapping[tuple[str, ...], str]) -> None:
+        self._trie: dict[str, Any] = {}
+        for words, hpo_id in phrases.items():
+            node = self._trie
+            for word in words:
+                node = node.setdefault(word, {})
+            node[_END] = hpo_id
+
+    def mentions(self, text: str, *, family: bool = False) -> tuple[Mention, ...]:
+        """Every finding named in ``text``, in order, never overlapping.
+
+        ``family`` marks a text that speaks of relatives throughout. Any string is accepted.
+        """
+        found: list[Mention] = []
+        for sentence in _sentences(text):
+            matches = list(self._matches(sentence))
+            if matches:
+                context = context_of(sentence, family)
+                found.extend(self._mention(sentence, match, context) for match in matches)
+        return tuple(found)
+
+    def _mention(
+        self, sentence: list[Token], match: tuple[str, int, int], context: Context
+    ) -> Mention:
+        hpo_id, first, last = match
+        return Mention(
+            hpo_id,
+            sentence[first].start,
+            sentence[last].end,
+            context.negated(first, last),
+            context.family(first),
+        )
+
+    def _matches(self, sentence: list[Token]) -> Iterator[tuple[str, int, int]]:
+        first = 0
+        while first < len(sentence):
+            best = self._longest(sentence, first)
+            if best is None:
+                first += 1
+                continue
+            hpo_id, last = best
+            yield hpo_id, first, last
+            first = last + 1
+
+    def _longest(self, sentence: list[Token], first: int) -> tuple[str, int] | None:
+        node, best = self._trie, None
+        for index in range(first, len(sentence)):
+            word = sentence[index].word
+            if word in _SKIPPED and index > first and word not in node:
+                continue
+            node = node.get(word)
+            if node is None:
+                break
+            if _END in node:
+                best = (node[_END], index)
+        return best
+
+
+def _sentences(text: str) -> Iterator[list[Token]]:
+    """Non-empty token lists, one a sentence; each knows its place in the whole text."""
+    start = 0
+    ends = [match.start() for match in _SENTENCE_END.finditer(text)]
+    for end in (*ends, len(text)):
+        tokens = [
+            Token(" ".join(words), match.start(), match.end())
+            for match in _TOKEN.finditer(text, start, end)
+            if (words := name_words(match.group()))
+        ]
+        if tokens:
+            yield tokens
+        start = end
+
+
+@lru_cache(maxsize=1)
+def load_recogniser() -> Recogniser:
+    """The recogniser over the installed HPO and the packaged everyday wordings."""
+    return Recogniser(_phrases(load_ontology()))
+
+
+def _phrases(ontology: Ontology) -> dict[tuple[str, ...], str]:
+    """Normalised wording to id; the better sort of wording wins, then the lower id.
+
+    BROAD synonyms are left out: they name more than the finding.
+    """
+    ranked: dict[tuple[str, ...], tuple[int, str]] = {}
+
+    def offer(wording: str, rank: int, hpo_id: str) -> None:
+        words = tuple(word for word in name_words(wording) if word not in _SKIPPED)
+        if not words or (len(words) == 1 and _is_ambiguous(words[0])):
+            return
+        ranked[words] = min(ranked.get(words, (rank, hpo_id)), (rank, hpo_id))
+
+    for term in ontology.terms.values():
+        if not ontology.is_phenotype(term.id):
+            continue
+        offer(term.name, 0, term.id)
+        for synonym in term.synonyms:
+            if synonym.scope in _RANK:
+                offer(synonym.text, _RANK[synonym.scope] + synonym.layperson, term.id)
+    for wording, hpo_id in load_everyday_wordings():
+        offer(wording, -1, hpo_id)
+    return {words: hpo_id for words, (_, hpo_id) in ranked.items()}
+
+
+def _is_ambiguous(word: str) -> bool:
+    return len(word) < _MIN_CHARACTERS or word in _AMBIGUOUS
+
+
+@lru_cache(maxsize=1)
+def load_everyday_wordings() -> tuple[tuple[str, str], ...]:
+    """What patients say, with the HPO id it means; HPO's own lay synonyms lack these."""
+    text = files("rarealert.knowledge").joinpath("everyday_wordings.tsv").read_text("utf-8")
+    rows = (line.split("\t") for line in text.splitlines()[1:])
+    return tuple((wording, hpo_id) for wording, hpo_id, _ in rows)
+
+
+def findings_of(visit: str | Mapping[str, str | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """HPO ids present and excluded in a text, or in the text fields of a visit by name.
+
+    Each is in order of first mention; a term both affirmed and denied counts as present, and
+    relatives' findings as neither.
+    """
+    fields = {"text": visit} if isinstance(visit, str) else visit
+    recogniser = load_recogniser()
+    present: dict[str, None] = {}
+    excluded: dict[str, None] = {}
+    for name, text in fields.items():
+        for mention in recogniser.mentions(text or "", family=name == _FAMILY_FIELD):
+            if not mention.family:
+                (excluded if mention.negated else present)[mention.hpo_id] = None
+    return tuple(present), tuple(term for term in excluded if term not in present)
