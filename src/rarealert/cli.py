@@ -1,0 +1,117 @@
+"""The ``rarealert`` command. Every stage of ``dvc.yaml`` is a command of the same name.
+
+Nothing heavy is imported before a command needs it: ``rarealert --help`` answers at once.
+"""
+
+import ast
+import importlib
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rarealert.errors import RareAlertError
+from rarealert.stages import STAGES
+
+_QUIET = {
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "False",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""No library reports usage from a machine that holds patients' data."""
+
+app = typer.Typer(
+    help="Rare-disease screening at the first visit. Decision support, not a diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Fill data/: the embedded corpus, or one of your own.")
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """Entry point: run a command; print a user's error as one sentence and exit with its code."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        app()
+    except RareAlertError as error:
+        print(f"rarealert: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _add_stage(name: str) -> None:
+    module = f"rarealert.stages.{name}"
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+
+    def command() -> None:
+        importlib.import_module(module).main()
+
+    app.command(name, help=doc.split("\n\n")[0], rich_help_panel="Stages (run by dvc repro)")(
+        command
+    )
+
+
+for _stage in STAGES:
+    _add_stage(_stage)
+
+
+@data_app.command("materialise")
+def data_materialise() -> None:
+    """Rebuild the embedded corpus bit for bit and check it against data.dvc."""
+    from rarealert.stages.workspace import materialise
+
+    print(materialise())
+
+
+@data_app.command("import")
+def data_import(
+    source: Annotated[str, typer.Argument(help="craftmd, medrbench, orphanet or table")],
+    path: Annotated[Path, typer.Argument(help="file or folder in its published format")],
+) -> None:
+    """Check a corpus and copy it into data/; then run `dvc add data` to pin it."""
+    from rarealert.cases.imports import import_source
+    from rarealert.paths import Paths
+
+    print(import_source(source, path, Paths.here().data).sentence())
+
+
+@app.command()
+def screen(
+    source: Annotated[Path, typer.Argument(help="JSONL of visits, one case a line")],
+    out: Annotated[Path, typer.Option(help="JSONL of risks to write")],
+    alias: Annotated[str, typer.Option(help="which registered version")] = "champion",
+    rationale: Annotated[bool, typer.Option(help="add a rationale to each alert")] = False,
+) -> None:
+    """Score a file of visits with the registered model, on this machine."""
+    from rarealert.screening.batch import screen as screen_visits
+
+    print(screen_visits(source, out, alias, rationale).sentence())
+
+
+@app.command()
+def graph(
+    write: Annotated[bool, typer.Option(help="rewrite the code deps in dvc.yaml")] = False,
+) -> None:
+    """Compare dvc.yaml's code dependencies with what each stage really imports."""
+    from rarealert.stages.graph import sync
+
+    print(sync(write=write))
+
+
+@app.command("next")
+def what_next() -> None:
+    """What the last `dvc repro` made, and what to do with it."""
+    from rarealert.stages.workspace import what_next as describe
+
+    print(describe())

@@ -1,0 +1,94 @@
+"""What a user does around the graph: fill ``data/`` before it, read what it made after it.
+
+Commands: ``rarealert data materialise`` and ``rarealert next``.
+"""
+
+import json
+import subprocess
+from typing import Any
+
+from rarealert.errors import BadInputError, RareAlertError
+from rarealert.params import load_params
+from rarealert.paths import Paths
+
+
+def materialise() -> str:
+    """Make sure ``data/`` is what ``data.dvc`` pins; rebuild the embedded corpus if it is empty.
+
+    Data that is already there is only checked: an imported corpus is never overwritten.
+
+    Raises:
+        RareAlertError: what lies in ``data/`` differs from the pin; the sentence says how to
+            decide which of the two is right.
+
+    """
+    from rarealert.cases.simulate import materialise as simulate
+
+    paths = Paths.here()
+    folder = paths.data / "simulated"
+    rebuilt = not paths.data.is_dir() or not any(paths.data.iterdir())
+    if rebuilt:
+        simulate(load_params(paths.params).data.simulated, folder)
+    if not (paths.root / "data.dvc").is_file():
+        return "data/ is filled but not pinned: run `dvc add data`."
+    status = _dvc_status(paths)
+    if status:
+        raise RareAlertError(
+            "data/ differs from what data.dvc pins. To keep what is there: `dvc add data` and "
+            "commit data.dvc. To go back to the pin: `rm -r data` and run this again, or "
+            "`dvc pull` where a remote holds it."
+        )
+    return f"data/ matches data.dvc ({'rebuilt' if rebuilt else 'already there'})"
+
+
+def _dvc_status(paths: Paths) -> dict[str, object]:
+    command = ["dvc", "status", "--json", "data.dvc"]
+    done = subprocess.run(command, cwd=paths.root, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BadInputError(f"`dvc status data.dvc` failed: {done.stderr.strip()[:300]}")
+    status: dict[str, object] = json.loads(done.stdout or "{}")
+    return status
+
+
+def what_next() -> str:
+    """The registered version, the headline figures and the commands that use them.
+
+    Raises:
+        BadInputError: a report is missing because ``dvc repro`` has not finished.
+
+    """
+    paths = Paths.here()
+    gates = _read_report(paths, "register", "gates.json")
+    models = _read_report(paths, "evaluate", "metrics.json")["models"]
+    champion = gates["promoted"]
+    alias = "champion" if champion else "challenger"
+    lines = [f"registered  {gates['model_name']} version {gates['version']} as {alias}"]
+    lines += [f"  gate {gate['code']} failed: {gate['reason']}" for gate in _failed(gates)]
+    lines += [f"  auroc     {name:<10} {_interval(models[name]['auroc'])}" for name in HEADLINE]
+    lines += [
+        "next        make ui                                   compare runs in MLflow",
+        "            reports/evaluate/index.html               every figure with its interval",
+        f"            rarealert screen VISITS.jsonl --out RISKS.jsonl --alias {alias}",
+        "This is decision support, not a diagnosis.",
+    ]
+    return "\n".join(lines)
+
+
+HEADLINE = ("student", "ensemble")
+
+
+def _failed(gates: dict[str, Any]) -> list[dict[str, Any]]:
+    return [gate for gate in gates["gates"] if not gate["passed"]]
+
+
+def _interval(metric: dict[str, float]) -> str:
+    low, high = metric["ci_low"], metric["ci_high"]
+    return f"{metric['value']:.3f} ({low:.3f} to {high:.3f}), n={metric['n']}"
+
+
+def _read_report(paths: Paths, stage: str, name: str) -> dict[str, Any]:
+    file = paths.report(stage) / name
+    if not file.is_file():
+        raise BadInputError(f"{file} is missing; run `dvc repro` to the end first.")
+    report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return report

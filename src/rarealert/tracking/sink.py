@@ -1,0 +1,182 @@
+"""The one place that hands items to MLflow.
+
+Everything a run needs for its lineage is added here, so that no stage can forget it.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rarealert.errors import RareAlertError
+from rarealert.tracking import items
+from rarealert.tracking.lineage import lineage_tags, stage_inputs, stage_parameters
+
+EXPERIMENT = "rarealert"
+
+
+def tracking_uri(mlruns: Path) -> str:
+    """``MLFLOW_TRACKING_URI`` where it is set, else the workspace's SQLite database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlruns / 'mlflow.db'}"
+
+
+def connect(mlruns: Path) -> None:
+    """Point MLflow at the workspace's store and select the experiment, creating both if new.
+
+    Raises:
+        RareAlertError: the store can't be reached.
+
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    import mlflow
+
+    uri = tracking_uri(mlruns)
+    local = "MLFLOW_TRACKING_URI" not in os.environ
+    if local:
+        mlruns.mkdir(parents=True, exist_ok=True)
+    try:
+        mlflow.set_tracking_uri(uri)
+        if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+            place = (mlruns / "artifacts").as_uri() if local else None
+            mlflow.create_experiment(EXPERIMENT, artifact_location=place)
+        mlflow.set_experiment(EXPERIMENT)
+    except Exception as error:  # each store raises its own; the user's remedy is the same
+        raise RareAlertError(
+            f"MLflow's store can't be used ({type(error).__name__}); check MLFLOW_TRACKING_URI "
+            "or mlruns/mlflow.db. What stages have built is kept: run the command again."
+        ) from error
+
+
+class Sink:
+    """Logs items to the active MLflow run."""
+
+    def __init__(self, inputs: dict[str, str]) -> None:
+        self._inputs = inputs
+
+    def log(self, item: items.Item) -> None:
+        """Hand one item to MLflow.
+
+        Raises:
+            TypeError: ``item`` is not one of ``rarealert.tracking.items``.
+
+        """
+        handler = self._handlers().get(type(item))
+        if handler is None:
+            raise TypeError(f"{type(item).__name__} is not an item the sink knows")
+        handler(item)
+
+    def finish(self) -> None:
+        """Log the inputs that no ``Dataset`` item has described."""
+        for path, md5 in self._inputs.items():
+            _log_dataset(Path(path).as_posix(), path, md5, None, "input")
+        self._inputs = {}
+
+    def _handlers(self) -> dict[type, Callable[[Any], object]]:
+        import mlflow
+
+        return {
+            items.Metric: lambda i: mlflow.log_metric(i.name, i.value, step=i.step),
+            items.Parameters: lambda i: mlflow.log_params(dict(i.values)),
+            items.Tags: lambda i: mlflow.set_tags(dict(i.values)),
+            items.Table: lambda i: mlflow.log_table(i.frame, i.name),
+            items.Figure: _log_figure,
+            items.Artifact: _log_artifact,
+            items.Dataset: self._dataset,
+            items.Child: self._child,
+        }
+
+    def _dataset(self, item: items.Dataset) -> None:
+        path = item.path.as_posix()
+        known = [name for name in self._inputs if path == name or path.endswith(f"/{name}")]
+        digest = self._inputs.pop(known[0]) if known else item.digest
+        _log_dataset(item.name, known[0] if known else item.name, digest, item.rows, item.context)
+
+    def _child(self, child: items.Child) -> None:
+        import mlflow
+
+        with mlflow.start_run(run_name=child.name, nested=True):
+            for item in child.items:
+                self.log(item)
+
+
+def _log_figure(item: items.Figure) -> None:
+    import matplotlib.pyplot as plt
+    import mlflow
+
+    mlflow.log_figure(item.figure, item.name)
+    plt.close(item.figure)
+
+
+def _log_artifact(item: items.Artifact) -> None:
+    import mlflow
+
+    if item.path.is_dir():
+        mlflow.log_artifacts(str(item.path), item.folder)
+    else:
+        mlflow.log_artifact(str(item.path), item.folder)
+
+
+def _log_dataset(name: str, source: str, digest: str, rows: int | None, context: str) -> None:
+    import mlflow
+    from mlflow.data import sources
+    from mlflow.data.meta_dataset import MetaDataset
+
+    # The path inside the workspace is the source: the digest finds the bytes in any DVC remote.
+    place = sources.LocalArtifactDatasetSource(source)  # type: ignore[attr-defined]  # made at import
+    dataset = MetaDataset(place, name=name, digest=digest[:36])  # type: ignore[abstract]  # its own use
+    tags = {} if rows is None else {"rows": str(rows)}
+    mlflow.log_input(dataset, context=context, tags=tags)
+
+
+@contextmanager
+def open_run(stage: str, root: Path, mlruns: Path, record: Path) -> Iterator[Sink]:
+    """An MLflow run of ``stage`` with its lineage; ``record`` gets the run's id at the end.
+
+    A stage that raises leaves a FAILED run tagged with the exception's type, and no record.
+    """
+    connect(mlruns)
+    import mlflow
+
+    _close_orphans(stage)
+    inputs = {one.path: one.md5 for one in stage_inputs(root, stage)}
+    tags = lineage_tags(root, stage) | {"host": platform.node(), "pid": str(os.getpid())}
+    with mlflow.start_run(run_name=stage, tags=tags) as run:
+        mlflow.log_params(stage_parameters(root, stage))
+        sink = Sink(inputs)
+        try:
+            yield sink
+            sink.finish()
+        except BaseException as error:
+            mlflow.set_tag("error", type(error).__name__)
+            raise
+    _write_record(record, run.info.run_id)
+
+
+def _write_record(record: Path, run_id: str) -> None:
+    record.parent.mkdir(parents=True, exist_ok=True)
+    partial = record.with_suffix(".partial")
+    partial.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")
+    partial.replace(record)
+
+
+def _close_orphans(stage: str) -> None:
+    """Mark runs of this stage as KILLED whose process on this machine is gone.
+
+    A killed process can't close its run, and a run that seems to be running misleads a reviewer.
+    """
+    import mlflow
+    import psutil
+
+    client = mlflow.MlflowClient()
+    experiment = mlflow.set_experiment(EXPERIMENT)
+    wanted = (
+        f"attributes.status = 'RUNNING' AND tags.host = '{platform.node()}' "
+        f"AND tags.stage = '{stage}'"
+    )
+    for run in client.search_runs([experiment.experiment_id], wanted):
+        if not psutil.pid_exists(int(run.data.tags["pid"])):
+            client.set_terminated(run.info.run_id, status="KILLED")
