@@ -1,1 +1,1 @@
-"""Discrimination, calibration, decision, intervals and shortcut controls; pure functions."""
+"""Every figure a reader is shown: pure functions on arrays, with their intervals and controls."""
