@@ -1,0 +1,63 @@
+"""Folds that cut no disease in two."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from rarealert.errors import BadInputError
+
+_FEWEST = 3  # diseases of each class: one held out, one to calibrate on, one to learn from
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What the ensemble learns from; every array has one row a case.
+
+    ``values`` has shape ``(n_cases, n_features)`` with NaN for gaps, ``rare`` is the label and
+    ``disease`` the group that no fold may cut.
+    """
+
+    values: NDArray[np.float64]
+    rare: NDArray[np.bool_]
+    disease: NDArray[np.str_]
+
+    def part(self, rows: NDArray[np.bool_]) -> "TrainingSet":
+        """The rows where ``rows`` is true."""
+        return TrainingSet(self.values[rows], self.rare[rows], self.disease[rows])
+
+    def only(self, columns: NDArray[np.intp]) -> "TrainingSet":
+        """All rows with the chosen columns."""
+        return TrainingSet(self.values[:, columns], self.rare, self.disease)
+
+
+def check_learnable(data: TrainingSet, name: str) -> None:
+    """Refuse data from which nothing can be learnt and held out.
+
+    Raises:
+        BadInputError: ``data``, called ``name`` in the sentence, has fewer than three diseases of
+            a class, or no case at all.
+    """
+    for label, of_class in (("rare", data.rare), ("nonrare", ~data.rare)):
+        diseases = np.unique(data.disease[of_class]).size
+        if diseases < _FEWEST:
+            raise BadInputError(
+                f"{name}: {diseases} diseases with label {label} have an answered case, and "
+                f"{_FEWEST} are the fewest that can be learnt from and held out; add cases or "
+                "ask a teacher about those that are there."
+            )
+
+
+def disease_folds(data: TrainingSet, folds: int, seed: int) -> NDArray[np.intp]:
+    """The fold of each case from 0, shape ``(n_cases,)``, stratified by label.
+
+    No disease lies in two folds. There are at most as many folds as the scarcer class has
+    diseases.
+    """
+    scarcer = min(np.unique(data.disease[of]).size for of in (data.rare, ~data.rare))
+    splitter = StratifiedGroupKFold(min(folds, scarcer), shuffle=True, random_state=seed)
+    fold = np.empty(len(data.rare), dtype=np.intp)
+    for number, (_, held_out) in enumerate(splitter.split(data.values, data.rare, data.disease)):
+        fold[held_out] = number
+    return fold
