@@ -1,0 +1,47 @@
+"""Digests of what a version is made of, independent of where it lies on disk."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGED = ("__init__.py", "errors.py", "params.py", "paths.py")
+ROOMS = ("metrics", "knowledge", "cases", "student", "screening")
+"""What screening may import by the layer rule, hence all a registered version has to carry."""
+
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.partial")
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path) -> str:
+    """Sha256 over the relative names and digests of all files below ``folder``."""
+    whole = hashlib.sha256()
+    for path in sorted(_files(folder)):
+        name = path.relative_to(folder).as_posix()
+        whole.update(f"{name}\0{file_sha256(path)}\n".encode())
+    return whole.hexdigest()
+
+
+def copy_package(source: Path, target: Path) -> Path:
+    """Copy the rooms a version needs from ``source`` to ``target/rarealert``; that folder.
+
+    Teachers, alignment and the stages stay behind: a clinic runs the student alone.
+    """
+    folder = target / source.name
+    folder.mkdir(parents=True)
+    for name in PACKAGED:
+        shutil.copy(source / name, folder / name)
+    for room in ROOMS:
+        shutil.copytree(source / room, folder / room, ignore=_LEFT_OUT)
+    return folder
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path

@@ -1,0 +1,48 @@
+"""Every gate with its threshold from ``params.yaml``, and the verdict of all of them."""
+
+from collections.abc import Sequence
+
+from rarealert.metrics.intervals import Bootstrap
+from rarealert.params import EvaluateParams, RegisterParams
+from rarealert.registry.evidence import Evidence
+from rarealert.registry.gates.gate import Gate, GateResult
+from rarealert.registry.gates.integrity import (
+    CleanTree,
+    InputsPinned,
+    LockedTest,
+    NoCaseText,
+    ReportTrue,
+    TargetsOutOfFold,
+)
+from rarealert.registry.gates.operational import Latency, ReloadParity
+from rarealert.registry.gates.statistical import (
+    AboveControls,
+    Calibrated,
+    NearBestTeacher,
+    NotBelowChampion,
+)
+
+
+def gates(register: RegisterParams, evaluate: EvaluateParams) -> tuple[Gate, ...]:
+    """All gates in the order of their codes."""
+    plan = Bootstrap(evaluate.resamples, evaluate.confidence, evaluate.seed)
+    found: list[Gate] = [
+        NotBelowChampion(register.max_auroc_loss, plan),
+        NearBestTeacher(register.max_auroc_below_best_teacher, plan),
+        AboveControls(register.min_auroc_above_control, plan),
+        Calibrated(register.max_ece),
+        LockedTest(),
+        TargetsOutOfFold(),
+        ReloadParity(register.max_reload_difference),
+        Latency(register.max_latency_s),
+        NoCaseText(),
+        InputsPinned(),
+        CleanTree(),
+        ReportTrue(),
+    ]
+    return tuple(found)
+
+
+def judge(evidence: Evidence, among: Sequence[Gate]) -> tuple[GateResult, ...]:
+    """The verdict of every gate; none is left out because another failed."""
+    return tuple(gate.check(evidence) for gate in among)

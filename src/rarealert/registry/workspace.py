@@ -1,0 +1,71 @@
+"""The workspace as a witness: are the inputs those that DVC pinned, is the code committed?"""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rarealert.registry.evidence import InputCheck
+
+SOURCES = ("src", "params.yaml", "dvc.yaml", "data.dvc", "pyproject.toml", "constraints.txt")
+"""What decides a result. ``reports/`` and ``dvc.lock`` are rewritten while ``dvc repro`` runs."""
+
+
+def check_inputs(root: Path, stage: str) -> InputCheck:
+    """Compare the data ``stage`` reads (its ``deps`` outside ``src/``) with ``dvc.lock``.
+
+    The pins are the outs of the stages above, written before this one starts. The bytes are
+    read anew, so an edit after the fact shows.
+    """
+    lock = root / "dvc.lock"
+    if not lock.is_file():
+        return InputCheck(False, 0, (), ())
+    pins = {
+        out["path"]: out["md5"]
+        for entry in _yaml(lock).get("stages", {}).values()
+        for out in entry.get("outs", [])
+        if "md5" in out
+    }
+    deps = _yaml(root / "dvc.yaml").get("stages", {}).get(stage, {}).get("deps", [])
+    data = [dep for dep in deps if not dep.startswith("src/")]
+    unpinned = tuple(dep for dep in data if dep not in pins)
+    pinned = [dep for dep in data if dep in pins]
+    changed = tuple(dep for dep in pinned if dvc_md5(root / dep) != pins[dep])
+    return InputCheck(True, len(pinned), changed, unpinned)
+
+
+def dvc_md5(path: Path) -> str | None:
+    """The digest DVC 3 gives a file or folder; ``None`` where nothing is there.
+
+    A folder's digest is the MD5 of its listing in JSON: relative names and MD5s, sorted by name
+    (https://dvc.org/doc/user-guide/project-structure/internal-files).
+    """
+    if path.is_file():
+        return _md5(path)
+    if not path.is_dir():
+        return None
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    listing = [{"md5": _md5(path / name), "relpath": name} for name in names]
+    text = json.dumps(listing, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def changed_sources(root: Path) -> tuple[str, ...] | None:
+    """Files of ``SOURCES`` that differ from the commit or are untracked; ``None`` without git."""
+    command = ["git", "-C", str(root), "status", "--porcelain", "--", *SOURCES]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return None
+    return tuple(line[3:] for line in done.stdout.splitlines())
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}

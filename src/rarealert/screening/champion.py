@@ -1,0 +1,89 @@
+"""The registered model that screens: found by its alias, loaded offline."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rarealert.errors import RareAlertError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.entities.model_registry import ModelVersion
+
+_FAILED = "gates.failed"
+_DIGEST = "adapter.sha256"
+
+
+class RiskScorer(Protocol):
+    """What screening asks of a loaded model; ``mlflow.pyfunc.PyFuncModel`` has it."""
+
+    def predict(self, data: "pd.DataFrame", params: dict[str, Any] | None = None) -> Any:
+        """One row a visit, as ``rarealert.screening.pyfunc`` describes."""
+
+
+@dataclass(frozen=True)
+class ScreeningModel:
+    """A loaded version with what its answers are marked with."""
+
+    name: str
+    version: str
+    digest: str
+    scorer: RiskScorer
+
+
+def store_uri(mlruns: Path) -> str:
+    """``MLFLOW_TRACKING_URI`` where it is set, else the workspace's own database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlruns / 'mlflow.db'}"
+
+
+def load_model(name: str, alias: str, tracking_uri: str) -> ScreeningModel:
+    """The version of ``name`` that ``alias`` points at, ready to be asked.
+
+    Raises:
+        RareAlertError: nothing is registered, or nothing carries the alias; the sentence says
+            which gates the newest version failed and what to do.
+        BadInputError: the base model on this machine is not the one trained on.
+    """
+    import mlflow
+
+    database = tracking_uri.removeprefix("sqlite:///")
+    if database != tracking_uri and not Path(database).is_file():
+        raise RareAlertError(_why_none(name, alias, []))  # asking would make an empty database
+    mlflow.set_tracking_uri(tracking_uri)
+    version = _find(name, alias)
+    scorer = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}")
+    digest = version.tags.get(_DIGEST, "")
+    return ScreeningModel(name, str(version.version), digest, scorer)
+
+
+def _find(name: str, alias: str) -> "ModelVersion":
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        try:
+            known = client.search_model_versions(f"name = '{name}'")
+        except MlflowException:
+            known = []
+        raise RareAlertError(_why_none(name, alias, list(known))) from error
+
+
+def _why_none(name: str, alias: str, known: "list[ModelVersion]") -> str:
+    if not known:
+        return f"No model {name} is registered here; run make repro first."
+    newest = max(known, key=lambda version: int(version.version))
+    failed = newest.tags.get(_FAILED, "none")
+    if alias == "champion" and failed != "none":
+        noun = "gate" if "," not in failed else "gates"
+        return (
+            f"There is no champion of {name}: {noun} {failed.replace(',', ', ')} failed for "
+            f"version {newest.version}; see reports/register/card.md, or use --alias challenger."
+        )
+    return (
+        f"No version of {name} is called {alias!r}; the newest is version {newest.version}. "
+        "Use --alias challenger, or run dvc repro register."
+    )

@@ -1,0 +1,179 @@
+"""The student as MLflow serves it: a model from code, registered by this file's path.
+
+MLflow runs this file each time it loads a version (https://mlflow.org/docs/latest/ml/model/
+models-from-code/), so nothing is pickled and a reviewer can read what runs. The base model is
+not part of the artifact: the adapter folder names it with its digest, and loading refuses any
+other.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from pydantic import ValidationError
+
+from rarealert.cases.case import TEXT_FIELDS, Case
+from rarealert.errors import BadInputError
+
+if TYPE_CHECKING:
+    from mlflow.pyfunc import PythonModelContext
+
+ADAPTER = "adapter"
+"""Name of the artifact that holds the student's folder."""
+
+CALIBRATION_PREVALENCE = "calibration_prevalence"
+"""Key of the model's configuration: the share of rare cases its calibrator was fitted on."""
+
+BATCH_SIZE = 32
+MAX_RATIONALE_TOKENS = 64
+
+COLUMNS = ("case_id", "age_years", "sex", *TEXT_FIELDS)
+"""What a request may hold; the coded findings of a case are not read by the student."""
+
+
+def signature() -> ModelSignature:
+    """Input columns (``case_id`` alone is required), output columns and inference parameters."""
+    optional = [ColSpec(DataType.string, name, required=False) for name in COLUMNS[2:]]
+    inputs = [
+        ColSpec(DataType.string, "case_id"),
+        ColSpec(DataType.double, "age_years", required=False),
+        *optional,
+    ]
+    outputs = [
+        ColSpec(DataType.string, "case_id"),
+        ColSpec(DataType.double, "risk"),
+        ColSpec(DataType.string, "band"),
+        ColSpec(DataType.boolean, "truncated"),
+        ColSpec(DataType.string, "rationale", required=False),
+    ]
+    params = [
+        ParamSpec("rationale", DataType.boolean, False),
+        ParamSpec("prevalence", DataType.double, None),
+    ]
+    return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
+
+
+def input_example() -> pd.DataFrame:
+    """One visit invented for this purpose; it stems from no corpus."""
+    return pd.DataFrame(
+        {
+            "case_id": ["example-1"],
+            "age_years": [34.0],
+            "sex": ["female"],
+            "chief_complaint": ["Tired for half a year."],
+            "history_of_present_illness": ["Muscle cramps after climbing stairs; dark urine once."],
+            "physical_examination": ["Calves large and firm, reflexes weak."],
+        }
+    )
+
+
+def shift_prevalence(risk: float, calibrated_at: float, prevalence: float) -> float:
+    """``risk`` restated for a population with another share of rare cases, all in 0-1.
+
+    logit(risk) + logit(prevalence) - logit(calibrated_at): Bayes' rule when only the share of
+    the classes differs (Saerens, Latinne and Decaestecker, Neural Comput 14:21, 2002, eq. 2.4).
+    """
+    if risk in (0.0, 1.0):
+        return risk
+    odds = risk / (1 - risk) * _odds(prevalence) / _odds(calibrated_at)
+    return odds / (1 + odds)
+
+
+def _odds(share: float) -> float:
+    return share / (1 - share)
+
+
+def to_cases(frame: pd.DataFrame) -> list[Case]:
+    """One case a row; empty strings and NaN count as absent.
+
+    Raises:
+        BadInputError: a column is unknown, or a row is no case; the sentence names row and field.
+    """
+    unknown = sorted(set(frame.columns) - set(COLUMNS))
+    if unknown or "case_id" not in frame.columns:
+        wrong = f"unknown column {unknown[0]!r}" if unknown else "no column 'case_id'"
+        raise BadInputError(f"The request has {wrong}; the columns are {', '.join(COLUMNS)}.")
+    rows: list[dict[Hashable, Any]] = frame.to_dict("records")
+    return [_to_case(number, row) for number, row in enumerate(rows, start=1)]
+
+
+def _to_case(number: int, row: Mapping[Hashable, Any]) -> Case:
+    held = {name: value for name, value in row.items() if not _absent(value)}
+    try:
+        return Case.model_validate({**held, "source": "request"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the row"
+        raise BadInputError(f"Row {number}: {field}: {first['msg']}. Mend the row.") from None
+
+
+def _absent(value: object) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+class RiskModel(PythonModel):  # type: ignore[misc]  # mlflow leaves its base class untyped
+    """Risk of rare disease for each visit of a table.
+
+    The band comes from thresholds chosen on the validation part, at the prevalence the
+    calibrator saw. A shift of prevalence is monotone and keeps the order of visits, so it
+    restates the risk and leaves the band, which marks an operating point, as it is.
+    """
+
+    def load_context(self, context: "PythonModelContext") -> None:
+        """Load adapter and base model.
+
+        Raises:
+            BadInputError: the base model on this machine is not the one trained on.
+        """
+        from rarealert.student.model import Student
+
+        self._student = Student.load(Path(context.artifacts[ADAPTER]))
+        self._calibrated_at = float(context.model_config[CALIBRATION_PREVALENCE])
+
+    def predict(
+        self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """One row a visit: ``case_id``, ``risk`` 0-1, ``band``, ``truncated``, ``rationale``.
+
+        ``params["rationale"]`` asks for a rationale; ``params["prevalence"]`` (0-1, exclusive)
+        restates the risk for a population with that share of rare disease.
+
+        Raises:
+            BadInputError: a row is no case, or the prevalence is out of range.
+        """
+        chosen = params or {}
+        prevalence = _checked_prevalence(chosen.get("prevalence"))
+        cases = to_cases(model_input)
+        answers = self._student.predict(cases, BATCH_SIZE)
+        risks = [float(answer.risk) for answer in answers]
+        if prevalence is not None:
+            risks = [shift_prevalence(risk, self._calibrated_at, prevalence) for risk in risks]
+        columns: dict[str, Sequence[Any]] = {
+            "case_id": [case.case_id for case in cases],
+            "risk": risks,
+            "band": [answer.band for answer in answers],
+            "truncated": [answer.truncated for answer in answers],
+        }
+        if chosen.get("rationale"):
+            columns["rationale"] = self._student.rationales(cases, MAX_RATIONALE_TOKENS)
+        return pd.DataFrame(columns)
+
+
+def _checked_prevalence(value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise BadInputError("prevalence must be a share between 0 and 1, such as 0.02.")
+    return float(value)
+
+
+if __name__ != "rarealert.screening.pyfunc":  # MLflow runs the file under a name of its own
+    mlflow.models.set_model(RiskModel())
