@@ -1,0 +1,43 @@
+"""Where cases come from: one adapter a kind of source, all with the same signature."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rarealert.cases.sources import craftmd, medrbench, table
+from rarealert.cases.sources.refused import Read, Reader, Refused
+from rarealert.errors import BadInputError
+
+SOURCES: dict[str, Reader] = {
+    "simulated": table.reader("simulated"),
+    "craftmd": craftmd.read,
+    "medrbench": medrbench.read,
+    "table": table.reader("table"),
+}
+"""Every kind of source by its name, which is also its folder below ``data/``."""
+
+
+def read_source(kind: str, folder: Path) -> Iterator[Read]:
+    """Every row of ``folder`` as a labelled case or refused; of equal case ids the first is kept.
+
+    Raises:
+        BadInputError: ``kind`` is unknown, or a file can't be read at all.
+    """
+    if kind not in SOURCES:
+        raise BadInputError(f"Unknown source {kind}; known are {', '.join(sorted(SOURCES))}.")
+    if not folder.is_dir():
+        raise BadInputError(f"{folder} is missing; {_how_to_get(kind)}.")
+    seen: set[str] = set()
+    for number, item in enumerate(SOURCES[kind](folder), 1):
+        if isinstance(item, Refused):
+            yield item
+        elif item.case.case_id in seen:
+            yield Refused(kind, folder.name, number, "case_id", "duplicate case_id")
+        else:
+            seen.add(item.case.case_id)
+            yield item
+
+
+def _how_to_get(kind: str) -> str:
+    if kind == "simulated":
+        return "run rarealert data materialise (or dvc pull)"
+    return f"run rarealert data import {kind} PATH"

@@ -1,0 +1,61 @@
+"""Diagnosis names: the key a disease is grouped by, and whether a visit names its diagnosis."""
+
+import re
+from collections.abc import Iterable
+
+from rarealert.cases.case import Case
+from rarealert.cases.render import render
+from rarealert.knowledge.names import name_words, normalise_name
+
+_BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]")
+_TAIL = re.compile(
+    r"\s*(?:[,;:.]|\s(?:with|without|secondary to|due to|caused by|associated with|complicated by|"
+    r"complicating|following|induced by|presenting (?:as|with)|involving|arising (?:from|in)|"
+    r"resulting (?:from|in)|leading to)\s).*",
+    re.S,
+)
+_MARKUP = re.compile(r"[*_`]+")
+_MIN_ABBREVIATION = 3
+
+
+def core_name(diagnosis: str) -> str:
+    """The disease without brackets, complications, causes and sites.
+
+    "Sporadic Creutzfeldt-Jakob disease (sCJD) with psychosis." gives "Sporadic Creutzfeldt-Jakob
+    disease".
+    """
+    plain = _BRACKETS.sub(" ", _MARKUP.sub("", diagnosis)).strip(" .;,:-")
+    core = " ".join(_TAIL.sub("", plain, count=1).split())
+    return core if normalise_name(core) else plain
+
+
+def disease_key(diagnosis: str) -> str:
+    """``NAME:<normalised core name>``, the same for spelling variants of one disease."""
+    return f"NAME:{normalise_name(core_name(diagnosis))}"
+
+
+def wordings(diagnosis: str) -> set[str]:
+    """The ways in which a visit could name ``diagnosis``: whole, core, and what brackets hold."""
+    plain = _MARKUP.sub("", diagnosis)
+    bracketed = {text for text in _BRACKETS.findall(plain) if _is_name(text)}
+    return {plain, _BRACKETS.sub(" ", plain), core_name(diagnosis), *bracketed}
+
+
+def _is_name(text: str) -> bool:
+    letters = re.sub(r"[^A-Za-z]", "", text)
+    capitals = sum(char.isupper() for char in letters)
+    return len(letters) >= _MIN_ABBREVIATION and (
+        capitals * 2 > len(letters) or len(text.split()) > 1
+    )
+
+
+def names_diagnosis(case: Case, diagnoses: Iterable[str]) -> bool:
+    """Whether the visit literally holds one of the wordings of ``diagnoses``.
+
+    Compared word by word in the normal form of names: case, accents, punctuation, plurals and
+    British spelling don't matter. A negated mention counts: an author who names the diagnosis to
+    deny it gives it away.
+    """
+    text = f" {' '.join(name_words(render(case)))} "
+    keys = {normalise_name(wording) for name in diagnoses for wording in wordings(name)}
+    return any(f" {key} " in text for key in keys if key)

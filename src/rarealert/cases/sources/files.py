@@ -1,0 +1,88 @@
+"""Reading published files: whole, decoded, or one sentence that says what is wrong with them."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from rarealert.errors import BadInputError
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of ``path``; a name that ends in ``.gz`` is decompressed.
+
+    Raises:
+        BadInputError: the file is missing, empty, truncated, or not UTF-8.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BadInputError(
+            f"{path} can't be read ({error.strerror}); import the source again."
+        ) from error
+    if path.suffix == ".gz":
+        raw = _decompress(path, raw)
+    if not raw.strip():
+        raise BadInputError(f"{path} is empty; import the source again.")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInputError(
+            f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8 and import it again."
+        ) from error
+
+
+def _decompress(path: Path, raw: bytes) -> bytes:
+    try:
+        return gzip.decompress(raw)
+    except (EOFError, OSError, zlib.error) as error:
+        raise BadInputError(
+            f"{path} is truncated or no gzip file; copy it again from its publisher."
+        ) from error
+
+
+def parse_json(text: str | bytes) -> object:
+    """The JSON value of ``text``.
+
+    Raises:
+        ValueError: it is not UTF-8, not JSON, nested too deeply, or holds a number of absurd
+            length.
+    """
+    try:
+        value: object = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, object] | str]]:
+    """Number (from 1) of every line that is not blank, with its object or what is wrong with it.
+
+    Raises:
+        BadInputError: the file can't be read or holds no line at all.
+    """
+    found = False
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                found = True
+                yield number, _object(line.removeprefix(b"\xef\xbb\xbf"))
+    except OSError as error:
+        raise BadInputError(
+            f"{path} can't be read ({error.strerror}); import the source again."
+        ) from error
+    if not found:
+        raise BadInputError(f"{path} is empty; import the source again.")
+
+
+def _object(line: bytes) -> dict[str, object] | str:
+    try:
+        value = parse_json(line)
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    except ValueError:
+        return "not valid JSON"
+    return value if isinstance(value, dict) else "not a JSON object"

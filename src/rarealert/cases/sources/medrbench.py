@@ -1,0 +1,178 @@
+"""MedR-Bench: case reports in sections, rare where the publisher matched an Orphanet name.
+
+Qiu et al. 2025, Nature Communications; https://github.com/MAGIC-AI4Med/MedRBench. Only what the
+first visit holds is read into a case; differential, diagnosis and body category never are.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rarealert.cases.groups import DisjointSets
+from rarealert.cases.sources.demographics import parse_age, parse_sex
+from rarealert.cases.sources.diagnosis import core_name, disease_key, names_diagnosis
+from rarealert.cases.sources.files import parse_json, read_text
+from rarealert.cases.sources.orphanet import LINEARISATION, Disorder, load_disorders
+from rarealert.cases.sources.refused import Place, Read, Refused, build_case
+from rarealert.cases.sources.sections import visit_sections
+from rarealert.errors import BadInputError
+from rarealert.knowledge.names import normalise_name
+
+FILE = "diagnosis_957_cases_with_rare_disease_491.json.gz"
+_SEVERAL = re.compile(
+    r"\bcase series\b|\bcases?\s*[12]\b|\bpatients?\s*\(?[12]\b|^\W*(?:\w+ )?twins\b|"
+    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|\d+)\s+(?:[\w-]+\s+){0,2}"
+    r"(?:patients|cases|siblings|sheep)\b|\(P1, P2",
+    re.I,
+)
+_NUMBERED_PATIENT = re.compile(r"^\s*[-*•]\s*\**\s*(?:case|patient|P)\s?\d\b", re.I | re.M)
+_ANIMAL = re.compile(
+    r"\b(?:neutered|spayed|castrated|intact (?:fe)?male|[\w-]*breed(?:ing)?|chihuahua|retriever|"
+    r"terrier|shepherd dog|sea lion|sheep|ewes?|ram|mare|stallion|gelding|heifer|bovine|canine|"
+    r"feline|puppy|kitten)\b",
+    re.I,
+)
+_PERSON_ONLY = re.compile(
+    r"(?:\b(?:an?|old|years?|months?|weeks?|days?|man|woman|male|female|boy|girl|child|infant|"
+    r"patient|adult|newborn|neonate|age|aged|sex|gender)\b|\d+(?:\.\d+)?|[\W_])+",
+    re.I,
+)
+_Names = Mapping[str, Disorder]
+
+
+def read(folder: Path) -> Iterator[Read]:
+    """Every report of ``folder`` as a labelled case or refused, in the published order.
+
+    Rare diseases are published by Orphanet name, so Orphanet's tables must lie in the folder
+    ``orphanet`` beside ``folder``.
+
+    Raises:
+        BadInputError: a file is missing, truncated or not the published JSON.
+    """
+    tables = folder.parent / "orphanet"
+    if not (tables / LINEARISATION).is_file():
+        raise BadInputError(
+            f"{tables / LINEARISATION} is missing, and MedR-Bench gives rare diseases by Orphanet "
+            "name; run rarealert data import orphanet PATH first."
+        )
+    path = folder / FILE
+    reports = _reports(path)
+    names = load_disorders(tables)
+    groups = _groups(reports, names)
+    for number, (key, report) in enumerate(reports.items(), 1):
+        yield _labelled(Place("medrbench", FILE, number), key, report, names, groups)
+
+
+def _reports(path: Path) -> dict[str, object]:
+    try:
+        reports = parse_json(read_text(path))
+    except ValueError as error:
+        raise BadInputError(
+            f"{path} is not valid JSON; copy it again from its publisher."
+        ) from error
+    if not isinstance(reports, dict) or not reports:
+        raise BadInputError(
+            f"{path} is not an object of reports by id; copy it again from its publisher."
+        )
+    return reports
+
+
+def _candidates(report: object, names: _Names) -> list[Disorder]:
+    """Orphanet disorders of a report's rare disease names, in their order."""
+    checked = report.get("checked_rare_disease") if isinstance(report, dict) else None
+    if not isinstance(checked, list):
+        return []
+    found = (names.get(normalise_name(name)) for name in checked if isinstance(name, str))
+    return [disorder for disorder in found if disorder]
+
+
+def _groups(reports: Mapping[str, object], names: _Names) -> DisjointSets[str]:
+    """Codes that any one report names together: one disease to a split.
+
+    The publisher lists a disease beside its subtypes; two reports of it may share only one name.
+    """
+    groups: DisjointSets[str] = DisjointSets()
+    for report in reports.values():
+        groups.union(disorder.code for disorder in _candidates(report, names))
+    return groups
+
+
+def _labelled(
+    place: Place, key: str, report: object, names: _Names, groups: DisjointSets[str]
+) -> Read:
+    generated = report.get("generate_case") if isinstance(report, dict) else None
+    checked = report.get("checked_rare_disease") if isinstance(report, dict) else None
+    if not isinstance(generated, dict) or not isinstance(checked, list):
+        return place.refuse("generate_case", "no generate_case or checked_rare_disease")
+    summary, diagnosis = generated.get("case_summary"), generated.get("diagnosis_results")
+    if not isinstance(summary, str) or not summary.strip():
+        return place.refuse("case_summary", "no text")
+    if not isinstance(diagnosis, str) or not diagnosis.strip():
+        return place.refuse("diagnosis_results", "no diagnosis")
+    sections = visit_sections(summary)
+    scope = _out_of_scope(summary, sections.get("patient_information", ""))
+    if scope:
+        return place.refuse("case_summary", scope, "out_of_scope")
+    candidates = _candidates(report, names)
+    if checked and not candidates:
+        return place.refuse("checked_rare_disease", "no name that Orphanet's tables know")
+    built = build_case(place, _case(key, sections), _label(diagnosis, candidates, groups))
+    if isinstance(built, Refused):
+        return built
+    if names_diagnosis(built.case, [diagnosis, *(item.name for item in candidates)]):
+        return place.refuse("case_summary", "the diagnosis stands in the text", "diagnosis_in_text")
+    return built
+
+
+def _out_of_scope(summary: str, patient: str) -> str | None:
+    if _SEVERAL.search(patient) or _NUMBERED_PATIENT.search(summary):
+        return "several patients in one report"
+    return "the patient is an animal" if _ANIMAL.search(patient) else None
+
+
+def _case(key: str, sections: Mapping[str, str]) -> dict[str, object]:
+    fields: dict[str, object] = dict(sections)
+    patient = str(fields.pop("patient_information", ""))
+    if patient and not _PERSON_ONLY.fullmatch(patient):
+        # origin, occupation, known illness: said at the visit, and no other section repeats it
+        history = fields.get("history_of_present_illness")
+        fields["history_of_present_illness"] = f"{patient} {history}" if history else patient
+    return {
+        **fields,
+        "case_id": key,
+        "source": "medrbench",
+        "age_years": parse_age(patient),
+        "sex": parse_sex(patient),
+    }
+
+
+def _label(
+    diagnosis: str, candidates: list[Disorder], groups: DisjointSets[str]
+) -> dict[str, object]:
+    if not candidates:
+        return {
+            "label": "nonrare",
+            "disease_id": disease_key(diagnosis),
+            "disease_name": core_name(diagnosis),
+            "reason": "the publisher found no Orphanet disease in the diagnosis",
+        }
+    disorder = _closest(diagnosis, candidates)
+    return {
+        "label": "rare",
+        "disease_id": groups.find(disorder.code),
+        "disease_name": disorder.name,
+        "orpha_code": disorder.code,
+        "orphanet_head": disorder.head,
+        "reason": "the publisher found an Orphanet disease in the diagnosis",
+    }
+
+
+def _closest(diagnosis: str, candidates: list[Disorder]) -> Disorder:
+    """The candidate whose words the diagnosis holds most of; the longer name, the earlier wins."""
+    said = set(normalise_name(diagnosis).split())
+
+    def agreement(disorder: Disorder) -> tuple[float, int]:
+        words = set(normalise_name(disorder.name).split())
+        return len(words & said) / max(len(words), 1), len(words & said)
+
+    return max(candidates, key=agreement)
