@@ -28,7 +28,9 @@ class DisjointSets(Generic[T]):
 
     def union(self, items: Iterable[T]) -> None:
         """Merge the sets of all ``items``."""
-        roots = sorted({self.find(item) for item in items}, key=lambda root: -self._size[root])
+        # first come, first: a set's order would change with the interpreter's hash seed
+        found = dict.fromkeys(self.find(item) for item in items)
+        roots = sorted(found, key=lambda root: -self._size[root])
         for root in roots[1:]:
             self._parent[root] = roots[0]
             self._size[roots[0]] += self._size[root]

@@ -5,19 +5,37 @@ import re
 from rarealert.cases.case import Sex
 
 _MAX_AGE_YEARS = 120.0
-_YEARS_A_UNIT = {
+_UNITS_A_YEAR = {
     "year": 1.0,
     "yr": 1.0,
-    "month": 1 / 12,
-    "week": 7 / 365.25,
-    "day": 1 / 365.25,
-    "hour": 1 / (24 * 365.25),
+    "y": 1.0,
+    "month": 12.0,
+    "week": 365.25 / 7,
+    "day": 365.25,
+    "hour": 24 * 365.25,
 }
-_ONES = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORDS = (
     {word: value for value, word in enumerate(_ONES, 1)}
     | {word: 10 * value for value, word in enumerate(_TENS, 2)}
@@ -27,8 +45,8 @@ _WORDS = (
         for unit, one in enumerate(_ONES[:9], 1)
     }
 )
-_NUMBER = rf"(?P<number>\d{{1,3}}(?:\.\d+)?|{'|'.join(sorted(_WORDS, key=len, reverse=True))})"
-_UNIT = rf"(?P<unit>{'|'.join(_YEARS_A_UNIT)})s?"
+_NUMBER = r"(?P<number>\d{1,3}(?:\.\d{1,2})?|[a-z]+(?:-[a-z]+)?)"
+_UNIT = rf"(?P<unit>{'|'.join(_UNITS_A_YEAR)})s?"
 # an age says that somebody is old; a bare "6 months" is a duration
 _AGES = tuple(
     re.compile(pattern, re.I)
@@ -40,12 +58,19 @@ _AGES = tuple(
         rf"\b{_NUMBER}[\s-]*(?P<unit>year|month)s?[\s-]+(?:(?:male|female|man|woman|boy|girl)\b)",
     )
 )
+_SOMEBODY_ELSE = re.compile(
+    r"\b(?:born|delivered|delivery|birth)\b[^.]{0,40}\b(?:to|by|of|from)\s+(?:an?|her|his|the)\s*"
+    r"(?:[\w-]+\s+)?$|\b(?:mother|father|wife|husband|partner|brother|sister)"
+    r"(?:,? who is|,|\s*\(| is)\s*(?:an?\s+)?(?:aged\s+)?$",
+    re.I,
+)
 _NEWBORN = re.compile(r"\b(?:newborn|neonate)\b", re.I)
 _DASHES = re.compile(r"[\u2010-\u2015\u2212]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _FEMALE = r"woman|female|girl|lady|gravida|primigravida|nulligravida|primiparous|nulliparous"
 _SEX = re.compile(
-    rf"\b(?:(?P<female>{_FEMALE})|(?P<male>man|male|boy|gentleman))\b"
+    rf"\b(?:(?P<female>{_FEMALE}|(?<=old )daughter)|"
+    r"(?P<male>man|male|boy|gentleman|(?<=old )son))\b"
     r"(?!\s+(?:partner|sibling|child\s+of))",
     re.I,
 )
@@ -64,17 +89,22 @@ def parse_age(text: str) -> float | None:
     A decade ("in his 70s") or a band ("middle-aged") is no age and stays missing.
     """
     opening = first_sentences(text)
-    matches = [match for pattern in _AGES if (match := pattern.search(opening))]
-    if matches:
-        first = min(matches, key=lambda match: match.start())
-        years = _years(first.group("number"), first.group("unit"))
+    said = [
+        (match.start(), value, match.group("unit"))
+        for pattern in _AGES
+        for match in pattern.finditer(opening)
+        if (value := _number(match.group("number"))) is not None
+        and not _SOMEBODY_ELSE.search(opening[: match.start()])
+    ]
+    if said:
+        _, value, unit = min(said, key=lambda item: item[0])
+        years = value / _UNITS_A_YEAR[(unit or "year").lower()]
         return years if years <= _MAX_AGE_YEARS else None
     return 0.0 if _NEWBORN.search(first_sentences(text, 1)) else None
 
 
-def _years(number: str, unit: str | None) -> float:
-    value = float(_WORDS[number.lower()] if number.lower() in _WORDS else number)
-    return round(value * _YEARS_A_UNIT.get((unit or "year").lower(), 1.0), 4)
+def _number(text: str) -> float | None:
+    return float(text) if text[0].isdecimal() else _WORDS.get(text.lower())
 
 
 def parse_sex(text: str) -> Sex | None:

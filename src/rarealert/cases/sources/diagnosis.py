@@ -14,7 +14,7 @@ _TAIL = re.compile(
     r"resulting (?:from|in)|leading to)\s).*",
     re.S,
 )
-_MARKUP = re.compile(r"[*_`]+")
+_MARKUP = re.compile(r"[*_`]+|^\s*\d+\.\s+")
 _MIN_ABBREVIATION = 3
 
 

@@ -29,10 +29,11 @@ _AFTER_THE_VISIT = re.compile(
     re.I,
 )
 _UNSAID = re.compile(
-    r"(?:if none, write \W*)?(?:none|not|no details?|no information)?\s*(?:explicitly |specifically )?"
-    r"(?:none|n/?a|reported|provided|mentioned|stated|documented|specified|noted|available|"
-    r"detailed|given|described|recorded|applicable|disclosed|known)?"
-    r"(?: in the (?:case )?(?:report|summary|text))?",
+    r"(?:if none, write \W*)?(?:none|not|n/?a|no (?:details?|information|data))"
+    r"(?: (?:explicitly|specifically|otherwise|further))?"
+    r"(?: (?:is |was |were )?(?:reported|provided|mentioned|stated|documented|specified|noted|"
+    r"available|detailed|given|described|recorded|applicable|disclosed|known))?"
+    r"(?: in the (?:case |provided )?(?:report|summary|text))?",
     re.I,
 )
 _MARKUP = re.compile(r"\*\*|__|^\s*[-*•]\s+", re.M)
