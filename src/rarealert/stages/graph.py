@@ -22,7 +22,7 @@ PLUMBING = (
 )
 """Modules that carry values and report them but decide none: a change there re-runs nothing.
 
-Parameter values are tracked by DVC's own ``params``; see docs/decisions/0002.
+Parameter values are tracked by DVC's own ``params``; see docs/decisions/0001.
 """
 
 
