@@ -1,0 +1,222 @@
+"""The whole graph on the repository's own configuration, shrunk: run, repeated, changed, killed.
+
+One workspace serves all tests of this module, in the order in which a user would live them.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rarealert.stages import STAGES
+
+ROOT = Path(__file__).parents[2]
+SHRUNK = {
+    "data.simulated.rare_cases": 90,
+    "data.simulated.nonrare_cases": 90,
+    "validate.min_cases_per_label": 10,
+    "align.trials": 2,
+    "tune.trials": 1,
+    "tune.train_cases": 24,
+    "tune.valid_cases": 16,
+    "distil.epochs": 1,
+    "distil.lora_layers": 2,
+    "evaluate.resamples": 50,
+}
+"""The real configuration with fewer cases, trials and passes; every other value stays."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("workspace")
+    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", root)
+    shutil.copy(ROOT / ".gitignore", root)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in SHRUNK.items():
+        *sections, name = key.split(".")
+        place = params
+        for section in sections:
+            place = place[section]
+        place[name] = value
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    _run(root, "git", "init", "-q")
+    _run(root, "git", "config", "user.name", "test")
+    _run(root, "git", "config", "user.email", "test@example.org")
+    _run(root, "dvc", "init", "-q")
+    _run(root, "dvc", "config", "core.analytics", "false")
+    _run(root, "rarealert", "data", "materialise")
+    _run(root, "dvc", "add", "-q", "data")
+    _run(root, "git", "add", "-A")
+    _run(root, "git", "commit", "-qm", "start")
+    yield root
+
+
+def _environment(root: Path) -> dict[str, str]:
+    # The copied sources come first, so that a changed module is the one that runs.
+    bins = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return kept | {"PATH": bins, "PYTHONPATH": str(root / "src"), "HF_HUB_OFFLINE": "1"}
+
+
+def _run(root: Path, *command: str) -> str:
+    done = subprocess.run(
+        command, cwd=root, env=_environment(root), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+def _ran(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def _status(root: Path) -> set[str]:
+    changed = json.loads(_run(root, "dvc", "status", "--json").splitlines()[0])
+    return set(changed)
+
+
+def test_killed_stage_is_finished_by_running_again(workspace: Path) -> None:
+    process = subprocess.Popen(
+        ["dvc", "repro", "split"],
+        cwd=workspace,
+        env=_environment(workspace),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Running stage 'validate'" in line:
+            time.sleep(2)  # into the checkpoint
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    assert not (workspace / "build/validate/run.json").exists()
+    assert _ran(_run(workspace, "dvc", "repro", "split")) == ["validate", "split"]
+
+
+def test_the_whole_graph_runs_and_leaves_its_record(workspace: Path) -> None:
+    output = _run(workspace, "dvc", "repro")
+    assert _ran(output) == list(STAGES[3:])
+    runs = {s: json.loads((workspace / f"build/{s}/run.json").read_text()) for s in STAGES}
+    with sqlite3.connect(workspace / "mlruns/mlflow.db") as store:
+        status = dict(store.execute("select run_uuid, status from runs").fetchall())
+        rows = store.execute("select run_uuid, key, value from tags").fetchall()
+    tags: dict[str, dict[str, str]] = {}
+    for run, key, value in rows:
+        tags.setdefault(run, {})[key] = value
+    for stage, record in runs.items():
+        assert status[record["run_id"]] == "FINISHED"
+        assert tags[record["run_id"]]["stage"] == stage
+        assert len(tags[record["run_id"]]["git.commit"]) == 40
+    assert len({tags[runs[stage]["run_id"]]["pipeline.id"] for stage in STAGES[3:]}) == 1
+    assert "KILLED" in status.values()
+    assert "registered" in _run(workspace, "rarealert", "next")
+
+
+def test_metrics_keep_the_contract(workspace: Path) -> None:
+    report = json.loads((workspace / "reports/evaluate/metrics.json").read_text())
+    assert {"dataset", "models", "by_source", "by_category", "controls"} <= set(report)
+    kinds = {name.split(":")[0] for name in report["models"]}
+    assert kinds == {"teacher", "ensemble", "student", "control"}
+    for name, metrics in report["models"].items():
+        auroc = metrics["auroc"]
+        assert auroc["ci_low"] <= auroc["value"] <= auroc["ci_high"], name
+        assert auroc["n"] > 0
+
+
+def test_no_case_text_reaches_mlflow(workspace: Path) -> None:
+    texts = []
+    for line in (workspace / "data/simulated/cases.jsonl").read_text().splitlines():
+        case = json.loads(line)["case"]
+        texts.append(case["history_of_present_illness"] or case["chief_complaint"])
+    probes = {text[10:50].encode() for text in texts if text and len(text) > 60}
+    assert len(probes) > 50
+    for file in (workspace / "mlruns").rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert not any(probe in content for probe in probes), file.name
+
+
+def test_nothing_changed_means_nothing_runs_in_ten_seconds(workspace: Path) -> None:
+    started = time.perf_counter()
+    assert _ran(_run(workspace, "dvc", "repro")) == []
+    assert time.perf_counter() - started < 10
+
+
+def test_a_changed_parameter_concerns_its_stage_alone(workspace: Path) -> None:
+    params = workspace / "params.yaml"
+    kept = params.read_text()
+    params.write_text(kept.replace("max_ece: ", "max_ece: 0.9 # "))
+    assert _status(workspace) == {"register"}
+    assert "register.max_ece" in _run(workspace, "dvc", "params", "diff")
+    params.write_text(kept)
+    assert _status(workspace) == set()
+
+
+def test_a_changed_module_concerns_the_stages_that_import_it(workspace: Path) -> None:
+    module = workspace / "src/rarealert/metrics/shortcuts.py"
+    kept = module.read_text()
+    module.write_text(kept + "\n")
+    assert _status(workspace) == {"score"}
+    module.write_text(kept)
+
+
+def test_dvc_shows_metrics_and_plots(workspace: Path) -> None:
+    shown = _run(workspace, "dvc", "metrics", "show", "--json")
+    assert "auroc" in shown
+    _run(workspace, "dvc", "plots", "show", "-o", "plots")
+    assert (workspace / "plots/index.html").stat().st_size > 1000
+
+
+def test_an_experiment_runs_in_place(workspace: Path) -> None:
+    _run(workspace, "git", "add", "-A")
+    _run(workspace, "git", "commit", "-qm", "a finished run")
+    output = _run(workspace, "dvc", "exp", "run", "-S", "register.max_ece=0.5")
+    assert _ran(output) == ["register"]
+
+
+def test_visits_are_screened_with_the_registered_model(workspace: Path) -> None:
+    cases = (workspace / "data/simulated/cases.jsonl").read_text().splitlines()[:4]
+    visits = workspace / "visits.jsonl"
+    rows = [json.dumps(json.loads(line)["case"]) for line in cases]
+    visits.write_text("\n".join([*rows, '{"case_id": "bad", "age_years": 400}']) + "\n")
+    out = workspace / "risks.jsonl"
+    alias = ("--alias", "challenger")
+    _run(workspace, "rarealert", "screen", str(visits), "--out", str(out), *alias)
+    risks = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["case_id"] for row in risks] == [json.loads(row)["case_id"] for row in rows]
+    assert all(0 <= row["risk"] <= 1 for row in risks)
+
+
+def test_a_key_that_does_not_exist_is_one_sentence(workspace: Path) -> None:
+    params = workspace / "params.yaml"
+    kept = params.read_text()
+    params.write_text(kept.replace("align:\n", "align:\n  folbs: 3\n"))
+    done = subprocess.run(
+        ["rarealert", "align"],
+        cwd=workspace,
+        env=_environment(workspace),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    params.write_text(kept)
+    assert done.returncode == 2
+    assert "align.folbs" in done.stderr
+    assert "Traceback" not in done.stderr
