@@ -1,0 +1,129 @@
+"""The sink: every item reaches MLflow, failures are honest, lost runs are closed."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rarealert.errors import RareAlertError
+from rarealert.tracking import items
+from rarealert.tracking.sink import open_run
+
+
+@dataclass(frozen=True)
+class Workspace:
+    root: Path
+    mlruns: Path
+
+    @property
+    def record(self) -> Path:
+        return self.root / "build/align/run.json"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, mlflow_store: str) -> Workspace:
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  align:\n    cmd: rarealert align\n    deps: [build/train.parquet, data]\n"
+    )
+    (tmp_path / "params.yaml").write_text("align: {seed: 1}\n")
+    (tmp_path / "dvc.lock").write_text(
+        "stages:\n  split:\n    outs:\n    - {path: build/train.parquet, md5: aa}\n"
+    )
+    (tmp_path / "data.dvc").write_text("outs:\n- {md5: bb.dir, path: data}\n")
+    return Workspace(tmp_path, Path(mlflow_store.removeprefix("sqlite:///")).parent)
+
+
+def _run(workspace: Workspace, *logged: items.Item) -> str:
+    with open_run("align", workspace.root, workspace.mlruns, workspace.record) as sink:
+        for item in logged:
+            sink.log(item)
+    run_id: str = json.loads(workspace.record.read_text())["run_id"]
+    return run_id
+
+
+def test_every_kind_of_item_arrives(workspace: Workspace) -> None:
+    import mlflow
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    note = workspace.root / "note.txt"
+    note.write_text("kept")
+    run_id = _run(
+        workspace,
+        items.Metric("auroc", 0.75),
+        items.Metric("loss", 2.0, step=1),
+        items.Parameters({"chosen": "logistic"}),
+        items.Tags({"pool": "all"}),
+        items.Table("table.json", pd.DataFrame({"a": [1]})),
+        items.Figure("plot.png", Figure()),
+        items.Artifact(note, "notes"),
+        items.Dataset("train", workspace.root / "build/train.parquet", "own", 12, "training"),
+        items.Child("trial 0", (items.Metric("auroc", 0.5),)),
+    )
+    run = mlflow.get_run(run_id)
+    assert run.data.metrics == {"auroc": 0.75, "loss": 2.0}
+    assert run.data.params == {"align.seed": "1", "chosen": "logistic"}
+    assert run.data.tags["pool"] == "all"
+    names = {file.path for file in mlflow.MlflowClient().list_artifacts(run_id)}
+    assert names == {"table.json", "plot.png", "notes"}
+    inputs = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs}
+    assert inputs == {"train": "aa", "data": "bb.dir"}
+    child = mlflow.search_runs(filter_string=f"tags.mlflow.parentRunId = '{run_id}'")
+    assert child["metrics.auroc"].tolist() == [0.5]
+
+
+def test_all_items_of_the_vocabulary_have_a_handler(workspace: Workspace) -> None:
+    from rarealert.tracking.sink import Sink
+
+    # Summary is for the terminal: the harness prints it and hands it to no sink.
+    vocabulary = set(items.Item.__args__) - {items.Summary}
+    assert set(Sink({})._handlers()) == vocabulary
+
+
+def test_an_unknown_item_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(TypeError, match="str is not an item"):
+        _run(workspace, "auroc 0.9")  # type: ignore[arg-type]
+
+
+def test_a_stage_that_raises_leaves_a_failed_run_and_no_record(workspace: Workspace) -> None:
+    import mlflow
+
+    with (
+        pytest.raises(ValueError, match="broken"),
+        open_run("align", workspace.root, workspace.mlruns, workspace.record),
+    ):
+        raise ValueError("broken")
+    assert not workspace.record.exists()
+    runs = mlflow.search_runs(experiment_names=["rarealert"])
+    assert runs["status"].tolist() == ["FAILED"]
+    assert runs["tags.error"].tolist() == ["ValueError"]
+
+
+def test_the_run_of_a_killed_process_is_closed_by_the_next_one(workspace: Workspace) -> None:
+    import mlflow
+
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from rarealert.tracking.sink import open_run\n"
+        "root, mlruns = Path(sys.argv[1]), Path(sys.argv[2])\n"
+        "with open_run('align', root, mlruns, root / 'build/align/run.json'):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    arguments = [str(workspace.root), str(workspace.mlruns)]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=False)
+    assert not workspace.record.exists()
+    _run(workspace)
+    runs = mlflow.search_runs(experiment_names=["rarealert"])
+    assert sorted(runs["status"]) == ["FINISHED", "KILLED"]
+
+
+def test_a_store_that_cannot_be_used_is_one_sentence(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.root}/params.yaml/no.db")
+    with pytest.raises(RareAlertError, match="MLFLOW_TRACKING_URI"):
+        _run(workspace)
