@@ -1,6 +1,7 @@
 """Cases on disk: one flat Parquet row a case, with an explicit schema."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +36,15 @@ def write_cases(path: Path, cases: Iterable[LabelledCase]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+    partial.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a report with sorted keys; it appears only once it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
 
 

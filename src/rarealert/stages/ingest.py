@@ -5,7 +5,6 @@ why, and ``reports/ingest/summary.json`` with the counts.
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from rarealert.cases.case import LabelledCase
 from rarealert.cases.imports import write_refused
 from rarealert.cases.sources import read_source
 from rarealert.cases.sources.refused import Refused
-from rarealert.cases.store import write_cases
+from rarealert.cases.store import write_cases, write_json
 from rarealert.errors import BadInputError
 from rarealert.params import Params
 from rarealert.paths import Paths
@@ -44,7 +43,7 @@ def ingest(params: Params, paths: Paths) -> Iterator[Item]:
     write_cases(paths.build("ingest") / "cases.parquet", cases)
     write_refused(paths.build("ingest") / "refused.jsonl", refused)
     summary = _summary(cases, refused)
-    _write_json(paths.report("ingest") / "summary.json", summary)
+    write_json(paths.report("ingest") / "summary.json", summary)
     yield Metric("cases", len(cases))
     yield Metric("rare_cases", sum(item.label.label == "rare" for item in cases))
     yield Metric("refused_rows", len(refused))
@@ -105,13 +104,6 @@ def _source_summary(cases: Sequence[LabelledCase], refused: Sequence[Refused]) -
         "missing_sex": sum(item.case.sex is None for item in cases),
         "left_out": reasons,
     }
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ _UNITS_A_YEAR = {
     "day": 365.25,
     "hour": 24 * 365.25,
 }
-_ONES = [
+_ONES = (
     "one",
     "two",
     "three",
@@ -34,8 +34,8 @@ _ONES = [
     "seventeen",
     "eighteen",
     "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _WORDS = (
     {word: value for value, word in enumerate(_ONES, 1)}
     | {word: 10 * value for value, word in enumerate(_TENS, 2)}

@@ -1,0 +1,143 @@
+"""What could let a model know the test part: near-duplicate texts and diseases on two sides."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rarealert.cases.case import LabelledCase
+from rarealert.cases.groups import DisjointSets
+from rarealert.cases.render import render
+from rarealert.knowledge.names import normalise_name
+
+_SHINGLE_WORDS = 5
+_MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that the order of words counts modulo 2^64
+_MASK = (1 << 64) - 1
+_RECALL_WEIGHTS = (0.1, 0.9)  # candidates are verified exactly: a missed pair costs, a false not
+_Shingles = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """Two cases, as positions in the list given, and the Jaccard similarity of their texts."""
+
+    first: int
+    second: int
+    jaccard: float
+
+
+@lru_cache(maxsize=1 << 18)
+def _word_hash(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+
+
+def shingles(text: str) -> _Shingles:
+    """Sorted, distinct 64-bit hashes of every five consecutive words; a shorter text is one.
+
+    Broder 1997, "On the resemblance and containment of documents".
+    """
+    words = np.array([_word_hash(word) for word in text.casefold().split()], dtype=np.uint64)
+    width = min(_SHINGLE_WORDS, len(words))
+    length = len(words) - width + 1
+    hashes = np.zeros(length if width else 0, dtype=np.uint64)
+    for offset in range(width):
+        weight = np.uint64(pow(_MULTIPLIER, offset + 1, 1 << 64) & _MASK)
+        hashes += words[offset : offset + length] * weight
+    return np.unique(hashes)
+
+
+def jaccard(first: _Shingles, second: _Shingles) -> float:
+    """Shared shingles over all shingles of two texts, 0 to 1; two empty texts give 0."""
+    shared = len(np.intersect1d(first, second, assume_unique=True))
+    union = len(first) + len(second) - shared
+    return shared / union if union else 0.0
+
+
+def near_duplicates(
+    texts: Sequence[str], threshold: float, permutations: int, seed: int
+) -> list[Duplicate]:
+    """Pairs of texts whose exact Jaccard similarity reaches ``threshold``.
+
+    MinHash with locality-sensitive hashing proposes candidates (Broder 1997; Indyk and Motwani
+    1998) in time linear in the number of texts; each is verified exactly. Equal texts are chained
+    one to the next, not each to all. ``permutations`` must be at least 2.
+    """
+    from datasketch import MinHash, MinHashLSH
+
+    by_content: dict[bytes, list[int]] = defaultdict(list)
+    sets = [shingles(text) for text in texts]
+    for position, hashes in enumerate(sets):
+        if len(hashes):
+            by_content[hashes.tobytes()].append(position)
+    pairs = [
+        Duplicate(first, second, 1.0)
+        for same in by_content.values()
+        for first, second in pairwise(same)
+    ]
+    empty = MinHash(num_perm=permutations, seed=seed, hashfunc=int)
+    index = MinHashLSH(threshold=threshold, num_perm=permutations, weights=_RECALL_WEIGHTS)
+    for position in (same[0] for same in by_content.values()):
+        sketch = _sketch(empty, sets[position])
+        for other in sorted(index.query(sketch)):
+            similarity = jaccard(sets[other], sets[position])
+            if similarity >= threshold:
+                pairs.append(Duplicate(other, position, similarity))
+        index.insert(position, sketch, check_duplication=False)
+    return sorted(pairs, key=lambda pair: (pair.first, pair.second))
+
+
+def _sketch(empty: Any, hashes: _Shingles) -> Any:
+    sketch = empty.copy()
+    sketch.update_batch((hashes >> np.uint64(32)).tolist())
+    return sketch
+
+
+def disease_keys(item: LabelledCase) -> list[str]:
+    """Every key under which a case's disease may be known: group, code and normalised name.
+
+    Two sources can file one disease under different keys; sharing any of them ties cases.
+    """
+    label = item.label
+    keys = [label.disease_id, f"NAME:{normalise_name(label.disease_name)}"]
+    return [*keys, label.orpha_code] if label.orpha_code else keys
+
+
+def tied_groups(cases: Sequence[LabelledCase], duplicates: Sequence[Duplicate]) -> list[list[int]]:
+    """Positions of cases that no split may part: one disease, or near-duplicates, in any chain."""
+    sets: DisjointSets[int | str] = DisjointSets()
+    for position, item in enumerate(cases):
+        sets.union([position, *disease_keys(item)])
+    for pair in duplicates:
+        sets.union([pair.first, pair.second])
+    groups = [
+        [member for member in members if isinstance(member, int)]
+        for members in sets.sets().values()
+    ]
+    return sorted(sorted(group) for group in groups)
+
+
+def rendered(cases: Sequence[LabelledCase]) -> list[str]:
+    """The texts that models read, in the order of ``cases``."""
+    return [render(item.case) for item in cases]
+
+
+def count_leaks(
+    cases: Sequence[LabelledCase], parts: Sequence[str], duplicates: Sequence[Duplicate]
+) -> Mapping[str, int]:
+    """What stands on two sides of a split: diseases by any key, and near-duplicate pairs."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for item, part in zip(cases, parts, strict=True):
+        for key in disease_keys(item):
+            sides[key].add(part)
+    return {
+        "diseases_on_two_sides": sum(len(seen) > 1 for seen in sides.values()),
+        "near_duplicate_pairs_on_two_sides": sum(
+            parts[pair.first] != parts[pair.second] for pair in duplicates
+        ),
+    }
