@@ -1,0 +1,201 @@
+"""The one renderer of simulated visits: sampled findings in, text fields of a case out.
+
+It is told neither the label nor which disease a finding came from.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rarealert.cases.simulate_vocabulary import VisitFinding
+
+Course = Literal["acute", "subacute", "chronic"]
+Sex = Literal["female", "male"]
+
+_LAY_SHARE = 0.5  # share of complaints told in the patient's own words
+_FIELD_KEPT = {  # share of visits that hold the field at all
+    "past_medical_history": 0.8,
+    "family_history": 0.75,
+    "social_history": 0.7,
+    "vitals": 0.8,
+}
+_ADULT_YEARS = 18
+_DURATIONS = {  # with their length in years: nobody is ill for longer than they live
+    "acute": (("2 days", 0.0), ("4 days", 0.0), ("a week", 0.02), ("10 days", 0.03)),
+    "subacute": (("3 weeks", 0.06), ("a month", 0.08), ("2 months", 0.17), ("3 months", 0.25)),
+    "chronic": (("6 months", 0.5), ("a year", 1.0), ("18 months", 1.5), ("3 years", 3.0)),
+}
+_ONSETS = {
+    "acute": ("It began suddenly", "It came on within a day", "It started abruptly"),
+    "subacute": ("It came on over some weeks", "It began gradually", "It has slowly increased"),
+    "chronic": ("It crept in slowly", "It has been there for long", "It comes and goes for long"),
+}
+_PAST = (
+    "No regular medication",
+    "Appendectomy years ago",
+    "Vaccinations are up to date",
+    "No known allergies",
+    "No previous hospital stay",
+    "One earlier visit for a minor injury",
+    "Takes paracetamol now and then",
+    "Penicillin was not tolerated once",
+)
+_ADULT_SOCIAL = (
+    ("Works in an office", "Works outdoors", "Lives with a partner", "Lives alone"),
+    ("Never smoked", "Smokes ten cigarettes a day", "Stopped smoking five years ago"),
+)
+_CHILD_SOCIAL = (
+    ("Lives with both parents", "Lives with one parent", "Has one older sibling"),
+    ("Attends day care", "No smokers at home", "No recent travel"),
+)
+_RELATIVES = ("Mother", "Father", "A sister", "A brother", "An aunt", "A grandfather")
+_PLAIN_FAMILY = (
+    "Nothing of note in the family",
+    "Parents are well",
+    "Relatives are healthy as far as known",
+    "Little is known of the relatives",
+)
+_PLAIN_EXAM = (
+    "Alert and in no distress",
+    "The abdomen is soft",
+    "The chest is clear",
+    "Heart sounds are regular",
+    "The throat is calm",
+    "The ears are clear",
+    "Walks into the room without help",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What the sampler hands over: a patient and findings, in the order they are told."""
+
+    age_years: float
+    sex: Sex
+    course: Course
+    present: tuple[VisitFinding, ...]
+    absent: tuple[VisitFinding, ...]
+    familial: VisitFinding | None
+
+
+def render_visit(visit: Visit, rng: random.Random) -> dict[str, str | None]:
+    """The text fields of the visit by name; a field that the visit lacks is ``None``."""
+    symptoms = [finding for finding in visit.present if finding.symptom]
+    signs = [finding for finding in visit.present if not finding.symptom]
+    leading = (symptoms or signs)[: rng.choice((1, 1, 2))]
+    told = [finding for finding in symptoms if finding not in leading]
+    seen = [finding for finding in signs if finding not in leading]
+    duration = _duration(visit, rng)
+    kept = {name: rng.random() < share for name, share in _FIELD_KEPT.items()}
+    fields: dict[str, str | None] = {
+        "chief_complaint": _sentence(f"{_listed(leading, rng, 'and')} for {duration}"),
+        "history_of_present_illness": _history(visit, told, rng),
+        "past_medical_history": _some(_PAST, rng),
+        "family_history": _family(visit, rng),
+        "social_history": _social(visit, rng),
+        "physical_examination": _examination(visit, seen, rng),
+        "vitals": _vitals(visit, rng),
+    }
+    return {name: text if kept.get(name, True) else None for name, text in fields.items()}
+
+
+def _duration(visit: Visit, rng: random.Random) -> str:
+    lived = [text for text, years in _DURATIONS[visit.course] if years <= visit.age_years]
+    if not lived:
+        courses = ("subacute", "acute")
+        lived = [
+            text for name in courses for text, years in _DURATIONS[name] if years <= visit.age_years
+        ]
+    return rng.choice(lived)
+
+
+def _history(visit: Visit, told: Sequence[VisitFinding], rng: random.Random) -> str:
+    teller = "The patient" if visit.age_years >= _ADULT_YEARS else "A parent"
+    sentences = [f"{rng.choice(_ONSETS[visit.course])}."]
+    middle = (len(told) + 1) // 2
+    for part, lead in ((told[:middle], "also reports"), (told[middle:], "mentions")):
+        if part:
+            sentences.append(_sentence(f"{teller} {lead} {_listed(part, rng, 'and')}"))
+    denied = [finding for finding in visit.absent if finding.symptom]
+    if denied:
+        lead = rng.choice(("There is no", f"{teller} denies", "There has been no"))
+        sentences.append(_sentence(f"{lead} {_listed(denied, rng, 'or')}"))
+    return " ".join(sentences)
+
+
+def _examination(visit: Visit, seen: Sequence[VisitFinding], rng: random.Random) -> str:
+    plain = rng.sample(_PLAIN_EXAM, 2)
+    sentences = [f"{plain[0]}."]
+    if seen:
+        lead = rng.choice(("Examination shows", "On examination there is", "Noted are"))
+        sentences.append(_sentence(f"{lead} {_listed(seen, rng, 'and')}"))
+    missed = [finding for finding in visit.absent if not finding.symptom]
+    if missed:
+        sentences.append(_sentence(f"There is no {_listed(missed, rng, 'or')}"))
+    return " ".join([*sentences, f"{plain[1]}."])
+
+
+def _family(visit: Visit, rng: random.Random) -> str:
+    relative, plain = rng.choice(_RELATIVES), rng.choice(_PLAIN_FAMILY)
+    if visit.familial is None:
+        return f"{plain}."
+    return _sentence(f"{relative} has {_wording(visit.familial, rng)}")
+
+
+def _social(visit: Visit, rng: random.Random) -> str:
+    groups = _ADULT_SOCIAL if visit.age_years >= _ADULT_YEARS else _CHILD_SOCIAL
+    return " ".join(f"{rng.choice(group)}." for group in groups)
+
+
+def _some(sentences: Sequence[str], rng: random.Random) -> str:
+    return " ".join(f"{text}." for text in rng.sample(sentences, rng.choice((1, 2, 2))))
+
+
+def _wording(finding: VisitFinding, rng: random.Random) -> str:
+    lay_first = rng.random() < _LAY_SHARE
+    wordings = (finding.lay if lay_first else finding.clinical) or finding.clinical or finding.lay
+    return rng.choice(wordings)
+
+
+def _listed(findings: Sequence[VisitFinding], rng: random.Random, link: str) -> str:
+    words = [_wording(finding, rng) for finding in findings]
+    return f" {link} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+_PULSE_BY_AGE = ((1, 130), (3, 115), (8, 95), (14, 82), (121, 74))  # years below, beats a minute
+_BREATHS_BY_AGE = ((1, 38), (3, 28), (8, 22), (14, 18), (121, 15))  # years below, a minute
+_SYSTOLIC_BY_AGE = ((1, 85), (3, 92), (8, 100), (14, 110), (40, 120), (121, 132))  # mmHg
+_FEVER, _FAST_PULSE, _FAST_BREATH, _HYPERTENSION = (
+    "HP:0001945",
+    "HP:0001649",
+    "HP:0002789",
+    "HP:0000822",
+)
+
+
+def _vitals(visit: Visit, rng: random.Random) -> str:
+    """Resting values by age (means after PALS and Fleming 2011), raised where a finding says so."""
+    found = {finding.hpo_id for finding in visit.present}
+    temperature = rng.gauss(38.6 if _FEVER in found else 36.8, 0.3)
+    pulse = rng.gauss(_by_age(_PULSE_BY_AGE, visit), 7) + 12 * (_FEVER in found)
+    pulse += 25 * (_FAST_PULSE in found)
+    breaths = rng.gauss(_by_age(_BREATHS_BY_AGE, visit), 1.5) + 10 * (_FAST_BREATH in found)
+    systolic = rng.gauss(_by_age(_SYSTOLIC_BY_AGE, visit), 6) + 30 * (_HYPERTENSION in found)
+    readings = (
+        f"temperature {temperature:.1f} C",
+        f"pulse {pulse:.0f}/min",
+        f"blood pressure {systolic:.0f}/{systolic * 0.63:.0f} mmHg",
+        f"respirations {breaths:.0f}/min",
+        f"oxygen saturation {rng.choice((96, 97, 98, 99))} %",
+    )
+    kept = [reading for reading in readings if rng.random() < 0.8] or [readings[0]]
+    return _sentence(", ".join(kept))
+
+
+def _by_age(table: Sequence[tuple[int, int]], visit: Visit) -> int:
+    return next(value for below, value in table if visit.age_years < below)
