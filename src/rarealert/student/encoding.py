@@ -1,0 +1,79 @@
+"""One text format for training and inference: instruction, visit, risk position, rationale.
+
+A prompt is ``<instruction><visit>\\nAssessment:``; its last token is the risk position, and what
+follows it is the rationale. The instruction is the same for every case.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rarealert.cases.case import TEXT_FIELDS, Case
+from rarealert.cases.render import render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ENCODING_VERSION = "1"
+"""Part of every packaged student: raise it with any change of the format."""
+
+INSTRUCTION = "First visit; could it be a rare disease?\n"
+SUFFIX = "\nAssessment:"
+
+DROP_ORDER = ("social_history", "vitals", "family_history", "past_medical_history")
+"""Fields left out of a visit that is too long, in this order and only as many as needed; what is
+still too long then loses its last tokens, so the complaint is the last to go."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised visit. ``ids`` ends with the risk position; ``truncated`` says it was cut."""
+
+    case_id: str
+    ids: tuple[int, ...]
+    truncated: bool
+
+
+class Encoder:
+    """Turns cases into prompts of at most ``max_prompt_tokens`` tokens."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", max_prompt_tokens: int) -> None:
+        self._tokenizer = tokenizer
+        self._head = self.tokens(INSTRUCTION)
+        self._tail = self.tokens(SUFFIX)
+        self._room = max(1, max_prompt_tokens - len(self._head) - len(self._tail))
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of ``text`` without special tokens."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def prompt(self, case: Case) -> Prompt:
+        """The prompt of one case, cut in the order that ``DROP_ORDER`` states."""
+        body: list[int] = []
+        truncated = False
+        for shortened in _shortenings(case):
+            body = self.tokens(render(shortened))
+            if len(body) <= self._room:
+                break
+            truncated = True
+        ids = (*self._head, *body[: self._room], *self._tail)
+        return Prompt(case_id=case.case_id, ids=ids, truncated=truncated)
+
+    def rationale(self, text: str, max_tokens: int) -> tuple[int, ...]:
+        """Token ids of a rationale and its end mark, at most ``max_tokens`` in all."""
+        end = self._tokenizer.eos_token_id
+        return (*self.tokens(" " + text)[: max_tokens - 1], end)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of generated ``ids`` without special tokens."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _shortenings(case: Case) -> Iterator[Case]:
+    yield case
+    for name in DROP_ORDER:
+        others = any(getattr(case, field) for field in TEXT_FIELDS if field != name)
+        if getattr(case, name) is not None and others:
+            case = case.model_copy(update={name: None})
+            yield case

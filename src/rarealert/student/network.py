@@ -1,0 +1,110 @@
+"""The student's network: a causal trunk run in parts, and a risk readout on pooled states.
+
+Layers below the adapted block never change, so their output is computed once a case; the block
+of ``lora_layers`` layers below ``risk_layer`` carries LoRA (Hu et al. 2021, arXiv:2106.09685);
+layers above it run only for a rationale. Attention is causal, so padding on the right changes
+nothing on the left, and the states of the prompt never see the rationale.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rarealert.errors import BadInputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Trunk:
+    """A decoder whose layers can be run in parts. ``depth`` is its number of layers."""
+
+    def __init__(self, model: "PreTrainedModel", risk_layer: int, lora_layers: int) -> None:
+        """Lay out the parts.
+
+        Raises:
+            BadInputError: ``risk_layer`` or ``lora_layers`` do not fit the model's depth.
+        """
+        self.model: Any = model
+        self.decoder: Any = model.model
+        self.depth: int = len(self.decoder.layers)
+        if not 0 < lora_layers <= risk_layer <= self.depth:
+            raise BadInputError(
+                f"distil.risk_layer {risk_layer} and distil.lora_layers {lora_layers} don't fit a "
+                f"base model of {self.depth} layers; lora_layers ≤ risk_layer ≤ {self.depth}."
+            )
+        self.risk_layer = risk_layer
+        self.block_start = risk_layer - lora_layers
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings, shape ``(batch, tokens, hidden)``."""
+        return torch.as_tensor(self.decoder.embed_tokens(ids))
+
+    def run(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """Layers ``start`` to ``stop`` (exclusive) on ``(batch, tokens, hidden)`` states.
+
+        The final norm is applied only where ``stop`` is the trunk's depth.
+        """
+        if start == stop:
+            return hidden
+        view = copy.copy(self.decoder)  # shares every weight; only its list of layers differs
+        view._modules = dict(self.decoder._modules)
+        view.layers = nn.ModuleList(list(self.decoder.layers[start:stop]))
+        if stop != self.depth:
+            view.norm = nn.Identity()
+        return torch.as_tensor(view(inputs_embeds=hidden, use_cache=False).last_hidden_state)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Next-token logits of normed top states, shape ``(positions, vocabulary)``."""
+        return torch.as_tensor(self.model.lm_head(states))
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids ``(batch, longest)`` padded on the right, and the lengths ``(batch,)``."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.full((len(rows), int(lengths.max())), pad, dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+    return ids, lengths
+
+
+def pool(states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over, and state at the last of, the first ``lengths`` positions; each (batch, hidden).
+
+    Only the prompt may be counted in ``lengths``: a pooled rationale would leak its verdict.
+    """
+    inside = torch.arange(states.shape[1])[None, :] < lengths[:, None]
+    total = (states * inside[..., None]).sum(dim=1)
+    last = states[torch.arange(len(states)), lengths - 1]
+    return total / lengths[:, None], last
+
+
+def pooled_below(trunk: Trunk, embedded: Tensor, below: Tensor, lengths: Tensor) -> Tensor:
+    """Features that no training step changes, ``(batch, 2 * hidden)``.
+
+    The mean embedding (which words occur) and the mean state below the adapted block.
+    """
+    return torch.cat([pool(embedded, lengths)[0], pool(below, lengths)[0]], dim=1)
+
+
+class RiskHead(nn.Module):
+    """A linear readout on standardised pooled states: ``(batch, features)`` → logit ``(batch,)``.
+
+    ``mean`` and ``scale`` are those of the training part and stay fixed.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.linear = nn.Linear(features, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Uncalibrated log-odds of a rare disease."""
+        return torch.as_tensor(self.linear((features - self.mean) / self.scale)).squeeze(-1)
