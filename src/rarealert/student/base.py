@@ -60,16 +60,14 @@ def load_base(name: str) -> BaseModel:
             _check_architecture(name, config)
             import torch
 
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=torch.float32
-            )
+            model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError) as error:
             raise BadInputError(
                 f"distil.base_model {name!r} can't be loaded from {folder}: "
                 f"{str(error).splitlines()[0]} Name a folder with a causal language model."
             ) from error
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return BaseModel(name=name, digest=digest, model=model, tokenizer=tokenizer)
@@ -105,8 +103,8 @@ def quiet() -> Iterator[None]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     with contextlib.redirect_stderr(io.StringIO()):
         yield
 

@@ -1,6 +1,6 @@
-"""One text format for training and inference: instruction, visit, risk position, rationale.
+r"""One text format for training and inference: instruction, visit, risk position, rationale.
 
-A prompt is ``<instruction><visit>\\nAssessment:``; its last token is the risk position, and what
+A prompt is ``<instruction><visit>\nAssessment:``; its last token is the risk position, and what
 follows it is the rationale. The instruction is the same for every case.
 """
 

@@ -71,27 +71,19 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     return ids, lengths
 
 
-def pool(states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over, and state at the last of, the first ``lengths`` positions; each (batch, hidden).
+def pool(states: Tensor, lengths: Tensor) -> Tensor:
+    """Mean over the first ``lengths`` positions, ``(batch, hidden)``.
 
     Only the prompt may be counted in ``lengths``: a pooled rationale would leak its verdict.
     """
     inside = torch.arange(states.shape[1])[None, :] < lengths[:, None]
-    total = (states * inside[..., None]).sum(dim=1)
-    last = states[torch.arange(len(states)), lengths - 1]
-    return total / lengths[:, None], last
-
-
-def pooled_below(trunk: Trunk, embedded: Tensor, below: Tensor, lengths: Tensor) -> Tensor:
-    """Features that no training step changes, ``(batch, 2 * hidden)``.
-
-    The mean embedding (which words occur) and the mean state below the adapted block.
-    """
-    return torch.cat([pool(embedded, lengths)[0], pool(below, lengths)[0]], dim=1)
+    return (states * inside[..., None]).sum(dim=1) / lengths[:, None]
 
 
 class RiskHead(nn.Module):
     """A linear readout on standardised pooled states: ``(batch, features)`` → logit ``(batch,)``.
+
+    Features are the mean embedding (which words occur) beside the mean state at the risk layer.
 
     ``mean`` and ``scale`` are those of the training part and stay fixed.
     """

@@ -1,0 +1,143 @@
+"""The student on disk: adapter, head and one JSON file; no pickle, no case text.
+
+``adapter_model.safetensors`` and ``adapter_config.json`` are peft's, ``head.safetensors`` holds
+the readout, ``student.json`` everything else that a prediction needs.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rarealert.cases.render import RENDERER_VERSION
+from rarealert.errors import BadInputError
+from rarealert.student.base import BaseModel as Base
+from rarealert.student.base import load_base
+from rarealert.student.calibration import Bands, Calibration
+from rarealert.student.encoding import ENCODING_VERSION
+
+if TYPE_CHECKING:
+    from rarealert.student.network import RiskHead
+
+
+class Card(BaseModel):
+    """``student.json``: what belongs to the weights. Digests are sha256 in hexadecimal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_model: str
+    base_digest: str
+    renderer_version: str = RENDERER_VERSION
+    encoding_version: str = ENCODING_VERSION
+    readout: str = "pooled_linear"
+    risk_layer: int
+    lora_layers: int
+    max_prompt_tokens: int
+    max_rationale_tokens: int
+    calibration: Calibration
+    bands: Bands
+    settings: dict[str, float | int]
+    training_data: dict[str, str]
+    libraries: dict[str, str]
+
+
+def save_package(folder: Path, card: Card, peft_model: Any, head: "RiskHead") -> None:
+    """Write the whole student to ``folder``, which appears only once it is complete."""
+    from safetensors.torch import save_file
+
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    state = {name: value.contiguous() for name, value in _lora(peft_model).items()}
+    save_file(state, partial / "adapter_model.safetensors")
+    config = peft_model.peft_config["default"]
+    config.base_model_name_or_path = card.base_model  # peft would note a path of this machine
+    config.save_pretrained(str(partial))
+    save_file(
+        {name: value.contiguous() for name, value in head.state_dict().items()},
+        partial / "head.safetensors",
+    )
+    text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True)
+    (partial / "student.json").write_text(text + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+def load_package(folder: Path) -> tuple[Card, Base, "RiskHead"]:
+    """The card, the base with LoRA merged into it, and the head of a saved student.
+
+    Raises:
+        BadInputError: a file is missing or damaged, the base model here is another one than the
+            adapter was trained on, or the adapter does not fit it.
+    """
+    card = _read_card(folder)
+    _check_versions(folder, card)
+    base = load_base(card.base_model)
+    if base.digest != card.base_digest:
+        raise BadInputError(
+            f"{folder} was trained on another copy of {card.base_model} (sha256 "
+            f"{card.base_digest[:12]}…, here {base.digest[:12]}…); install the same base model."
+        )
+    try:
+        model = _merged(folder, base.model)
+        head = _read_head(folder)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise BadInputError(
+            f"{folder}: the adapter or head is damaged or does not fit {card.base_model} "
+            f"({type(error).__name__}); run dvc repro distil or fetch the model again."
+        ) from error
+    merged = Base(name=base.name, digest=base.digest, model=model, tokenizer=base.tokenizer)
+    return card, merged, head
+
+
+def _read_card(folder: Path) -> Card:
+    file = folder / "student.json"
+    try:
+        return Card.model_validate_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInputError(f"{file} is missing; run dvc repro distil.") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{file} is not a student's card; run dvc repro distil.") from error
+
+
+def _check_versions(folder: Path, card: Card) -> None:
+    trained = (card.renderer_version, card.encoding_version)
+    if trained != (RENDERER_VERSION, ENCODING_VERSION):
+        raise BadInputError(
+            f"{folder} was trained with renderer {trained[0]} and encoding {trained[1]}, this "
+            f"version has {RENDERER_VERSION} and {ENCODING_VERSION}; distil it again."
+        )
+
+
+def _lora(peft_model: Any) -> dict[str, Any]:
+    from peft import get_peft_model_state_dict
+
+    return dict(get_peft_model_state_dict(peft_model))
+
+
+def _merged(folder: Path, model: Any) -> Any:
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    state = load_file(folder / "adapter_model.safetensors")
+    config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = False
+    adapted = get_peft_model(model, config)
+    outcome: Any = set_peft_model_state_dict(adapted, state)
+    missing = [key for key in outcome.missing_keys if "lora_" in key]
+    if missing or outcome.unexpected_keys:
+        raise ValueError("the adapter's tensors are not those of its configuration")
+    return adapted.merge_and_unload().eval()
+
+
+def _read_head(folder: Path) -> "RiskHead":
+    from safetensors.torch import load_file
+
+    from rarealert.student.network import RiskHead
+
+    state = load_file(folder / "head.safetensors")
+    head = RiskHead(state["mean"].shape[0])
+    head.load_state_dict(state)
+    return head.eval()
