@@ -52,7 +52,8 @@ def _soft_targets(rare: NDArray[np.bool_], weights: Floats) -> Floats:
     Platt, Probabilistic outputs for support vector machines, 1999, section 2.2.
     """
     of_rare, of_others = weights[rare].sum(), weights[~rare].sum()
-    return np.where(rare, (of_rare + 1) / (of_rare + 2), 1 / (of_others + 2))
+    targets = np.where(rare, (of_rare + 1) / (of_rare + 2), 1 / (of_others + 2))
+    return np.asarray(targets, dtype=np.float64)
 
 
 def _fit_sigmoid(design: Floats, targets: Floats, weights: Floats) -> Floats:

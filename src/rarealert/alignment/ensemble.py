@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rarealert.alignment.algorithms import fit_pipeline, raw_scores
 from rarealert.alignment.balance import independence_weights
 from rarealert.alignment.calibration import Calibrator, choose_calibrator
-from rarealert.alignment.features import build_features
+from rarealert.alignment.features import build_features, panel_of
 from rarealert.alignment.folds import TrainingSet, disease_folds
 from rarealert.alignment.search import Candidate
 from rarealert.errors import BadInputError
@@ -84,7 +84,7 @@ class Ensemble:
 
     def predict(self, answers: Iterable[TeacherAnswer]) -> dict[str, float]:
         """The risk 0 to 1 of each case that at least one known teacher answered, by case id."""
-        features = build_features(answers, self.teachers)
+        features = build_features(panel_of(answers), self.teachers)
         if not features.case_ids:
             return {}
         columns = features.columns(self.candidate.feature_set)

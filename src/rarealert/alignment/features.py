@@ -8,17 +8,15 @@ rare cases the label.
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TypeVar
+from statistics import fmean, median, pstdev
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.teachers.answer import Answer, TeacherAnswer
-
-T = TypeVar("T")
+from rarealert.teachers.answer import Answer, Insight, TeacherAnswer
 
 FEATURE_SETS: Mapping[str, tuple[str, ...]] = {
     "risk": ("risk",),
@@ -40,6 +38,25 @@ _DIFFERENTIAL = (
 )
 _INSIGHT = ("entropy", "concentration", "largest_weight", "overlap")
 _VOTE = 0.5  # a risk of at least 50 % is a vote for rare
+
+Panel = Mapping[str, Mapping[str, "Voice"]]
+"""Who said what, by case id, then teacher; failed and missing answers are left out."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What the features need of one answer, worked out once.
+
+    ``risk`` is 0 to 1; ``named`` are the differential's diseases, most likely first, each with
+    whether it is an Orphanet disorder; ``attention`` is entropy, concentration and largest weight
+    of the insights, or ``None`` where none was given.
+    """
+
+    risk: float
+    named: tuple[tuple[str, bool], ...]
+    diseases: frozenset[str]
+    reasons: frozenset[str]
+    attention: tuple[float, float, float] | None
 
 
 @dataclass(frozen=True)
@@ -71,76 +88,85 @@ class FeatureMatrix:
         return (first, *(name for name in others if FEATURE_SETS[name][-1] in varies))
 
 
-def answered_by(answers: Iterable[TeacherAnswer]) -> dict[str, dict[str, Answer]]:
-    """The given answers by case, then teacher; failed and missing ones are left out."""
-    found: dict[str, dict[str, Answer]] = defaultdict(dict)
+def panel_of(answers: Iterable[TeacherAnswer]) -> Panel:
+    """The given answers of ``answers`` by case, then teacher."""
+    found: dict[str, dict[str, Voice]] = defaultdict(dict)
     for item in answers:
         if item.answer is not None:
-            found[item.case_id][item.teacher] = item.answer
+            found[item.case_id][item.teacher] = _voice(item.answer)
     return dict(found)
 
 
-def build_features(answers: Iterable[TeacherAnswer], teachers: Sequence[str]) -> FeatureMatrix:
+def _voice(answer: Answer) -> Voice:
+    named = tuple(
+        (item.orpha_code or normalised(item.name), item.orpha_code is not None)
+        for item in answer.differential
+    )
+    return Voice(
+        risk=answer.risk / 100,
+        named=named,
+        diseases=frozenset(disease for disease, _ in named),
+        reasons=frozenset(normalised(item.name) for item in answer.insights),
+        attention=_attention(answer.insights) if answer.insights else None,
+    )
+
+
+def _attention(insights: Sequence[Insight]) -> tuple[float, float, float]:
+    """Normalised Shannon entropy, Herfindahl index and largest of the weights, each 0 to 1."""
+    weights = [item.weight for item in insights]
+    entropy = -sum(weight * math.log(weight) for weight in weights if weight > 0)
+    most = math.log(len(weights))
+    concentration = sum(weight * weight for weight in weights)
+    return (entropy / most if most else 0.0, concentration, max(weights))
+
+
+def build_features(panel: Panel, teachers: Sequence[str]) -> FeatureMatrix:
     """Features of every case that at least one of ``teachers`` answered, by case id.
 
     The columns depend on ``teachers`` alone, so a panel frozen at training time gives the same
     matrix later, whoever is missing then. Answers of anyone else are not looked at.
     """
-    known = set(teachers)
-    heard = {
-        case_id: {name: said for name, said in by_teacher.items() if name in known}
-        for case_id, by_teacher in answered_by(answers).items()
-    }
-    case_ids = tuple(sorted(case_id for case_id, said in heard.items() if said))
     names = (
         *(f"risk:{name}" for name in teachers),
         *(f"spread:{name}" for name in _SPREAD),
         *(f"differential:{name}" for name in _DIFFERENTIAL),
         *(f"insight:{name}" for name in _INSIGHT),
     )
+    known = set(teachers)
+    case_ids = tuple(sorted(case_id for case_id, said in panel.items() if known & said.keys()))
     values = np.empty((len(case_ids), len(names)))
     for row, case_id in enumerate(case_ids):
-        said = heard[case_id]
-        panel = [said[name] for name in teachers if name in said]
-        risks = [said[name].risk / 100 if name in said else math.nan for name in teachers]
-        values[row] = [*risks, *_spread(panel), *_differential(panel), *_insight(panel)]
+        said = panel[case_id]
+        heard = [said[name] for name in teachers if name in said]
+        risks = [said[name].risk if name in said else math.nan for name in teachers]
+        values[row] = [*risks, *_spread(heard), *_differential(heard), *_insight(heard)]
     return FeatureMatrix(case_ids, names, values)
 
 
-def _spread(panel: Sequence[Answer]) -> list[float]:
+def _spread(heard: Sequence[Voice]) -> list[float]:
     """How the present risks lie, in the order of ``_SPREAD``."""
-    risks = np.asarray([answer.risk / 100 for answer in panel])
-    low, high = float(risks.min()), float(risks.max())
-    return [
-        float(risks.mean()),
-        float(np.median(risks)),
-        float(risks.std()),
-        low,
-        high,
-        high - low,
-        float((risks >= _VOTE).mean()),
-    ]
+    risks = [voice.risk for voice in heard]
+    low, high = min(risks), max(risks)
+    votes = fmean(risk >= _VOTE for risk in risks)
+    return [fmean(risks), median(risks), pstdev(risks), low, high, high - low, votes]
 
 
-def _differential(panel: Sequence[Answer]) -> list[float]:
+def _differential(heard: Sequence[Voice]) -> list[float]:
     """What the differentials name, in the order of ``_DIFFERENTIAL``."""
-    lists = [
-        [(item.orpha_code or normalised(item.name), item.orpha_code is not None) for item in said]
-        for said in (answer.differential for answer in panel)
-        if said
-    ]
-    if not lists:
+    naming = [voice for voice in heard if voice.named]
+    if not naming:
         return [math.nan] * len(_DIFFERENTIAL)
+    lists = [voice.named for voice in naming]
     namers = Counter(disease for said in lists for disease in set(said))
     most = max(namers.values())
     return [
-        _mean(lists, lambda said: sum(rare for _, rare in said) / len(said)),
-        _mean(lists, lambda said: float(said[0][1])),
-        _mean(lists, _rank_weighted),
-        _mean(lists, lambda said: float(any(rare for _, rare in said))),
-        mean_jaccard([{disease for disease, _ in said} for said in lists]),
+        fmean(fmean(rare for _, rare in said) for said in lists),
+        fmean(said[0][1] for said in lists),
+        fmean(_rank_weighted(said) for said in lists),
+        fmean(any(rare for _, rare in said) for said in lists),
+        mean_jaccard([voice.diseases for voice in naming]),
         most / len(lists),
-        float(np.mean([rare for (_, rare), votes in namers.items() if votes == most])),
+        fmean(rare for (_, rare), votes in namers.items() if votes == most),
     ]
 
 
@@ -151,38 +177,23 @@ def _rank_weighted(said: Sequence[tuple[str, bool]]) -> float:
     return named / sum(weights)
 
 
-def _insight(panel: Sequence[Answer]) -> list[float]:
+def _insight(heard: Sequence[Voice]) -> list[float]:
     """How the teachers spread their attention, in the order of ``_INSIGHT``."""
-    lists = [answer.insights for answer in panel if answer.insights]
-    if not lists:
+    attention = [voice.attention for voice in heard if voice.attention is not None]
+    if not attention:
         return [math.nan] * len(_INSIGHT)
-    weights = [np.asarray([item.weight for item in said]) for said in lists]
-    return [
-        _mean(weights, _normalised_entropy),
-        _mean(weights, lambda shares: float((shares**2).sum())),
-        _mean(weights, lambda shares: float(shares.max())),
-        mean_jaccard([{normalised(item.name) for item in said} for said in lists]),
-    ]
+    reasons = [voice.reasons for voice in heard if voice.reasons]
+    return [*(fmean(column) for column in zip(*attention, strict=True)), mean_jaccard(reasons)]
 
 
-def _normalised_entropy(shares: NDArray[np.float64]) -> float:
-    """Shannon entropy of ``shares`` over its maximum, 0 to 1; 0 for a single insight."""
-    if shares.size == 1:
-        return 0.0
-    positive = shares[shares > 0]
-    return float(-(positive * np.log(positive)).sum() / math.log(shares.size))
-
-
-def mean_jaccard(sets: Sequence[set[str]]) -> float:
-    """Mean Jaccard index over all pairs, 0 to 1; NaN for fewer than two sets."""
-    pairs = [len(a & b) / len(a | b) for a, b in combinations(sets, 2)]
-    return float(np.mean(pairs)) if pairs else math.nan
+def mean_jaccard(sets: Sequence[Collection[str]]) -> float:
+    """Mean Jaccard index over all pairs of non-empty sets, 0 to 1; NaN for fewer than two."""
+    if len(sets) < 2:
+        return math.nan
+    pairs = combinations([frozenset(one) for one in sets], 2)
+    return fmean(len(a & b) / len(a | b) for a, b in pairs)
 
 
 def normalised(name: str) -> str:
     """``name`` in lower case with single spaces between its runs of letters and digits."""
     return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
-
-
-def _mean(items: Sequence[T], of: Callable[[T], float]) -> float:
-    return float(np.mean([of(item) for item in items]))

@@ -1,0 +1,124 @@
+"""What the alignment reports of itself: plain figures, free of NaN, for files and runs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rarealert.alignment.ensemble import Ensemble
+from rarealert.alignment.explain import TeacherReport, best_teacher
+from rarealert.alignment.features import FeatureMatrix
+from rarealert.alignment.folds import TrainingSet
+from rarealert.alignment.search import Search
+from rarealert.metrics import calibration, discrimination
+from rarealert.metrics.counts import UndefinedMetricError
+
+_DIGITS = 6  # of figures in reports: more is noise in a diff
+
+
+@dataclass(frozen=True)
+class Part:
+    """The cases of a part that someone answered, in the order of their ids."""
+
+    features: FeatureMatrix
+    data: TrainingSet
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run of the alignment found.
+
+    ``out_of_fold`` has a risk for each case of ``train``, ``valid_risks`` for each of ``valid``;
+    ``unanswered`` counts the cases of both parts that no teacher answered.
+    """
+
+    train: Part
+    valid: Part
+    unanswered: int
+    found: Search
+    ensemble: Ensemble
+    out_of_fold: NDArray[np.float64]
+    valid_risks: NDArray[np.float64]
+    reports: list[TeacherReport]
+
+
+def metrics_of(outcome: Outcome) -> dict[str, Any]:
+    """What ``reports/align/metrics.json`` holds, free of NaN."""
+    train, valid, best = outcome.train, outcome.valid, outcome.ensemble.candidate
+    return {
+        "best_teacher": best_teacher(outcome.reports),
+        "cases": {
+            "train": len(train.features.case_ids),
+            "valid": len(valid.features.case_ids),
+            "unanswered": outcome.unanswered,
+        },
+        "chosen": {
+            "algorithm": best.algorithm,
+            "feature_set": best.feature_set,
+            "calibration": outcome.ensemble.model.calibrator.method,
+            **best.settings,
+        },
+        "out_of_fold": quality(train.data.rare, outcome.out_of_fold),
+        "valid": quality(valid.data.rare, outcome.valid_risks),
+        "thresholds": dict(outcome.ensemble.thresholds),
+        "search": {
+            "trials": len(outcome.found.trials),
+            "pruned": sum(trial.scores is None for trial in outcome.found.trials),
+            "out_of_time": outcome.found.out_of_time,
+        },
+    }
+
+
+def quality(rare: NDArray[np.bool_], risks: NDArray[np.float64]) -> dict[str, float]:
+    """Metrics that these cases define; a slope of one single risk, say, is left out."""
+    functions = {
+        "auroc": discrimination.auroc,
+        "auprc": discrimination.auprc,
+        "brier": calibration.brier,
+        "log_loss": calibration.log_loss,
+        "ece": calibration.ece,
+        "calibration_slope": calibration.calibration_slope,
+        "calibration_intercept": calibration.calibration_intercept,
+    }
+    found = {}
+    for name, function in functions.items():
+        try:
+            found[name] = function(rare, risks)
+        except UndefinedMetricError:
+            continue
+    return found
+
+
+def screening_of(found: Search) -> tuple[dict[tuple[str, str], float], list[dict[str, Any]]]:
+    """AUROC by algorithm and feature set with default settings, and a row for every trial."""
+    cells: dict[tuple[str, str], float] = {}
+    rows = []
+    for trial in found.trials:
+        candidate = trial.candidate
+        if trial.name.startswith("screen "):
+            cells[candidate.algorithm, candidate.feature_set] = trial.auroc
+        rows.append(
+            {
+                "trial": trial.name,
+                "algorithm": candidate.algorithm,
+                "feature_set": candidate.feature_set,
+                "auroc": trial.auroc,
+                "pruned": trial.scores is None,
+                "settings": json.dumps(rounded(dict(candidate.settings)), sort_keys=True),
+            }
+        )
+    return cells, rows
+
+
+def rounded(value: Any) -> Any:
+    """``value`` with all floats inside it rounded for a report."""
+    if isinstance(value, float):
+        return round(value, _DIGITS)
+    if isinstance(value, Mapping):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    return value
