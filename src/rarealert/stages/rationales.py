@@ -1,0 +1,115 @@
+"""Project the rationale cache on these cases and this panel (``rarealert rationales``).
+
+A pure function of cache, cases and panel: it asks nobody. Writes
+``build/rationales/answers.parquet`` (all parts, the teachers that are listened to) and
+``reports/rationales/coverage.json`` (all teachers).
+"""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rarealert.errors import BadInputError
+from rarealert.params import Params
+from rarealert.paths import Paths
+from rarealert.stages.harness import run_stage
+from rarealert.tracking.items import Dataset, Item, Metric, Summary, Table
+
+if TYPE_CHECKING:
+    from rarealert.cases.case import Case
+    from rarealert.teachers.projection import Coverage
+
+_PARTS = ("train", "valid", "test")
+
+
+def rationales(params: Params, paths: Paths) -> Iterator[Item]:
+    """Write the answers of every teacher that said enough.
+
+    Raises:
+        BadInputError: a part, the panel or a recorded file is missing or damaged, or no teacher
+            reaches ``rationales.min_coverage``.
+    """
+    from rarealert.teachers.answer import write_answers
+    from rarealert.teachers.cache import RationaleCache
+    from rarealert.teachers.panel import load_panel
+    from rarealert.teachers.projection import coverage, project
+    from rarealert.teachers.roster import assemble
+
+    panel = load_panel(params.teach.panel)
+    parts = {}
+    for part in _PARTS:
+        parts[part], dataset = _part(paths, part)
+        yield dataset
+    cases = [case for part in _PARTS for case in parts[part]]
+    teachers = assemble(panel, paths.data, frozenset(case.source for case in cases))
+    rows = project(teachers, cases, RationaleCache(paths.build("teach") / "cache"))
+    judged = frozenset(case.case_id for part in ("train", "valid") for case in parts[part])
+    found = coverage(teachers, cases, rows, judged, params.rationales.min_coverage)
+    _write_report(params, paths, found)
+    listened = [name for name, entry in found.items() if entry.listened]
+    if not listened:
+        raise BadInputError(
+            f"No teacher of the panel {params.teach.panel!r} answered "
+            f"{params.rationales.min_coverage:.0%} of its cases (rationales.min_coverage); "
+            "see reports/rationales/coverage.json."
+        )
+    kept = [row for row in rows if row.teacher in listened]
+    write_answers(paths.build("rationales") / "answers.parquet", kept)
+    yield from _report(found)
+    answered = sum(row.status == "ok" for row in kept)
+    yield Summary(
+        f"{answered:,} answers on {len(cases):,} cases, "
+        f"{len(listened)} of {len(teachers)} teachers listened to"
+    )
+
+
+def _part(paths: Paths, part: str) -> tuple["list[Case]", Dataset]:
+    from rarealert.cases.store import read_cases
+    from rarealert.teachers.teacher import digest
+
+    path = paths.build("split") / f"{part}.parquet"
+    cases = [item.case for item in read_cases(path)]
+    return cases, Dataset(part, path, digest(path.read_bytes()), len(cases), "projection")
+
+
+def _write_report(params: Params, paths: Paths, found: "dict[str, Coverage]") -> None:
+    report = {
+        "min_coverage": params.rationales.min_coverage,
+        "panel": params.teach.panel,
+        "teachers": {name: vars(entry) for name, entry in found.items()},
+    }
+    path = paths.report("rationales") / "coverage.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _report(found: "dict[str, Coverage]") -> Iterator[Item]:
+    import pandas as pd
+
+    yield Table(
+        "coverage.json",
+        pd.DataFrame(
+            [
+                {"teacher": name, "coverage": entry.share, "listened": entry.listened, **counts}
+                for name, entry in found.items()
+                for counts in (_totals(entry),)
+            ]
+        ),
+    )
+    for name, entry in found.items():
+        if entry.share is not None:
+            yield Metric(f"coverage.{name}", entry.share)
+
+
+def _totals(entry: "Coverage") -> dict[str, int]:
+    return {
+        status: sum(counts[status] for counts in entry.sources.values())
+        for status in ("ok", "failed", "missing")
+    }
+
+
+def main() -> None:
+    """Run the stage in the current workspace."""
+    run_stage("rationales", rationales)

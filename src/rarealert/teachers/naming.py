@@ -1,0 +1,113 @@
+"""From what a language model wrote as its diagnosis to disease names and Orphanet disorders."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_LEAD = re.compile(
+    r"^(?:(?:based on|given|considering)\b[^,.]*,\s*)?"
+    r"(?:i (?:would )?(?:suspect|think)[^:]{0,20}?\s+)?"
+    r"(?:(?:the|a|this|my|patient'?s?)\s+)*"
+    r"(?:(?:most|more|likely|probable|final|suspected|underlying|working|primary|leading)\s+)*"
+    r"(?:diagnosis|cause|condition|explanation|answer|patient)\b[^.:\n]{0,60}?"
+    r"(?:\b(?:is|be|has|includes?|remains)\b|:)\s*:?\s*"
+    r"(?:(?:most|very|highly|likely|probably|possibly|either|to be|consistent with|suffering from|"
+    r"experiencing|a case of|suggestive of|having|have)\b\s*)*:?\s*",
+    re.I,
+)
+_LABEL = re.compile(
+    r"^(?:(?:most likely|likely|final|probable)\s+)?(?:diagnosis|answer)\s*:\s*", re.I
+)
+_ARTICLE = re.compile(r"^(?:an?|the)\s+", re.I)
+_SENTENCE = re.compile(r"(?<=[a-z)\]\d])\.(?:\s+(?=[A-Z(])|\s*$)|\n")
+_BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]")
+_JOINT = re.compile(
+    r"\s+(?:or|and|with|without|due to|secondary to|caused by|associated with|complicated by|"
+    r"in the (?:context|setting) of|leading to|of the|in the|involving|such as|including|versus|"
+    r"vs\.?|likely|possibly|presenting (?:as|with)|following|resulting (?:in|from)|affecting|"
+    r"arising|superimposed on|induced by|related to|specifically|also known as|causing|on)\s+|"
+    r"\s*[,;:/]\s*|\s+[-\u2013\u2014]\s+",
+    re.I,
+)
+_QUALIFIER = re.compile(
+    r"^(?:severe|mild|moderate|early|advanced|recurrent|classic(?:al)?|typical|possible|probable|"
+    r"likely|suspected|left|right|bilateral|unilateral|localized|metastatic|sporadic|secondary|"
+    r"symptomatic|new[- ]onset|late[- ]onset|early[- ]onset|adult|pediatric|giant|large|"
+    r"underlying)\s+",
+    re.I,
+)
+_MARKUP = re.compile(r"[*_`#>]+")
+_LONGEST = 160
+
+
+@dataclass(frozen=True)
+class Disorder:
+    """An Orphanet disorder; ``code`` as ``ORPHA:<number>``."""
+
+    code: str
+    name: str
+
+
+Resolve = Callable[[str], Disorder | None]
+"""The Orphanet disorder of exactly this name or a synonym of it, else ``None``."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A diagnosis in the words of who made it, and the Orphanet disorder it names, if any."""
+
+    said: str
+    disorder: Disorder | None
+
+    @property
+    def name(self) -> str:
+        """The disorder's own name, else what was said."""
+        return self.disorder.name if self.disorder else self.said
+
+
+def read_diagnosis(text: str, resolve: Resolve) -> Diagnosis | None:
+    """The diagnosis that ``text`` states, ``None`` where it states nothing.
+
+    Only the first statement counts: what a model adds after it is hedging and management. Its
+    whole, what stands in brackets, and its parts are looked up in this order, and the first
+    Orphanet disorder wins.
+    """
+    stated = statement(text)
+    if not re.search(r"[A-Za-z]{2}", stated):
+        return None
+    wordings = names_in(stated)
+    found = next((disorder for name in wordings if (disorder := resolve(name))), None)
+    return Diagnosis(_main_part(stated), found)
+
+
+def statement(text: str) -> str:
+    """The first statement of ``text`` without markup and without "The final diagnosis is"."""
+    plain = " ".join(_MARKUP.sub(" ", text).replace("\n\n", " \n").split(" ")).strip()
+    plain = _LABEL.sub("", plain)
+    lead = _LEAD.match(plain)
+    if lead:
+        plain = plain[lead.end() :]
+    first = next((part for part in _SENTENCE.split(plain) if part and part.strip()), "")
+    return _ARTICLE.sub("", " ".join(first.split())).strip(" .:;,")
+
+
+def names_in(stated: str) -> list[str]:
+    """Everything in a statement that may be a disease's name, the fullest first, each once."""
+    outside = " ".join(_BRACKETS.sub(" ", stated).split())
+    inside = [text for text in _BRACKETS.findall(stated) if text.strip()]
+    parts = [part for part in _JOINT.split(outside) if part and part.strip()]
+    found: dict[str, None] = {}
+    for wording in (outside, stated, *parts, *inside):
+        plain = _ARTICLE.sub("", wording.strip(" .:;,"))
+        found[plain] = None
+        while (shorter := _QUALIFIER.sub("", plain)) != plain:
+            plain = shorter
+            found[plain] = None
+    return [name for name in found if name]
+
+
+def _main_part(stated: str) -> str:
+    """What stands before the first joint: complications, causes and sites left out."""
+    outside = " ".join(_BRACKETS.sub(" ", stated).split()) or stated
+    main = next((part for part in _JOINT.split(outside) if part and part.strip()), outside)
+    return main[:_LONGEST].strip(" .:;,") or stated[:_LONGEST]

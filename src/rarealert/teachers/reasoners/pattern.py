@@ -1,0 +1,132 @@
+"""Reasoners that read the shape of a presentation: rarity, breadth, what common disease leaves."""
+
+import numpy as np
+
+from rarealert.teachers.answer import Answer
+from rarealert.teachers.reasoners.engine import Engine
+from rarealert.teachers.reasoners.ranking import top
+from rarealert.teachers.reasoners.workup import Workup
+from rarealert.teachers.reasoners.writing import (
+    Point,
+    Squash,
+    compose,
+    listed,
+    organ_systems,
+    percent,
+)
+
+_CONTENT = Squash(0.0, 1.0)
+_BREADTH = Squash(0.0, 1.0)
+_UNEXPLAINED = Squash(0.0, 1.0)
+_TELLING = 3  # findings whose information counts: the mean of more is diluted by symptoms
+_CONSTITUTIONAL = frozenset(("HP:0025142",))  # pain, fever, fatigue belong to every system
+_EXPLAINED = 0.3  # a common disease explains what at least "frequent" patients of it have
+
+
+def information_content(engine: Engine, work: Workup) -> Answer:
+    """How unusual the findings are in themselves.
+
+    Information content after Resnik 1995 (IJCAI 95:448) over the rare profiles, less how often
+    the common conditions show the finding: specific findings that practice seldom meets speak for
+    a rare disease whatever its name. The score is the mean over the three most telling findings.
+    """
+    told = {term: _surprise(engine, term) for term in work.present}
+    top = sorted(told.values(), reverse=True)[:_TELLING]
+    score = float(np.mean(top)) if top else 0.0
+    points = [
+        Point(
+            engine.ontology.name(term),
+            max(0.0, value),
+            f"Information content {engine.content_of(term):.1f} nats; "
+            f"{percent(engine.average_share(engine.common, term))} of patients with a common "
+            "condition have it.",
+        )
+        for term, value in told.items()
+    ]
+    reasoning = (
+        f"The {len(top)} most telling findings carry {score:.1f} nats on average once their place "
+        "in common conditions is taken off."
+    )
+    return compose(engine, work, points, [], _CONTENT.risk(score), reasoning)
+
+
+def _surprise(engine: Engine, term: str) -> float:
+    """Information content plus the log ratio of the average rare and common shares, nats."""
+    rare = engine.average_share(engine.rare, term)
+    return engine.content_of(term) / 2 + float(
+        np.log(rare / engine.average_share(engine.common, term))
+    )
+
+
+def multi_system(engine: Engine, work: Workup) -> Answer:
+    """How many organ systems are involved at once.
+
+    Involvement of several systems is the commonest clinical hint at a rare disease in primary
+    care (Evans & Rafi 2016, Br J Gen Pract 66:550). Breadth is the exponential of the entropy of
+    findings over HPO's systems (Hill 1973, Ecology 54:427), constitutional symptoms left out;
+    the score compares it with the breadth that as many findings would have in one system only.
+    """
+    specific = [
+        term for term in work.present if engine.ontology.organ_system(term) not in _CONSTITUTIONAL
+    ]
+    counts: dict[str, list[str]] = {}
+    for term in specific:
+        system = engine.ontology.organ_system(term)
+        if system is not None:
+            counts.setdefault(system, []).append(term)
+    breadth = _effective_number([len(terms) for terms in counts.values()])
+    points = [
+        Point(
+            engine.ontology.name(system),
+            len(counts[system]) / max(1, len(specific)),
+            f"Involved through {listed(engine, counts[system])}.",
+        )
+        for system in organ_systems(engine, specific)
+    ]
+    score = breadth - float(np.log1p(len(work.present)))
+    reasoning = (
+        f"They fall into {len(counts)} organ systems (effective number {breadth:.1f}); one common "
+        "condition seldom reaches so many."
+        if len(counts) > 2  # two systems meet in many an everyday complaint
+        else f"They fall into {len(counts)} organ systems, as in an everyday complaint."
+    )
+    return compose(engine, work, points, [], _BREADTH.risk(score), reasoning)
+
+
+def _effective_number(counts: list[int]) -> float:
+    if not counts:
+        return 0.0
+    shares = np.array(counts) / sum(counts)
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def common_explainer(engine: Engine, work: Workup) -> Answer:
+    """What the best common explanation leaves unexplained.
+
+    Parsimonious covering (Reggia et al. 1983, Int J Man-Mach Stud 19:437): each common condition
+    covers a finding as far as its patients have it; findings weigh by information content. The
+    score is the weight that the best cover leaves, per finding.
+    """
+    weights = {term: 1.0 + engine.content_of(term) for term in work.present}
+    covers = {term: np.exp(engine.log_likelihoods(engine.common, term)) for term in work.present}
+    cover = np.zeros(engine.common.n_diseases)
+    for term, weight in weights.items():
+        cover += covers[term] * weight / sum(weights.values())
+    left = 1.0 - float(cover.max())
+    row = int(np.argmax(cover))
+    best = engine.common.profiles[row]
+    points = [
+        _cover_point(engine, term, weight, float(covers[term][row]), best.name)
+        for term, weight in weights.items()
+    ]
+    unexplained = listed(engine, [term for term in weights if covers[term][row] < _EXPLAINED])
+    reasoning = f"The best common explanation, {best.name}, leaves {percent(left)} of it open"
+    reasoning += f", above all {unexplained}." if unexplained else "."
+    differential = [profile for _, profile in top(engine.common, cover)] if weights else []
+    return compose(engine, work, points, differential, _UNEXPLAINED.risk(left), reasoning)
+
+
+def _cover_point(engine: Engine, term: str, weight: float, share: float, disease: str) -> Point:
+    verdict = "explained" if share >= _EXPLAINED else "left open"
+    why = f"{verdict.capitalize()} by {disease}: {percent(share)} of its patients have it."
+    return Point(engine.ontology.name(term), weight * abs(share - _EXPLAINED), why)

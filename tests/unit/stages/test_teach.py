@@ -1,0 +1,117 @@
+"""The teach and rationales stages, run on a small real configuration."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rarealert.cases.case import Case, Label, LabelledCase
+from rarealert.cases.store import write_cases
+from rarealert.errors import BadInputError
+from rarealert.params import Params, load_params
+from rarealert.paths import Paths
+from rarealert.stages.rationales import rationales
+from rarealert.stages.teach import teach
+from rarealert.teachers.answer import read_answers
+from rarealert.teachers.cache import RationaleCache
+from rarealert.tracking.items import Dataset, Summary
+
+_REPO = Path(__file__).parents[3]
+_TEXTS = {
+    "train": ("Fever and cough for two days.", "Ataxia, seizures and hearing impairment."),
+    "valid": ("Pruritus of both hands.",),
+    "test": ("Splenomegaly, hepatomegaly and bone pain since childhood.",),
+}
+
+
+def _params(**teach_keys: object) -> Params:
+    params = load_params(_REPO / "params.yaml")
+    return params.model_copy(update={"teach": params.teach.model_copy(update=teach_keys)})
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Paths:
+    paths = Paths(tmp_path)
+    label = Label(label="nonrare", disease_id="NAME:x", disease_name="x", reason="made up")
+    for part, texts in _TEXTS.items():
+        cases = [
+            LabelledCase(
+                case=Case(
+                    case_id=f"{part}_{number}", source="simulated", history_of_present_illness=text
+                ),
+                label=label,
+            )
+            for number, text in enumerate(texts)
+        ]
+        write_cases(paths.build("split") / f"{part}.parquet", cases)
+    return paths
+
+
+def _said(items: object) -> str:
+    (summary,) = [item for item in items if isinstance(item, Summary)]  # type: ignore[attr-defined]
+    return summary.text
+
+
+def test_teach_asks_once_and_rationales_projects_every_part(workspace):
+    first = list(teach(_params(), workspace))
+    assert "32 new answers, 0 from the cache, 0 failed" in _said(first)
+    assert {item.name for item in first if isinstance(item, Dataset)} == {"train", "valid", "test"}
+    assert "0 new answers, 32 from the cache" in _said(list(teach(_params(), workspace)))
+
+    assert "32 answers on 4 cases, 8 of 8" in _said(list(rationales(_params(), workspace)))
+    answers = read_answers(workspace.build("rationales") / "answers.parquet")
+    assert {row.case_id for row in answers} == {"train_0", "train_1", "valid_0", "test_0"}
+    assert {row.status for row in answers} == {"ok"}
+    assert all(len(row.answer.insights) == 5 for row in answers)
+    report = json.loads((workspace.report("rationales") / "coverage.json").read_text())
+    assert report["teachers"]["red-flags"] == {
+        "listened": True,
+        "share": 1.0,
+        "sources": {"simulated": {"failed": 0, "missing": 0, "ok": 4}},
+    }
+
+
+def test_rationales_of_the_same_cache_are_the_same_bytes(workspace):
+    list(teach(_params(), workspace))
+    list(rationales(_params(), workspace))
+    files = (
+        workspace.build("rationales") / "answers.parquet",
+        workspace.report("rationales") / "coverage.json",
+    )
+    before = [file.read_bytes() for file in files]
+    list(rationales(_params(), workspace))
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_replay_only_asks_nobody_and_says_what_to_do(workspace):
+    with pytest.raises(BadInputError, match=r"set teach\.replay_only to false"):
+        list(teach(_params(replay_only=True), workspace))
+    assert RationaleCache(workspace.build("teach") / "cache").answered() == set()
+
+
+def test_replay_only_is_content_with_what_the_cache_holds(workspace):
+    list(teach(_params(), workspace))
+    items = list(teach(_params(replay_only=True), workspace))
+    assert "0 new answers, 32 from the cache" in _said(items)
+
+
+def test_an_unknown_panel_is_named_with_the_choices(workspace):
+    with pytest.raises(BadInputError, match=r"teach\.panel: there is no panel 'ten'.*embedded"):
+        list(teach(_params(panel="ten"), workspace))
+
+
+def test_a_missing_part_is_one_sentence(workspace):
+    (workspace.build("split") / "valid.parquet").unlink()
+    with pytest.raises(BadInputError, match=r"valid\.parquet is missing"):
+        list(teach(_params(), workspace))
+
+
+def test_a_panel_that_speaks_of_other_sources_is_refused(workspace):
+    with pytest.raises(BadInputError, match=r"answered a single case.*ingest\.sources"):
+        list(teach(_params(panel="recorded"), workspace))
+
+
+def test_rationales_without_a_cache_says_which_key_stands_in_the_way(workspace):
+    with pytest.raises(BadInputError, match=r"rationales\.min_coverage"):
+        list(rationales(_params(), workspace))
+    assert (workspace.report("rationales") / "coverage.json").is_file()
