@@ -33,7 +33,7 @@ GENERATOR_VERSION = "1"
 
 _MIN_FINDINGS = 6  # visit findings a disease needs to fill a visit
 _FINDINGS = (4, 5, 5, 6, 6, 7, 8)  # present findings a visit, drawn uniformly
-_LENT_SHARE = (0.15, 0.5)  # range of the share of findings that the other disease lends
+_LENT_SHARE = (0.0, 0.25)  # range of the share of findings that the other disease lends
 _MIMIC_SHARE = 0.35  # share of pairs where the rare disease is the one the condition mimics
 _IMPRECISE_SHARE = 0.25  # share of findings told as their parent term
 _ABSENT = (1, 2, 3, 4)  # findings stated as absent
@@ -239,8 +239,9 @@ def _visit(
     rng.shuffle(drawn)
     present: dict[str, VisitFinding] = {}
     for finding in drawn:
-        told = _blurred(finding, rng)
-        present.setdefault(told.hpo_id, told)
+        blurred = _blurred(finding, rng)
+        told = finding if blurred.hpo_id in present else blurred
+        present[told.hpo_id] = told
     absent = _absent((own, other), tuple(present.values()), age, sex, rng)
     familial = rng.choice(drawn) if rng.random() < _FAMILIAL_SHARE else None
     return Visit(age, sex, course, tuple(present.values()), absent, familial)

@@ -13,7 +13,10 @@ from rarealert.cases.simulate_vocabulary import VisitFinding
 Course = Literal["acute", "subacute", "chronic"]
 Sex = Literal["female", "male"]
 
-_LAY_SHARE = 0.5  # share of complaints told in the patient's own words
+_LAY_SHARE = 0.6  # share of complaints told in the patient's own words
+_HISTORY_LENGTH = (175, 225)  # characters aimed at; plain sentences fill up to it
+_EXAM_LENGTH = (165, 215)  # characters aimed at
+_WORD_LENGTH = (6.0, 6.5)  # characters a word aimed at, the space included
 _FIELD_KEPT = {  # share of visits that hold the field at all
     "past_medical_history": 0.8,
     "family_history": 0.75,
@@ -56,14 +59,33 @@ _PLAIN_FAMILY = (
     "Relatives are healthy as far as known",
     "Little is known of the relatives",
 )
+_PLAIN_HISTORY = (
+    "It is about the same by day as by night",
+    "No one at home is ill",
+    "So far it has not kept anyone from meals or from bed",
+    "It has not been looked into by a doctor so far",
+    "It is a bit less so on some days",
+    "There was no trip of late",
+    "Circumstances otherwise unchanged",
+    "Previously completely independent",
+    "Ordinary everyday activities continue",
+    "Conversations with friends prompted this appointment",
+    "Expectations regarding investigations were discussed",
+    "Information materials already consulted",
+)
 _PLAIN_EXAM = (
-    "Alert and in no distress",
-    "The abdomen is soft",
-    "The chest is clear",
-    "Heart sounds are regular",
-    "The throat is calm",
+    "Sits up on the bed and is at ease",
+    "The gut is soft to the touch",
+    "The chest is clear to the base",
+    "The neck is soft",
     "The ears are clear",
-    "Walks into the room without help",
+    "Gets up and walks out of the room as one does",
+    "General appearance unremarkable",
+    "Cooperative throughout examination",
+    "Cardiovascular auscultation unremarkable",
+    "Peripheral pulses symmetrical everywhere",
+    "Abdominal palpation unremarkable",
+    "Neurological orientation maintained",
 )
 
 
@@ -91,7 +113,7 @@ def render_visit(visit: Visit, rng: random.Random) -> dict[str, str | None]:
     fields: dict[str, str | None] = {
         "chief_complaint": _sentence(f"{_listed(leading, rng, 'and')} for {duration}"),
         "history_of_present_illness": _history(visit, told, rng),
-        "past_medical_history": _some(_PAST, rng),
+        "past_medical_history": f"{rng.choice(_PAST)}.",
         "family_history": _family(visit, rng),
         "social_history": _social(visit, rng),
         "physical_examination": _examination(visit, seen, rng),
@@ -121,19 +143,42 @@ def _history(visit: Visit, told: Sequence[VisitFinding], rng: random.Random) -> 
     if denied:
         lead = rng.choice(("There is no", f"{teller} denies", "There has been no"))
         sentences.append(_sentence(f"{lead} {_listed(denied, rng, 'or')}"))
-    return " ".join(sentences)
+    return _filled(sentences, _HISTORY_LENGTH, _PLAIN_HISTORY, rng)
 
 
 def _examination(visit: Visit, seen: Sequence[VisitFinding], rng: random.Random) -> str:
-    plain = rng.sample(_PLAIN_EXAM, 2)
-    sentences = [f"{plain[0]}."]
+    sentences = []
     if seen:
         lead = rng.choice(("Examination shows", "On examination there is", "Noted are"))
         sentences.append(_sentence(f"{lead} {_listed(seen, rng, 'and')}"))
     missed = [finding for finding in visit.absent if not finding.symptom]
     if missed:
         sentences.append(_sentence(f"There is no {_listed(missed, rng, 'or')}"))
-    return " ".join([*sentences, f"{plain[1]}."])
+    return _filled(sentences, _EXAM_LENGTH, _PLAIN_EXAM, rng)
+
+
+def _filled(
+    sentences: list[str], length: tuple[int, int], plain: Sequence[str], rng: random.Random
+) -> str:
+    """The sentences with plain ones among them, up to a length drawn from ``length``.
+
+    Each time it takes the sentence that brings the mean word nearest to the aim, so that neither
+    length nor the length of words depends on what the patient has.
+    """
+    aim, word_aim = rng.uniform(*length), rng.uniform(*_WORD_LENGTH)
+    pool = list(plain)
+    rng.shuffle(pool)
+    whole = list(sentences)
+    while len(" ".join(whole)) < aim and pool:
+        shortest = min(range(len(pool)), key=lambda k: _misfit([*whole, pool[k]], aim, word_aim))
+        whole.insert(rng.randint(0, len(whole)), f"{pool.pop(shortest)}.")
+    return " ".join(whole)
+
+
+def _misfit(sentences: Sequence[str], aim: float, word_aim: float) -> float:
+    text = " ".join(sentences)
+    over = max(0.0, len(text) - aim) / aim
+    return abs(len(text) / len(text.split()) - word_aim) + over
 
 
 def _family(visit: Visit, rng: random.Random) -> str:
@@ -146,10 +191,6 @@ def _family(visit: Visit, rng: random.Random) -> str:
 def _social(visit: Visit, rng: random.Random) -> str:
     groups = _ADULT_SOCIAL if visit.age_years >= _ADULT_YEARS else _CHILD_SOCIAL
     return " ".join(f"{rng.choice(group)}." for group in groups)
-
-
-def _some(sentences: Sequence[str], rng: random.Random) -> str:
-    return " ".join(f"{text}." for text in rng.sample(sentences, rng.choice((1, 2, 2))))
 
 
 def _wording(finding: VisitFinding, rng: random.Random) -> str:

@@ -93,6 +93,8 @@ _UNSEEN_WORDS = re.compile(
     cyst|calcific|necrosis|fibrosis|fibre|fiber|nerve|conduct|potential|metacarp|
     metatars|phalan|carpal|tarsal|femoral|tibia|fibula|humer|radius|radial|ulna|acetab|iliac|
     pubic|sella|foram|hemivert|acro-?osteo|onset|recessive|dominant|steatosis|cirrhosis|
+    aqueduct|cochlea|internal|duct\b|autoimm|bronchiect|myopath|neuropath|dystroph|lupus|
+    nephr|encephal|valve|gallbl|abscess|diaphragm|\bperi(?:car|ton)d|embol|thrombo|infarct|
     angiograph|lesion|refractory|\btype\b|provoked|induced|response to|specific|syndrome""",
     re.X | re.I,
 )
@@ -129,7 +131,7 @@ _NOT_A_NOUN = word_set(
     faints coughs sweats forgetful sleepless bloated itchy always feels tires leaks looks drinks
     falls bruises worn small short can't cannot often hard heart slow late not has have is are
     fast behind off room hearing congested shaky temperature walks feeds being gained lost fits
-    emesis rash-free wheezes murmurs very drowsy no missed"""
+    emesis manic fussing wheezes murmurs very drowsy no missed"""
 )
 _MAX_WORDS = 5
 _MIN_DEPTH = 3  # steps below Phenotypic abnormality: above it a term names an organ, not a finding
