@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from rarealert.cases.render import render
 from rarealert.cases.sources.demographics import parse_age, parse_sex
 from rarealert.cases.sources.diagnosis import disease_key, names_diagnosis
 from rarealert.cases.sources.files import read_text
@@ -68,7 +69,7 @@ def _labelled(place: Place, row: _Row, label: _Row) -> Read:
     built = build_case(place, _case(row, vignette), _label(label))
     if isinstance(built, Refused):
         return built
-    if names_diagnosis(built.case, {built.label.disease_name, row["answer"] or ""}):
+    if names_diagnosis(render(built.case), {built.label.disease_name, row["answer"] or ""}):
         return place.refuse(
             "case_vignette", "the diagnosis stands in the text", "diagnosis_in_text"
         )

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterable
 
-from rarealert.cases.case import Case
-from rarealert.cases.render import render
 from rarealert.knowledge.names import name_words, normalise_name
 
 _BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]")
@@ -49,13 +47,15 @@ def _is_name(text: str) -> bool:
     )
 
 
-def names_diagnosis(case: Case, diagnoses: Iterable[str]) -> bool:
-    """Whether the visit literally holds one of the wordings of ``diagnoses``.
+def names_diagnosis(text: str, diagnoses: Iterable[str]) -> bool:
+    """Whether ``text`` literally holds one of the wordings of ``diagnoses``.
 
     Compared word by word in the normal form of names: case, accents, punctuation, plurals and
     British spelling don't matter. A negated mention counts: an author who names the diagnosis to
     deny it gives it away.
     """
-    text = f" {' '.join(name_words(render(case)))} "
+    # past the cache: it would keep every visit in memory
+    words = name_words.__wrapped__(text)
+    searched = f" {' '.join(words)} "
     keys = {normalise_name(wording) for name in diagnoses for wording in wordings(name)}
-    return any(f" {key} " in text for key in keys if key)
+    return any(f" {key} " in searched for key in keys if key)

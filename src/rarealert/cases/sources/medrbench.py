@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rarealert.cases.groups import DisjointSets
+from rarealert.cases.render import render
 from rarealert.cases.sources.demographics import parse_age, parse_sex
 from rarealert.cases.sources.diagnosis import core_name, disease_key, names_diagnosis
 from rarealert.cases.sources.files import parse_json, read_text
@@ -119,7 +120,7 @@ def _labelled(
     built = build_case(place, _case(key, sections), _label(diagnosis, candidates, groups))
     if isinstance(built, Refused):
         return built
-    if names_diagnosis(built.case, [diagnosis, *(item.name for item in candidates)]):
+    if names_diagnosis(render(built.case), [diagnosis, *(item.name for item in candidates)]):
         return place.refuse("case_summary", "the diagnosis stands in the text", "diagnosis_in_text")
     return built
 

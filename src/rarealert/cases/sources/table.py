@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from rarealert.cases.case import Case, Label
+from rarealert.cases.render import render
+from rarealert.cases.sources.diagnosis import names_diagnosis
 from rarealert.cases.sources.files import json_lines
-from rarealert.cases.sources.refused import Place, Read, Reader, build_case, harmless
+from rarealert.cases.sources.refused import Place, Read, Reader, Refused, build_case, harmless
 
 FILE = "cases.jsonl"
 _NESTED = {"case", "label"}
@@ -51,7 +53,12 @@ def _built(place: Place, case: dict[str, object], label: dict[str, object]) -> R
     named = {"source": place.source, **case}
     if place.source != "table" and named["source"] != place.source:
         return place.refuse("case.source", f"not {place.source}")
-    return build_case(place, named, label)
+    built = build_case(place, named, label)
+    if isinstance(built, Refused):
+        return built
+    if names_diagnosis(render(built.case), [built.label.disease_name]):
+        return place.refuse("case", "the diagnosis stands in the text", "diagnosis_in_text")
+    return built
 
 
 def reader(source: str) -> Reader:
