@@ -199,7 +199,8 @@ class CommonCondition:
     mimics_code: str
 
 
-def _packaged_rows(name: str) -> list[dict[str, str]]:
+def packaged_rows(name: str) -> list[dict[str, str]]:
+    """Rows of a tab-separated table that this package ships."""
     text = files("rarealert.knowledge").joinpath(name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines(), delimiter="\t"))
 
@@ -208,7 +209,7 @@ def _packaged_rows(name: str) -> list[dict[str, str]]:
 def load_common_conditions() -> tuple[CommonCondition, ...]:
     """The packaged common conditions in the order of their file."""
     findings: dict[str, list[ProfileFinding]] = {}
-    for row in _packaged_rows("common_findings.tsv"):
+    for row in packaged_rows("common_findings.tsv"):
         name = cast(FrequencyClass, row["frequency"])
         finding = ProfileFinding(row["hpo_id"], CLASS_FREQUENCY[name], name, name == "excluded")
         findings.setdefault(row["condition"], []).append(finding)
@@ -230,7 +231,7 @@ def load_common_conditions() -> tuple[CommonCondition, ...]:
             mimics=row["mimics"],
             mimics_code=row["mimics_code"],
         )
-        for row in _packaged_rows("common_conditions.tsv")
+        for row in packaged_rows("common_conditions.tsv")
     )
 
 
