@@ -100,6 +100,7 @@ class DistilParams(_Section):
     max_prompt_tokens: Count
     max_rationale_tokens: Count
     rationale_share: Share
+    risk_layer: Count | None
     lora_layers: Count
     epochs: Count
     batch_size: Count

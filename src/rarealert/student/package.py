@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rarealert.cases.render import RENDERER_VERSION
 from rarealert.errors import BadInputError
 from rarealert.student.base import BaseModel as Base
-from rarealert.student.base import load_base
+from rarealert.student.base import load_base, quiet
 from rarealert.student.calibration import Bands, Calibration
 from rarealert.student.encoding import ENCODING_VERSION
 
@@ -81,7 +81,8 @@ def load_package(folder: Path) -> tuple[Card, Base, "RiskHead"]:
             f"{card.base_digest[:12]}…, here {base.digest[:12]}…); install the same base model."
         )
     try:
-        model = _merged(folder, base.model)
+        with quiet():
+            model = _merged(folder, base.model)
         head = _read_head(folder)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise BadInputError(

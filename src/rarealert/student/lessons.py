@@ -1,0 +1,155 @@
+"""Training and validation examples: prompts, out-of-fold targets, rationales to learn.
+
+Both stages that train (tune and distil) read their examples through here, and never see the
+test part.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rarealert.cases.case import LabelledCase
+from rarealert.errors import BadInputError
+from rarealert.student.activations import Example
+from rarealert.student.encoding import Encoder
+from rarealert.student.rationale import Leaning, compose
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The examples of one part, with the disease of each, shape ``(n,)``, for grouped folds."""
+
+    examples: tuple[Example, ...]
+    groups: tuple[str, ...]
+    truncated: int
+
+    @property
+    def rare(self) -> NDArray[np.bool_]:
+        """Labels, shape ``(n,)``."""
+        return np.array([item.rare for item in self.examples])
+
+    @property
+    def target(self) -> NDArray[np.float64]:
+        """Aligned risks 0-1, shape ``(n,)``."""
+        return np.array([item.target for item in self.examples])
+
+    @property
+    def told(self) -> int:
+        """Examples whose rationale is learnt as well."""
+        return sum(bool(item.rationale) for item in self.examples)
+
+
+def read_targets(file: Path, part: str) -> dict[str, float]:
+    """Aligned risk 0-1 by case id of ``part``; those of the training part are out-of-fold.
+
+    Raises:
+        BadInputError: the file is missing or damaged, or a training row has no fold, which means
+            that the model which scored it had seen its label.
+    """
+    if not file.is_file():
+        raise BadInputError(f"{file} is missing; run dvc repro align.")
+    try:
+        rows = pq.read_table(file, columns=["case_id", "part", "fold", "risk"]).to_pylist()
+    except (pa.ArrowInvalid, KeyError, OSError) as error:
+        raise BadInputError(
+            f"{file} is not a file of aligned risks; run dvc repro align."
+        ) from error
+    targets = {}
+    for number, row in enumerate(rows):
+        if row["part"] != part:
+            continue
+        if part == "train" and row["fold"] is None:
+            raise BadInputError(
+                f"{file} row {number}: fold is empty, so the risk is not out-of-fold; run align."
+            )
+        targets[row["case_id"]] = float(row["risk"])
+    return targets
+
+
+def make_lessons(
+    cases: Sequence[LabelledCase],
+    targets: Mapping[str, float],
+    encoder: Encoder,
+    rationales: Mapping[str, str],
+    max_rationale_tokens: int,
+) -> Lessons:
+    """One example a case; ``rationales`` by case id, a case without one learns only its risk.
+
+    Raises:
+        BadInputError: a case has no aligned risk.
+    """
+    examples = []
+    truncated = 0
+    for item in cases:
+        case_id = item.case.case_id
+        if case_id not in targets:
+            raise BadInputError(f"align gave case {case_id} no risk; run dvc repro align.")
+        prompt = encoder.prompt(item.case)
+        truncated += prompt.truncated
+        text = rationales.get(case_id)
+        told = encoder.rationale(text, max_rationale_tokens) if text else ()
+        rare = item.label.label == "rare"
+        examples.append(Example(case_id, prompt.ids, told, rare, targets[case_id]))
+    groups = tuple(item.label.disease_id for item in cases)
+    return Lessons(tuple(examples), groups, truncated)
+
+
+def choose_rationales(
+    cases: Sequence[LabelledCase],
+    targets: Mapping[str, float],
+    leanings: Mapping[str, Sequence[Leaning]],
+    share: float,
+    seed: int,
+) -> dict[str, str]:
+    """Rationales by case id for about ``share`` of ``cases``, chosen at random.
+
+    Only cases whose aligned risk lies on the label's side are taken: there the teachers' reasons
+    speak for the right answer.
+    """
+    agreed = [
+        item
+        for item in cases
+        if (targets.get(item.case.case_id, 0.5) >= 0.5) == (item.label.label == "rare")
+    ]
+    order = np.random.default_rng(seed).permutation(len(agreed))
+    wanted = round(share * len(cases))
+    chosen: dict[str, str] = {}
+    for index in order:
+        if len(chosen) == wanted:
+            break
+        item = agreed[index]
+        case_id = item.case.case_id
+        text = compose(item.case, leanings.get(case_id, ()), item.label.label == "rare")
+        if text:
+            chosen[case_id] = text
+    return chosen
+
+
+def subset(cases: Sequence[LabelledCase], count: int, seed: int) -> list[LabelledCase]:
+    """At most ``count`` cases at random, with the labels in the proportion of the whole."""
+    if len(cases) <= count:
+        return list(cases)
+    random = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for label in ("rare", "nonrare"):
+        rows = [index for index, item in enumerate(cases) if item.label.label == label]
+        chosen += random.permutation(rows)[: round(count * len(rows) / len(cases))].tolist()
+    return [cases[index] for index in sorted(chosen)]
+
+
+def digest_of(*parts: object) -> str:
+    """sha256 of anything JSON can hold: the name of data and settings that belong together."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of_file(file: Path) -> str:
+    """sha256 of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

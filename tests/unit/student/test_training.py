@@ -1,0 +1,138 @@
+"""Training on a tiny trunk: it learns, resumes exactly, and leaves the base as it was."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rarealert.cases.case import LabelledCase
+from rarealert.student.classroom import Classroom, open_desk
+from rarealert.student.lessons import choose_rationales, make_lessons
+from rarealert.student.training import (
+    DivergedError,
+    Epoch,
+    Schedule,
+    Settings,
+    logits_of,
+    train,
+)
+
+SETTINGS = Settings(
+    learning_rate=1e-3, rank=4, alpha_ratio=2.0, soft_weight=0.5, rationale_weight=0.3
+)
+SCHEDULE = Schedule(epochs=3, batch_size=8, seed=5)
+
+
+@pytest.fixture(scope="module")
+def room(
+    tiny_base: Path, cases: list[LabelledCase], tmp_path_factory: pytest.TempPathFactory
+) -> Classroom:
+    desk = open_desk(str(tiny_base), risk_layer=2, lora_layers=1, max_prompt_tokens=64)
+    learn, judge = cases[:40], cases[40:]
+    targets = {item.case.case_id: 0.9 if item.label.label == "rare" else 0.2 for item in cases}
+    told = choose_rationales(learn, targets, {}, 0.25, 1)
+    assert len(told) == 10
+    lessons = make_lessons(learn, targets, desk.encoder, told, 24)
+    judged = make_lessons(judge, targets, desk.encoder, {}, 24)
+    return Classroom(desk, lessons, judged, tmp_path_factory.mktemp("room"), 8)
+
+
+def weights(network) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in network.trainable().items()}
+
+
+def test_training_lowers_both_losses(room: Classroom) -> None:
+    with room.network(SETTINGS, 5) as network:
+        history = train(network, room.train, room.valid, SETTINGS, replace(SCHEDULE, epochs=6))
+    assert [epoch.epoch for epoch in history] == list(range(7))
+    assert history[-1].risk_loss < history[1].risk_loss
+    assert history[-1].rationale_loss < history[1].rationale_loss
+
+
+def test_killed_and_resumed_is_the_same(room: Classroom, tmp_path: Path) -> None:
+    with room.network(SETTINGS, 5) as network:
+        whole = train(network, room.train, room.valid, SETTINGS, SCHEDULE)
+        expected = weights(network)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            raise KilledError
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with room.network(SETTINGS, 5) as network, pytest.raises(KilledError):
+        train(network, room.train, room.valid, SETTINGS, SCHEDULE, checkpoint, "d", kill)
+    with room.network(SETTINGS, 5) as network:
+        seen: list[int] = []
+        resumed = train(
+            network, room.train, room.valid, SETTINGS, SCHEDULE, checkpoint, "d",
+            lambda epoch: seen.append(epoch.epoch),
+        )  # fmt: skip
+        got = weights(network)
+    assert seen == [3]
+    assert [epoch.epoch for epoch in resumed] == [epoch.epoch for epoch in whole]
+    assert resumed[-1].valid_log_loss == pytest.approx(whole[-1].valid_log_loss, abs=1e-6)
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_checkpoint_of_other_data_is_not_resumed(room: Classroom, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    one = replace(SCHEDULE, epochs=1)
+    for digest in ("first", "second"):
+        seen: list[int] = []
+        with room.network(SETTINGS, 5) as network:
+            train(
+                network, room.train, room.valid, SETTINGS, one, checkpoint, digest,
+                lambda epoch, seen=seen: seen.append(epoch.epoch),
+            )  # fmt: skip
+        assert seen == [0, 1]
+
+
+def test_nan_stops_with_a_sentence_and_keeps_the_checkpoint(
+    room: Classroom, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+
+    def spoil(epoch: Epoch) -> None:
+        if epoch.epoch == 1:
+            with torch.no_grad():
+                network.head.linear.weight.fill_(float("nan"))
+
+    with (
+        room.network(SETTINGS, 5) as network,
+        pytest.raises(DivergedError, match="not a number in epoch 2"),
+    ):
+        train(network, room.train, room.valid, SETTINGS, SCHEDULE, checkpoint, "d", spoil)
+    assert checkpoint.is_file()
+    with room.network(SETTINGS, 5) as network:
+        history = train(network, room.train, room.valid, SETTINGS, SCHEDULE, checkpoint, "d")
+    assert len(history) == 4
+    assert np.isfinite(history[-1].valid_log_loss)
+
+
+def test_frozen_activations_give_the_logits_of_a_whole_pass(room: Classroom) -> None:
+    from rarealert.student.network import pad_right, pool
+
+    with room.network(SETTINGS, 5) as network, torch.no_grad():
+        cached = logits_of(network, room.valid)
+        ids, lengths = pad_right([item.prompt for item in room.valid.examples], 1)
+        embedded = network.trunk.embed(ids)
+        states = network.trunk.run(embedded, 0, network.trunk.risk_layer)
+        direct = network.head(torch.cat([pool(embedded, lengths), pool(states, lengths)], dim=1))
+    np.testing.assert_allclose(cached, direct.numpy(), atol=2e-2)  # the cache is fp16
+
+
+def test_a_network_leaves_the_base_as_it_was(room: Classroom) -> None:
+    before = {name: value.clone() for name, value in room._desk.base.model.state_dict().items()}
+    with room.network(SETTINGS, 5) as network:
+        train(network, room.train, room.valid, SETTINGS, replace(SCHEDULE, epochs=1))
+        frozen = set(network.trainable())
+        assert all("lora_" in name or name.startswith("head.") for name in frozen)
+    after = room._desk.base.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
