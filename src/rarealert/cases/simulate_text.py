@@ -17,6 +17,7 @@ _LAY_SHARE = 0.6  # share of complaints told in the patient's own words
 _HISTORY_LENGTH = (175, 225)  # characters aimed at; plain sentences fill up to it
 _EXAM_LENGTH = (165, 215)  # characters aimed at
 _WORD_LENGTH = (6.0, 6.5)  # characters a word aimed at, the space included
+_CANDIDATES = 4  # plain sentences weighed at a time; more would always pick the same ones
 _FIELD_KEPT = {  # share of visits that hold the field at all
     "past_medical_history": 0.8,
     "family_history": 0.75,
@@ -149,7 +150,7 @@ def _history(visit: Visit, told: Sequence[VisitFinding], rng: random.Random) -> 
 def _examination(visit: Visit, seen: Sequence[VisitFinding], rng: random.Random) -> str:
     sentences = []
     if seen:
-        lead = rng.choice(("Examination shows", "On examination there is", "Noted are"))
+        lead = rng.choice(("Examination shows", "Findings are", "On examination there is"))
         sentences.append(_sentence(f"{lead} {_listed(seen, rng, 'and')}"))
     missed = [finding for finding in visit.absent if not finding.symptom]
     if missed:
@@ -166,19 +167,21 @@ def _filled(
     length nor the length of words depends on what the patient has.
     """
     aim, word_aim = rng.uniform(*length), rng.uniform(*_WORD_LENGTH)
-    pool = list(plain)
+    pool = [(f"{text}.", len(text) + 2, text.count(" ") + 1) for text in plain]
     rng.shuffle(pool)
     whole = list(sentences)
-    while len(" ".join(whole)) < aim and pool:
-        shortest = min(range(len(pool)), key=lambda k: _misfit([*whole, pool[k]], aim, word_aim))
-        whole.insert(rng.randint(0, len(whole)), f"{pool.pop(shortest)}.")
+    characters = sum(len(text) + 1 for text in whole)
+    words = sum(text.count(" ") + 1 for text in whole)
+    while characters < aim and pool:
+        misfits = [
+            abs((characters + more) / (words + count) - word_aim)
+            + max(0.0, characters + more - aim) / aim
+            for _, more, count in pool[:_CANDIDATES]
+        ]
+        text, more, count = pool.pop(misfits.index(min(misfits)))
+        characters, words = characters + more, words + count
+        whole.insert(rng.randint(0, len(whole)), text)
     return " ".join(whole)
-
-
-def _misfit(sentences: Sequence[str], aim: float, word_aim: float) -> float:
-    text = " ".join(sentences)
-    over = max(0.0, len(text) - aim) / aim
-    return abs(len(text) / len(text.split()) - word_aim) + over
 
 
 def _family(visit: Visit, rng: random.Random) -> str:

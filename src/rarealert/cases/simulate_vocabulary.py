@@ -93,6 +93,8 @@ _UNSEEN_WORDS = re.compile(
     cyst|calcific|necrosis|fibrosis|fibre|fiber|nerve|conduct|potential|metacarp|
     metatars|phalan|carpal|tarsal|femoral|tibia|fibula|humer|radius|radial|ulna|acetab|iliac|
     pubic|sella|foram|hemivert|acro-?osteo|onset|recessive|dominant|steatosis|cirrhosis|
+    block\b|shock|dysreg|dysfunc|infiltrat|mitral|tricusp|regurg|insufficien|organ.failure|
+    respiratory.failure|liver.failure|amyloid|granulom|
     aqueduct|cochlea|internal|duct\b|autoimm|bronchiect|myopath|neuropath|dystroph|lupus|
     nephr|encephal|valve|gallbl|abscess|diaphragm|\bperi(?:car|ton)d|embol|thrombo|infarct|
     angiograph|lesion|refractory|\btype\b|provoked|induced|response to|specific|syndrome""",
@@ -115,15 +117,45 @@ _SYMPTOM_BRANCHES = frozenset(
         "HP:0009127",  # limb function
     )
 )
-_SIGNS = frozenset(
+_SIGNS = word_set(
     """HP:0001251 HP:0001252 HP:0001257 HP:0001347 HP:0001265 HP:0001284 HP:0000639 HP:0030148
     HP:0000822 HP:0002240 HP:0001744 HP:0002716 HP:0030830 HP:0002789 HP:0001649 HP:0000969
-    HP:0012398 HP:0000988 HP:0001337 HP:0002063 HP:0002067 HP:0100540""".split()
+    HP:0012398 HP:0000988 HP:0001337 HP:0002063 HP:0002067 HP:0100540"""
 )
-_MALE_BRANCHES = frozenset(("HP:0010461", "HP:0012874", "HP:0030015", "HP:0000771", "HP:0000639x"))
+_MALE_BRANCHES = frozenset(("HP:0010461", "HP:0012874", "HP:0030015", "HP:0000771"))
 _FEMALE_BRANCHES = frozenset(
     ("HP:0010460", "HP:0000140", "HP:0012886", "HP:0030016", "HP:0031505", "HP:0000138")
 )
+_ADULT_BRANCHES = frozenset(
+    (
+        "HP:0000789",  # infertility
+        "HP:0000144",  # decreased fertility
+        "HP:0000726",  # dementia
+        "HP:0100639",  # erectile dysfunction
+        "HP:0008209",  # early menopause
+        "HP:0030018",  # changed libido
+        "HP:0030016",  # dyspareunia
+        "HP:0000939",  # osteoporosis
+        "HP:0002621",  # atherosclerosis
+    )
+)
+_INFANT_WORDS = re.compile(r"neonat|infan|newborn|poor suck|colic|umbilical", re.I)
+_TOLD_BRANCHES = frozenset(
+    (
+        "HP:0012531",  # pain
+        "HP:0003401",  # tingling
+        "HP:0002321",  # vertigo
+        "HP:0000360",  # tinnitus
+        "HP:0000504",  # vision
+        "HP:0002018",  # nausea
+        "HP:0000739",  # anxiety
+        "HP:0000716",  # depression
+        "HP:0012378",  # fatigue
+    )
+)
+_TALKING_YEARS = 3.0  # below it nobody tells of pain or fatigue
+_ADULT_YEARS, _INFANT_YEARS, _MENARCHE_YEARS, _MENOPAUSE_YEARS = 18.0, 2.0, 12.0, 56.0
+_ALL_YEARS = 120.0
 _NOT_A_NOUN = word_set(
     """febrile feverish tired exhausted unwell pale confused disoriented drowsy sleepy lethargic
     sluggish irritable fussy cranky anxious depressed clumsy unsteady floppy icteric obese
@@ -146,7 +178,13 @@ class VisitFinding:
     clinical: tuple[str, ...]
     symptom: bool
     sex: Literal["female", "male"] | None
-    ancestors: tuple[str, ...]
+    age_min: float
+    age_max: float
+    ancestors: frozenset[str]
+
+    def possible(self, age_years: float, sex: str) -> bool:
+        """Whether a patient of this age and sex can come with the finding."""
+        return self.sex in (None, sex) and self.age_min <= age_years <= self.age_max
 
 
 @lru_cache(maxsize=1)
@@ -188,6 +226,7 @@ def _visit_finding(term: Term, everyday: Iterable[str], ontology: Ontology) -> V
     lay = [*everyday, *(synonym.text for synonym in exact if synonym.layperson)]
     lay_names = {normalise_name(wording) for wording in lay}
     clinical = [term.name, *(s.text for s in exact if normalise_name(s.text) not in lay_names)][:2]
+    low, high = _ages(term, above)
     male, female = bool(_MALE_BRANCHES & above), bool(_FEMALE_BRANCHES & above)
     return VisitFinding(
         hpo_id=term.id,
@@ -195,8 +234,20 @@ def _visit_finding(term: Term, everyday: Iterable[str], ontology: Ontology) -> V
         clinical=_readable(clinical, term.id),
         symptom=bool(_SYMPTOM_BRANCHES & above) and not _SIGNS & above,
         sex="male" if male else "female" if female else None,
-        ancestors=tuple(sorted(above)),
+        age_min=low,
+        age_max=high,
+        ancestors=above,
     )
+
+
+def _ages(term: Term, above: frozenset[str]) -> tuple[float, float]:
+    if "HP:0000140" in above:  # menstruation
+        return _MENARCHE_YEARS, _MENOPAUSE_YEARS
+    if _ADULT_BRANCHES & above:
+        return _ADULT_YEARS, _ALL_YEARS
+    if _TOLD_BRANCHES & above:
+        return _TALKING_YEARS, _ALL_YEARS
+    return 0.0, _INFANT_YEARS if _INFANT_WORDS.search(term.name) else _ALL_YEARS
 
 
 def _readable(wordings: Iterable[str], hpo_id: str) -> tuple[str, ...]:
@@ -208,11 +259,30 @@ def _readable(wordings: Iterable[str], hpo_id: str) -> tuple[str, ...]:
         plain = re.fullmatch(r"[A-Za-z' -]+", wording) is not None
         if not plain or len(words) > _MAX_WORDS or words[0].lower() in _NOT_A_NOUN:
             continue
-        text = wording if wording[:2].isupper() else wording[0].lower() + wording[1:]
+        text = " ".join(_running_case(word) for word in words)
         read = recogniser.mentions(f"reports {text}.")
         if len(read) == 1 and read[0].hpo_id == hpo_id and not read[0].negated:
             kept[text] = None
     return tuple(kept)
+
+
+def _running_case(word: str) -> str:
+    """Lower case, but for abbreviations and names of people or germs."""
+    return word if word[:2].isupper() or word in _proper_nouns() else word.lower()
+
+
+@lru_cache(maxsize=1)
+def _proper_nouns() -> frozenset[str]:
+    """Words that HPO's names capitalise away from the first place, and never write small."""
+    words = [
+        (place, word)
+        for term in load_ontology().terms.values()
+        for place, word in enumerate(term.name.split())
+    ]
+    small = {word for _, word in words if word.islower()}
+    return frozenset(
+        word for place, word in words if place and word[0].isupper() and word.lower() not in small
+    )
 
 
 def names_the_disease(finding: VisitFinding, disease: str) -> bool:

@@ -101,9 +101,9 @@ class Recogniser:
             word = sentence[index].word
             if word in _SKIPPED and index > first and word not in node:
                 continue
-            node = node.get(word)
-            if node is None:
+            if word not in node:
                 break
+            node = node[word]
             if _END in node:
                 best = (node[_END], index)
         return best

@@ -1,0 +1,101 @@
+"""The diseases that simulated visits are drawn from, cut to what a first visit can show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from rarealert.cases.simulate_text import Sex
+from rarealert.cases.simulate_vocabulary import VisitFinding, load_vocabulary, names_the_disease
+from rarealert.knowledge.hpo import load_ontology
+from rarealert.knowledge.profiles import (
+    CommonCondition,
+    DiseaseProfile,
+    load_common_conditions,
+    load_rare_profiles,
+)
+
+MIN_FINDINGS = 6
+"""Findings that a patient's visit can show which a rare disease needs to be drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disease:
+    """A disease with only what a first visit can show, ``weights`` beside ``findings``."""
+
+    profile: DiseaseProfile
+    findings: tuple[VisitFinding, ...]
+    weights: tuple[float, ...]
+    developmental: bool
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that is drawn from; ``condition_weights`` stands beside ``conditions``."""
+
+    vocabulary: Mapping[str, VisitFinding]
+    parents: Mapping[str, tuple[str, ...]]
+    conditions: tuple[CommonCondition, ...]
+    common: Mapping[str, Disease]
+    condition_weights: tuple[float, ...]
+    rare: tuple[Disease, ...]
+    rare_by_id: Mapping[str, Disease]
+
+
+@lru_cache(maxsize=1)
+def load_world() -> World:
+    """The installed knowledge as it is drawn from, put together once a process."""
+    vocabulary, ontology = load_vocabulary(), load_ontology()
+    conditions = load_common_conditions()
+    rare = [_disease(profile, vocabulary) for profile in load_rare_profiles()]
+    usable = tuple(disease for disease in rare if len(disease.findings) >= MIN_FINDINGS)
+    return World(
+        vocabulary=vocabulary,
+        parents={
+            hpo_id: tuple(p for p in ontology.terms[hpo_id].parents if p in vocabulary)
+            for hpo_id in vocabulary
+        },
+        conditions=conditions,
+        common={c.profile.disease_id: _disease(c.profile, vocabulary) for c in conditions},
+        # The square root keeps the order of prevalences and leaves no condition above 3 %.
+        condition_weights=tuple(c.visits_per_1000**0.5 for c in conditions),
+        rare=usable,
+        rare_by_id={disease.profile.disease_id: disease for disease in usable},
+    )
+
+
+def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) -> Disease:
+    kept = [
+        (vocabulary[finding.hpo_id], finding.frequency)
+        for finding in profile.findings
+        if finding.hpo_id in vocabulary
+        and not finding.excluded
+        and not names_the_disease(vocabulary[finding.hpo_id], profile.name)
+    ]
+    developmental = any(
+        share >= _TYPICAL and _DEVELOPMENTAL & finding.ancestors for finding, share in kept
+    )
+    return Disease(
+        profile,
+        findings=tuple(finding for finding, _ in kept),
+        weights=tuple(share for _, share in kept),
+        developmental=developmental,
+    )
+
+
+_EARLIEST_YEARS = {"HP:0003581": 16, "HP:0011462": 16, "HP:0003596": 40, "HP:0003584": 60}
+_DEVELOPMENTAL = frozenset(("HP:0012758", "HP:0001249", "HP:0001508", "HP:0000252"))
+_DEVELOPMENTAL_LATEST = 40  # years; a developmental disease has been seen by then
+_TYPICAL = 0.5  # share of patients from which a finding makes the disease developmental
+_LATEST_YEARS = {"HP:0003577": 25, "HP:0003623": 25, "HP:0003593": 30, "HP:0011463": 40}
+
+
+def fits(disease: Disease, age: float, sex: Sex) -> bool:
+    """Whether a patient of this age and sex may come with the disease for the first time."""
+    onset = disease.profile.onset
+    earliest = min((_EARLIEST_YEARS.get(term, 0) for term in onset), default=0)
+    unknown = _DEVELOPMENTAL_LATEST if disease.developmental else 120
+    latest = max((_LATEST_YEARS.get(term, 120) for term in onset), default=unknown)
+    if not earliest <= age <= latest or disease.profile.sex not in (None, sex):
+        return False
+    usable = sum(finding.possible(age, sex) for finding in disease.findings)
+    return usable >= MIN_FINDINGS
