@@ -19,7 +19,7 @@ from rarealert.knowledge.names import normalise_name
 _SHINGLE_WORDS = 5
 _MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that the order of words counts modulo 2^64
 _MASK = (1 << 64) - 1
-_RECALL_WEIGHTS = (0.1, 0.9)  # candidates are verified exactly: a missed pair costs, a false not
+_MIN_RECALL = 0.995  # of pairs exactly at the threshold; those above it are found more surely
 _Shingles = NDArray[np.uint64]
 
 
@@ -81,7 +81,7 @@ def near_duplicates(
         for first, second in pairwise(same)
     ]
     empty = MinHash(num_perm=permutations, seed=seed, hashfunc=int)
-    index = MinHashLSH(threshold=threshold, num_perm=permutations, weights=_RECALL_WEIGHTS)
+    index = MinHashLSH(num_perm=permutations, params=_bands(threshold, permutations))
     for position in (same[0] for same in by_content.values()):
         sketch = _sketch(empty, sets[position])
         for other in sorted(index.query(sketch)):
@@ -90,6 +90,19 @@ def near_duplicates(
                 pairs.append(Duplicate(other, position, similarity))
         index.insert(position, sketch, check_duplication=False)
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
+
+
+def _bands(threshold: float, permutations: int) -> tuple[int, int]:
+    """Bands and rows of the index: the most selective that still finds ``_MIN_RECALL`` of pairs.
+
+    A pair of similarity s shares a band with probability 1 - (1 - s^rows)^bands (Leskovec,
+    Rajaraman and Ullman, "Mining of Massive Datasets", 3.4.2).
+    """
+    for rows in range(permutations // 2, 1, -1):
+        bands = permutations // rows
+        if 1 - (1 - threshold**rows) ** bands >= _MIN_RECALL:
+            return bands, rows
+    return permutations, 1
 
 
 def _sketch(empty: Any, hashes: _Shingles) -> Any:
@@ -104,8 +117,9 @@ def disease_keys(item: LabelledCase) -> list[str]:
     Two sources can file one disease under different keys; sharing any of them ties cases.
     """
     label = item.label
-    keys = [label.disease_id, f"NAME:{normalise_name(label.disease_name)}"]
-    return [*keys, label.orpha_code] if label.orpha_code else keys
+    name = normalise_name(label.disease_name)
+    keys = (label.disease_id, label.orpha_code, f"NAME:{name}" if name else None)
+    return [key for key in keys if key]
 
 
 def tied_groups(cases: Sequence[LabelledCase], duplicates: Sequence[Duplicate]) -> list[list[int]]:

@@ -71,7 +71,8 @@ def check_cases(params: Params, paths: Paths) -> tuple[list[Check], list[dict[st
     sources = per_source(rows, refused, named)
     frames = {_CASES: table.to_pandas(), _PER_CASE: per_case(rows), _PER_SOURCE: sources}
     checks = _run_checkpoints(frames, params.validate_, named)
-    return checks, [dict(row) for row in sources.to_dict(orient="records")]
+    records = sources.to_dict(orient="records")
+    return checks, [{str(name): value for name, value in row.items()} for row in records]
 
 
 def _raw_table(path: Path) -> "pa.Table":

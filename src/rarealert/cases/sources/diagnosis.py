@@ -24,12 +24,16 @@ def core_name(diagnosis: str) -> str:
     """
     plain = _BRACKETS.sub(" ", _MARKUP.sub("", diagnosis)).strip(" .;,:-")
     core = " ".join(_TAIL.sub("", plain, count=1).split())
-    return core if normalise_name(core) else plain
+    return core or plain or diagnosis.strip()
 
 
 def disease_key(diagnosis: str) -> str:
-    """``NAME:<normalised core name>``, the same for spelling variants of one disease."""
-    return f"NAME:{normalise_name(core_name(diagnosis))}"
+    """``NAME:<normalised core name>``, the same for spelling variants of one disease.
+
+    A name in another script has no normal form and stands for itself.
+    """
+    core = core_name(diagnosis)
+    return f"NAME:{normalise_name(core) or ' '.join(core.casefold().split())}"
 
 
 def wordings(diagnosis: str) -> set[str]:

