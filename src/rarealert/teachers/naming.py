@@ -19,7 +19,7 @@ _LABEL = re.compile(
     r"^(?:(?:most likely|likely|final|probable)\s+)?(?:diagnosis|answer)\s*:\s*", re.I
 )
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.I)
-_SENTENCE = re.compile(r"(?<=[a-z)\]\d])\.(?:\s+(?=[A-Z(])|\s*$)|\n")
+_SENTENCE = re.compile(r"(?<=[a-z)\]\d]{3})\.(?:\s+(?=[A-Z(])|\s*$)|\n")
 _BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]")
 _JOINT = re.compile(
     r"\s+(?:or|and|with|without|due to|secondary to|caused by|associated with|complicated by|"

@@ -34,7 +34,7 @@ _AFTER_THE_VISIT = re.compile(
     r"excis\w*|laparo\w*|autops\w*|ancillary|tests?|testing|tested|findings on|confirm\w*|"
     r"creatinine|hemoglobin|leuko\w*|crp|esr|wbc|platelets?|enzymes?|bilirubin|sodium|potassium|"
     r"calcium|glucose|urinalysis|treat\w*|therap\w*|follow-?up|"
-    r"\d+(?:\.\d+)?\s*(?:mg|g|ng|pg|mmol|mol|iu|u|mcg)/\w+)\b",
+    r"\d+(?:\.\d+)?\s*[a-z\u00b5]{1,5}/(?:[dm]?l|mm3|hpf))\b",
     re.I,
 )
 _MOST = 5

@@ -9,8 +9,8 @@ from rarealert.teachers.reasoners.engine import Engine
 from rarealert.teachers.reasoners.workup import Workup
 from rarealert.teachers.reasoners.writing import Point, Squash, age_words, compose, listed
 
-_FLAGS = Squash(0.0, 1.0)
-_COURSE = Squash(0.0, 1.0)
+_FLAGS = Squash(1.0, 0.55)
+_COURSE = Squash(0.6, 0.5)
 
 _SHAPED_BEFORE_BIRTH = frozenset(
     (
@@ -92,6 +92,7 @@ _DURATION = _any(
     r"\b(\d{1,3}|an?|one|two|three|four|five|six|seven|eight|nine|ten|several|few|many)[- ]"
     r"(hour|day|week|month|year)s?\b(?![- ]old)(?! of age)"
 )
+_PERSON_LINE = re.compile(r"^Patient:.*$", re.M)
 _COUNTED = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WORD_NUMBERS = {
     **{word: number for number, word in enumerate(_COUNTED, start=1)},
@@ -183,10 +184,10 @@ def red_flags(engine: Engine, work: Workup) -> Answer:
 
 
 def _duration(work: Workup) -> float | None:
-    """The longest duration that the text states, in years."""
+    """The longest duration that the text states, in years; the patient's age is none."""
     found = [
         _count(match.group(1)) * _YEARS[match.group(2).lower()]
-        for match in _DURATION.finditer(work.text)
+        for match in _DURATION.finditer(_PERSON_LINE.sub("", work.text))
     ]
     return max(found) if found else None
 

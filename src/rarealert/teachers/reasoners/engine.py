@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from rarealert.knowledge.hpo import PHENOTYPIC_ABNORMALITY, Ontology, load_ontology
 from rarealert.knowledge.information import load_information_content
 from rarealert.knowledge.profiles import (
+    CommonCondition,
     DiseaseProfile,
-    load_common_profiles,
+    load_common_conditions,
     load_rare_profiles,
 )
 from rarealert.knowledge.recognise import Recogniser, load_recogniser
@@ -28,6 +29,9 @@ Indices = NDArray[np.int64]
 _UNRELATED = 0.002  # chance of a finding that neither the disease nor a kin of it explains
 _CERTAIN = 0.995  # an obligate finding can still be missed at a first visit
 _WRONG_SEX = np.log(0.01)
+_WRONG_AGE = np.log(0.1)  # common conditions have soft age limits
+_AGES = (0.0, 120.0)
+_RARE_PREVALENCE = 1e-5  # the commonest class of Orphanet's point prevalences, 1-9 / 1 000 000
 _CACHED_TERMS = 8192
 _CACHED_VISITS = 1024  # above the chunk of cases that all teachers judge in turn
 
@@ -38,12 +42,17 @@ class ProfileTable:
 
     ``own`` holds 1 where the disease is annotated with the term itself, rows divided by their
     sum, so that a product with a term vector is the mean over a disease's own findings.
+    ``age_min`` and ``age_max`` are in years, ``prior`` is the ln of the chance that a visit is
+    for the disease; all three have shape ``(n_diseases,)``.
     """
 
     profiles: tuple[DiseaseProfile, ...]
     shares: sp.csc_matrix
     own: sp.csr_matrix
     only_sex: NDArray[np.str_]
+    age_min: Vector
+    age_max: Vector
+    prior: Vector
 
     @property
     def n_diseases(self) -> int:
@@ -59,11 +68,12 @@ class Engine:
         ontology: Ontology,
         recogniser: Recogniser,
         rare: Sequence[DiseaseProfile],
-        common: Sequence[DiseaseProfile],
+        conditions: Sequence[CommonCondition],
         content: dict[str, float],
     ):
         self.ontology = ontology
         self._recogniser = recogniser
+        common = [condition.profile for condition in conditions]
         used = {
             finding.hpo_id
             for profile in (*rare, *common)
@@ -75,8 +85,14 @@ class Engine:
         highest = max(content.values())
         self.content: Vector = np.array([content.get(term, highest) for term in terms])
         self.closure = self._closure(terms)
-        self.rare = self._table(tuple(rare))
-        self.common = self._table(tuple(common))
+        self.rare = self._table(
+            rare, [_AGES] * len(rare), [float(np.log(_RARE_PREVALENCE))] * len(rare)
+        )
+        self.common = self._table(
+            common,
+            [(condition.age_min, condition.age_max) for condition in conditions],
+            [float(np.log(condition.visits_per_1000 / 1000)) for condition in conditions],
+        )
         self.average_share = lru_cache(maxsize=_CACHED_TERMS)(self._average_share)
         self.work_up = lru_cache(maxsize=_CACHED_VISITS)(self._work_up)
         self.log_likelihoods = lru_cache(maxsize=_CACHED_TERMS)(self._log_likelihoods)
@@ -128,8 +144,8 @@ class Engine:
     def joint_log_likelihood(self, table: ProfileTable, work: Workup) -> Vector:
         """Ln P(findings | disease) with findings independent, shape ``(n_diseases,)``.
 
-        Excluded findings count as absent, and a disease of the other sex is a hundred times
-        less likely.
+        Excluded findings count as absent; a disease of the other sex is a hundred times less
+        likely, a common condition of another age ten times.
         """
         total = np.zeros(table.n_diseases)
         for term in work.present:
@@ -138,6 +154,9 @@ class Engine:
             total += np.log1p(-np.exp(self.log_likelihoods(table, term)))
         if work.sex is not None:
             total += np.where((table.only_sex != "") & (table.only_sex != work.sex), _WRONG_SEX, 0)
+        if work.age_years is not None:
+            outside = (work.age_years < table.age_min) | (work.age_years > table.age_max)
+            total += np.where(outside, _WRONG_AGE, 0)
         return total
 
     def _closure(self, terms: list[str]) -> sp.csr_matrix:
@@ -149,7 +168,12 @@ class Engine:
         shape = (len(terms), len(terms))
         return sp.csr_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=shape)
 
-    def _table(self, profiles: tuple[DiseaseProfile, ...]) -> ProfileTable:
+    def _table(
+        self,
+        profiles: Sequence[DiseaseProfile],
+        ages: Sequence[tuple[float, float]],
+        priors: Sequence[float],
+    ) -> ProfileTable:
         rows, columns, shares = (
             np.array(values)
             for values in zip(
@@ -165,10 +189,13 @@ class Engine:
         shape = (len(profiles), len(self.index))
         weights = 1.0 / np.bincount(rows, minlength=len(profiles))[rows]
         return ProfileTable(
-            profiles=profiles,
+            profiles=tuple(profiles),
             shares=self._propagated(rows, columns, shares, shape),
             own=sp.csr_matrix((weights, (rows, columns)), shape),
             only_sex=np.array([profile.sex or "" for profile in profiles]),
+            age_min=np.array([low for low, _ in ages]),
+            age_max=np.array([high for _, high in ages]),
+            prior=np.array(priors),
         )
 
     def _propagated(
@@ -200,6 +227,6 @@ def load_engine() -> Engine:
         load_ontology(),
         load_recogniser(),
         load_rare_profiles(),
-        load_common_profiles(),
+        load_common_conditions(),
         dict(load_information_content()),
     )

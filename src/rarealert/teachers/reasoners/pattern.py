@@ -15,9 +15,9 @@ from rarealert.teachers.reasoners.writing import (
     percent,
 )
 
-_CONTENT = Squash(0.0, 1.0)
-_BREADTH = Squash(0.0, 1.0)
-_UNEXPLAINED = Squash(0.0, 1.0)
+_CONTENT = Squash(2.31, 0.41)
+_BREADTH = Squash(1.22, 0.78)
+_UNEXPLAINED = Squash(0.67, 0.1)
 _TELLING = 3  # findings whose information counts: the mean of more is diluted by symptoms
 _CONSTITUTIONAL = frozenset(("HP:0025142",))  # pain, fever, fatigue belong to every system
 _EXPLAINED = 0.3  # a common disease explains what at least "frequent" patients of it have

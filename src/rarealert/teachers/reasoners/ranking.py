@@ -11,11 +11,9 @@ from rarealert.teachers.reasoners.workup import Workup
 from rarealert.teachers.reasoners.writing import Point, Squash, compose, percent
 
 _LN10 = float(np.log(10))
-_LIKELIHOOD = Squash(0.0, 1.0)
-_SIMILARITY = Squash(0.0, 1.0)
-_BAYES = Squash(0.0, 1.0)
-_RARE_PREVALENCE = 1e-5  # the median class of Orphanet's point prevalences is 1-9 / 1 000 000
-_COMMON_PREVALENCE = 1e-2  # a visit's reasons are conditions that a practice meets weekly
+_LIKELIHOOD = Squash(0.42, 0.4)
+_SIMILARITY = Squash(0.0, 0.41)
+_BAYES = Squash(0.23, 0.89)
 
 
 @dataclass(frozen=True)
@@ -117,24 +115,20 @@ def _share(table: ProfileTable, engine: Engine, term: str, row: int) -> float:
 
 
 def naive_bayes(engine: Engine, work: Workup) -> Answer:
-    """Naive Bayes over all diseases with their prevalence as prior.
+    """Naive Bayes over all diseases with their prevalence, or share of visits, as prior.
 
     Findings independent given the disease (Warner et al. 1961, JAMA 177:177; as in BOQA without
     its noise layer, Bauer et al. 2012, Bioinformatics 28:2502). The score is the posterior log
     odds of all rare against all common diseases, so many middling matches count as one good one;
     it is tempered by the number of findings, because findings are not independent.
     """
-    prior_rare = np.log(_RARE_PREVALENCE)
-    prior_common = np.log(_COMMON_PREVALENCE)
     ranked = rank(
         engine,
-        engine.joint_log_likelihood(engine.rare, work) + prior_rare,
-        engine.joint_log_likelihood(engine.common, work) + prior_common,
+        engine.joint_log_likelihood(engine.rare, work) + engine.rare.prior,
+        engine.joint_log_likelihood(engine.common, work) + engine.common.prior,
     )
-    odds = float(np.logaddexp.reduce(ranked.rare) - np.logaddexp.reduce(ranked.common))
-    prior = float(
-        np.log(engine.rare.n_diseases / engine.common.n_diseases) + prior_rare - prior_common
-    )
+    odds = _log_odds(ranked.rare, ranked.common)
+    prior = _log_odds(engine.rare.prior, engine.common.prior)
     score = (odds - prior) / np.sqrt(max(1, len(work.present)))
     points = [_odds_point(engine, term, work) for term in _weighed(work)]
     reasoning = (
@@ -144,6 +138,10 @@ def naive_bayes(engine: Engine, work: Workup) -> Answer:
     )
     risk = _BAYES.risk(score)
     return compose(engine, work, points, leaders(engine, ranked), risk, reasoning)
+
+
+def _log_odds(rare: Vector, common: Vector) -> float:
+    return float(np.logaddexp.reduce(rare) - np.logaddexp.reduce(common))
 
 
 def _factor(log_odds: float) -> str:

@@ -28,8 +28,9 @@ class Point:
 class Squash:
     """The monotone map from a score to a risk: ``centre`` is 50 %, ``scale`` a log-odd a unit.
 
-    Centre and scale are the median and half the interquartile range of the scores of unlabelled
-    cases: they spread the answers over 0 to 100 and claim no calibration, which is alignment's.
+    Centre and scale are about the median and half the interquartile range of the scores of the
+    embedded corpus without its labels: they spread the answers over 0 to 100 and claim no
+    calibration, which is alignment's.
     """
 
     centre: float
