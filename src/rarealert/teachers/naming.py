@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rarealert.knowledge.orphanet import Disorder
+
 _LEAD = re.compile(
     r"^(?:(?:based on|given|considering)\b[^,.]*,\s*)?"
     r"(?:i (?:would )?(?:suspect|think)[^:]{0,20}?\s+)?"
@@ -40,16 +42,8 @@ _MARKUP = re.compile(r"[*_`#>]+")
 _LONGEST = 160
 
 
-@dataclass(frozen=True)
-class Disorder:
-    """An Orphanet disorder; ``code`` as ``ORPHA:<number>``."""
-
-    code: str
-    name: str
-
-
 Resolve = Callable[[str], Disorder | None]
-"""The Orphanet disorder of exactly this name or a synonym of it, else ``None``."""
+"""The rare Orphanet disorder that a name means, else ``None``."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +57,11 @@ class Diagnosis:
     def name(self) -> str:
         """The disorder's own name, else what was said."""
         return self.disorder.name if self.disorder else self.said
+
+    @property
+    def orpha_code(self) -> str | None:
+        """The disorder's code, ``None`` without one."""
+        return self.disorder.orpha_code if self.disorder else None
 
 
 def read_diagnosis(text: str, resolve: Resolve) -> Diagnosis | None:

@@ -41,7 +41,7 @@ def answer_of_trials(trials: Sequence[object], resolve: Resolve) -> Answer | Non
         differential=tuple(
             Differential(
                 name=group.diagnosis.name,
-                orpha_code=group.diagnosis.disorder.code if group.diagnosis.disorder else None,
+                orpha_code=group.diagnosis.orpha_code,
             )
             for group in groups
         ),
@@ -53,7 +53,7 @@ def answer_of_trials(trials: Sequence[object], resolve: Resolve) -> Answer | Non
 def _grouped(told: Sequence[Diagnosis]) -> list[_Group]:
     groups: dict[str, _Group] = {}
     for diagnosis in told:
-        key = diagnosis.disorder.code if diagnosis.disorder else normalise_name(diagnosis.said)
+        key = diagnosis.orpha_code or normalise_name(diagnosis.said)
         if key in groups:
             groups[key].trials += 1
         else:
@@ -79,7 +79,7 @@ def _insights(groups: Sequence[_Group], counted: int, trials: int) -> tuple[Insi
 def _standing(diagnosis: Diagnosis) -> str:
     if diagnosis.disorder is None:
         return "Orphanet has no disorder of this name"
-    return f"Orphanet disorder {diagnosis.disorder.code}"
+    return f"Orphanet disorder {diagnosis.disorder.orpha_code}"
 
 
 def _explanation(groups: Sequence[_Group], rare: int, trials: int) -> str:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rarealert.knowledge.orphanet import Disorder
 from rarealert.teachers.answer import Answer, Differential, Insight
-from rarealert.teachers.naming import Diagnosis, Disorder, Resolve, read_diagnosis
+from rarealert.teachers.naming import Diagnosis, Resolve, read_diagnosis
 
 _HEADING = re.compile(
     r"^[ \t>#*`]*(?:\d+\.\s*)?(?:final\s+)?(?:answer|diagnosis)\b[ \t*:#`]*:?[ \t*]*", re.I | re.M
@@ -118,17 +119,17 @@ def _cut(step: str) -> str:
 
 
 def _differential(diagnosis: Diagnosis, considered: list[Disorder]) -> tuple[Differential, ...]:
-    final = diagnosis.disorder
-    others = [disorder for disorder in considered if final is None or disorder.code != final.code]
+    final = diagnosis.orpha_code
+    others = [disorder for disorder in considered if disorder.orpha_code != final]
     return (
-        Differential(name=diagnosis.name, orpha_code=final.code if final else None),
-        *(Differential(name=item.name, orpha_code=item.code) for item in others[: _MOST - 1]),
+        Differential(name=diagnosis.name, orpha_code=final),
+        *(Differential(name=item.name, orpha_code=item.orpha_code) for item in others[: _MOST - 1]),
     )
 
 
 def _explanation(diagnosis: Diagnosis, considered: int, called_rare: bool) -> str:
     standing = (
-        f"Orphanet disorder {diagnosis.disorder.code}"
+        f"Orphanet disorder {diagnosis.disorder.orpha_code}"
         if diagnosis.disorder
         else "no Orphanet disorder by this name"
     )

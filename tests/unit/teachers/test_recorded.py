@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
+from rarealert.knowledge.orphanet import Disorder
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.naming import Disorder, names_in, read_diagnosis, statement
+from rarealert.teachers.naming import names_in, read_diagnosis, statement
 from rarealert.teachers.panel import Panel, RecordedSpec, load_panel
 from rarealert.teachers.recorded import read_rows
 from rarealert.teachers.recorded_craftmd import answer_of_trials
