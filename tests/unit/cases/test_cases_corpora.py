@@ -1,5 +1,7 @@
 """The real corpora, where RAREALERT_CORPORA names them: counts, and what must not be in a case."""
 
+import gzip
+import json
 import os
 import re
 from collections import Counter
@@ -55,11 +57,11 @@ def test_no_medrbench_visit_holds_a_section_of_tests(data):
     assert not [text for text in texts if re.search(r"ancillary tests|\*\*", text, re.I)]
 
 
-def test_case_ids_are_those_of_the_recorded_teachers(data):
-    kept = {
-        item.case.case_id
-        for kind in ("craftmd", "medrbench")
-        for item in read_source(kind, data / kind)
-        if not isinstance(item, Refused)
-    }
-    assert {"case_0", "PMC11312185"} <= kept
+@pytest.mark.parametrize("kind", ["craftmd", "medrbench"])
+def test_case_ids_are_those_of_the_recorded_teachers(data, kind):
+    items = read_source(kind, data / kind)
+    kept = {item.case.case_id for item in items if not isinstance(item, Refused)}
+    for archive in (data / kind / "teachers").iterdir():
+        with gzip.open(archive, "rt", encoding="utf-8") as lines:
+            answered = {json.loads(line)["case_id"] for line in lines}
+        assert len(answered & kept) > 0.5 * min(len(kept), len(answered))
