@@ -79,9 +79,13 @@ def import_source(kind: str, path: Path, data: Path) -> ImportReport:
     try:
         _copy(kind, path, staged)
         report = _checked(kind, staged, target, data.parent / "build" / "import" / kind)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staged, ignore_errors=True)
-        raise
+        if not isinstance(error, BadInputError):
+            raise
+        # the user knows the file as it was given, not our copy of it
+        copy = staged / table.FILE if path.is_file() else staged
+        raise BadInputError(str(error).replace(str(copy), str(path))) from error
     if target.exists():
         target.rename(old)
     staged.rename(target)

@@ -57,7 +57,7 @@ def _read(folder: Path, source: str, cases: list[LabelledCase], refused: list[Re
             refused.append(item)
         elif item.case.case_id in seen:
             reason = f"case_id is taken by source {seen[item.case.case_id]}"
-            refused.append(Refused(source, folder.name, number, "case_id", reason))
+            refused.append(Refused(source, source, number, "case_id", reason))
         else:
             cases.append(item)
 

@@ -81,8 +81,9 @@ def test_a_failed_import_leaves_data_as_it_was(tmp_path, craftmd, name, content)
     (craftmd / name).unlink()
     if content is not None:
         (craftmd / name).write_bytes(content)
-    with pytest.raises(BadInputError):
+    with pytest.raises(BadInputError) as caught:
         import_source("craftmd", craftmd, data)
+    assert "partial" not in str(caught.value)
     assert {path: (data / path).read_bytes() for path in files(data)} == before
     assert {item.name for item in data.iterdir()} == {"craftmd"}
 
@@ -127,6 +128,13 @@ def test_a_table_may_be_one_file(tmp_path):
     done = import_source("table", path, tmp_path / "ws" / "data")
     assert (done.kept, done.refused_file) == (1, None)
     assert (tmp_path / "ws" / "data" / "table" / "cases.jsonl").is_file()
+
+
+def test_an_unreadable_table_is_named_as_the_user_gave_it(tmp_path):
+    path = tmp_path / "team.jsonl"
+    path.write_text("\n")
+    with pytest.raises(BadInputError, match=r"team\.jsonl is empty"):
+        import_source("table", path, tmp_path / "ws" / "data")
 
 
 def test_an_unknown_kind_names_the_known_ones(tmp_path):

@@ -195,6 +195,27 @@ def test_craftmd_without_a_column_says_which(tmp_path):
         list(read_source("craftmd", tmp_path))
 
 
+def test_craftmd_with_two_labels_for_a_case_refuses_it(tmp_path):
+    write_craftmd(
+        tmp_path,
+        [("c0", "A man aches.", "Gout", "nonrare"), ("c1", "He coughs.", "Flu", "nonrare")],
+    )
+    labels = tmp_path / "labels.csv"
+    again = "c0,Gout,excluded,,,not sure\nc1,Flu,nonrare,,,a reason\n"
+    labels.write_text(labels.read_text() + again)
+    refused, kept = read_source("craftmd", tmp_path)
+    assert refused.reason == "several labels in labels.csv"
+    assert kept.case.case_id == "c1"
+
+
+def test_craftmd_cut_inside_a_vignette_is_not_taken_for_whole(tmp_path):
+    write_craftmd(tmp_path, [("c0", 'A "big" man aches.', "Gout", "nonrare")] * 3)
+    path = tmp_path / "usmle_and_derm_dataset.csv"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(BadInputError, match=r"line \d+ is not CSV"):
+        list(read_source("craftmd", tmp_path))
+
+
 def test_craftmd_case_without_label_is_refused(tmp_path):
     write_craftmd(tmp_path, [("c0", "A man aches.", "Gout", "nonrare")])
     labels = tmp_path / "labels.csv"

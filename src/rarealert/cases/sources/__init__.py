@@ -31,7 +31,7 @@ def read_source(kind: str, folder: Path) -> Iterator[Read]:
         if isinstance(item, Refused):
             yield item
         elif item.case.case_id in seen:
-            yield Refused(kind, folder.name, number, "case_id", "duplicate case_id")
+            yield Refused(kind, kind, number, "case_id", "duplicate case_id")
         else:
             seen.add(item.case.case_id)
             yield item

@@ -32,23 +32,36 @@ def read(folder: Path) -> Iterator[Read]:
     Raises:
         BadInputError: a file is missing, empty, not UTF-8 or lacks a column.
     """
-    labels = {row["case_id"]: row for _, row in _table(folder / LABELS, _LABEL_COLUMNS)}
+    labels = _labels(folder / LABELS)
     for number, row in _table(folder / VIGNETTES, _VIGNETTE_COLUMNS):
         place = Place("craftmd", VIGNETTES, number)
-        label = labels.get(row["case_id"])
-        if label is None:
-            yield place.refuse("case_id", f"no label in {LABELS}")
+        found = labels.get(row["case_id"], [])
+        if len(found) == 1:
+            yield _labelled(place, row, found[0])
         else:
-            yield _labelled(place, row, label)
+            how_many = "several labels" if found else "no label"
+            yield place.refuse("case_id", f"{how_many} in {LABELS}")
+
+
+def _labels(path: Path) -> dict[str | None, list[_Row]]:
+    """Labels by case id; one that is given twice in the same words counts once."""
+    labels: dict[str | None, list[_Row]] = {}
+    for _, row in _table(path, _LABEL_COLUMNS):
+        given = labels.setdefault(row["case_id"], [])
+        if row not in given:
+            given.append(row)
+    return labels
 
 
 def _table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, _Row]]:
-    # a NUL or a lone quote must not end the reading: csv is strict about neither by default
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise BadInputError(f"{path} has no column {missing[0]}; import the published file again.")
+    # strict, because a file cut inside a quoted vignette would else pass as a whole one
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise BadInputError(
+                f"{path} has no column {missing[0]}; import the published file again."
+            )
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
