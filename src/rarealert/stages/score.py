@@ -1,0 +1,186 @@
+"""Score the locked test part, and the validation part, with every model: ``rarealert score``.
+
+The only stage that lets a model see the test part. Teachers, ensemble, student and the negative
+controls score the same cases, into ``build/score/predictions.parquet``.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rarealert.cases.case import TEXT_FIELDS, Case, LabelledCase
+from rarealert.cases.render import render
+from rarealert.cases.store import is_rare, read_cases
+from rarealert.errors import BadInputError
+from rarealert.metrics.predictions import (
+    CONTROL_PREFIX,
+    ENSEMBLE,
+    PARTS,
+    STUDENT,
+    TEACHER_PREFIX,
+    check_predictions,
+    write_predictions,
+)
+from rarealert.params import Params
+from rarealert.paths import Paths
+from rarealert.stages.harness import run_stage
+from rarealert.teachers.answer import TeacherAnswer, read_answers
+from rarealert.tracking.items import Dataset, Item, Metric, Summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Risks = Mapping[str, float]
+
+
+def score(params: Params, paths: Paths) -> Iterator[Item]:
+    """Predict valid and test with every model and write the checked predictions."""
+    split = paths.build("split")
+    cases = {part: read_cases(split / f"{part}.parquet") for part in ("train", *PARTS)}
+    check_lock(cases["test"], paths.report("split") / "lock.json")
+    for part, of_part in cases.items():
+        yield _dataset(f"split.{part}", split / f"{part}.parquet", len(of_part), part)
+
+    scored = [item for part in PARTS for item in cases[part]]
+    wanted = {item.case.case_id for item in scored}
+    answers = [
+        answer
+        for answer in read_answers(paths.build("rationales") / "answers.parquet")
+        if answer.case_id in wanted
+    ]
+    models: dict[str, Risks] = dict(_teacher_risks(answers))
+    models[ENSEMBLE] = ensemble_risks(paths.build("align") / "model.skops", answers)
+    started = time.perf_counter()
+    visits = [item.case for item in scored]
+    models[STUDENT] = student_risks(
+        paths.build("distil") / "adapter", visits, params.score.batch_size
+    )
+    yield Metric("student.cases_per_second", len(visits) / (time.perf_counter() - started))
+    models |= _control_risks(cases["train"], scored, params.score.seed)
+
+    part_of = {item.case.case_id: part for part in PARTS for item in cases[part]}
+    frame = _frame(models, part_of)
+    check_predictions(frame, {part: [item.case.case_id for item in cases[part]] for part in PARTS})
+    _check_ensemble(models[ENSEMBLE], answers)
+    write_predictions(paths.build("score") / "predictions.parquet", frame)
+    for model, risks in models.items():
+        yield Metric(f"{model.replace(':', '.')}.coverage", len(risks) / max(1, len(scored)))
+    yield Summary(
+        f"{len(models)} models scored {len(cases['test']):,} test and "
+        f"{len(cases['valid']):,} validation cases"
+    )
+
+
+def check_lock(test: Sequence[LabelledCase], lock: Path) -> None:
+    """Refuse a test part that is not the one the split stage locked.
+
+    Raises:
+        BadInputError: the lock is missing or unreadable, or its digest is another one.
+
+    """
+    if not lock.is_file():
+        raise BadInputError(f"{lock} is missing; run the split stage (dvc repro split).")
+    try:
+        locked = json.loads(lock.read_text(encoding="utf-8"))["test_lock"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"{lock} holds no test_lock; run the split stage again.") from error
+    joined = "\n".join(sorted(item.case.case_id for item in test))
+    found = hashlib.sha256(joined.encode()).hexdigest()
+    if found != locked:
+        raise BadInputError(
+            f"The test part has the digest {found[:12]}, but {lock} locks {str(locked)[:12]}; "
+            "restore the locked part, or lock the new one on purpose by running split."
+        )
+
+
+def ensemble_risks(model: Path, answers: Sequence[TeacherAnswer]) -> Risks:
+    """The frozen ensemble's risk of each case that a teacher answered."""
+    from rarealert.alignment.ensemble import load_ensemble
+
+    return load_ensemble(model).predict(answers)
+
+
+def student_risks(adapter: Path, cases: Sequence[Case], batch_size: int) -> Risks:
+    """The distilled student's risk of each case."""
+    from rarealert.student.model import Student
+
+    risks = Student.load(adapter).predict(cases, batch_size)
+    return {case.case_id: float(risk) for case, risk in zip(cases, risks, strict=True)}
+
+
+def control_frame(cases: Sequence[Case]) -> "pd.DataFrame":
+    """What the negative controls may look at: one row a case, no label."""
+    import pandas as pd
+
+    fields = ("age_years", "sex", *TEXT_FIELDS, "findings_present", "findings_excluded")
+    rows = [
+        {
+            "case_id": case.case_id,
+            "source": case.source,
+            "text": render(case),
+            "age_years": case.age_years,
+            "sex": case.sex,
+            **{f"missing_{name}": getattr(case, name) is None for name in fields},
+        }
+        for case in cases
+    ]
+    return pd.DataFrame(rows).astype({"age_years": float})
+
+
+def _teacher_risks(answers: Sequence[TeacherAnswer]) -> dict[str, dict[str, float]]:
+    """Risks 0 to 1 by teacher; a failed or missing answer has no entry, never a zero."""
+    risks: dict[str, dict[str, float]] = {}
+    for item in answers:
+        if item.answer is not None:
+            of_teacher = risks.setdefault(f"{TEACHER_PREFIX}{item.teacher}", {})
+            of_teacher[item.case_id] = item.answer.risk / 100
+    return dict(sorted(risks.items()))
+
+
+def _control_risks(
+    train: Sequence[LabelledCase], scored: Sequence[LabelledCase], seed: int
+) -> dict[str, dict[str, float]]:
+    from rarealert.metrics.shortcuts import fit_controls
+
+    fitted = fit_controls(control_frame([item.case for item in train]), is_rare(train), seed)
+    frame = control_frame([item.case for item in scored])
+    return {
+        f"{CONTROL_PREFIX}{name}": dict(
+            zip(frame["case_id"], control.predict(frame).tolist(), strict=True)
+        )
+        for name, control in fitted.items()
+    }
+
+
+def _frame(models: Mapping[str, Risks], part_of: Mapping[str, str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = [
+        (case_id, part_of[case_id], model, float(risk))
+        for model, risks in models.items()
+        for case_id, risk in risks.items()
+    ]
+    return pd.DataFrame(rows, columns=["case_id", "part", "model", "risk"])
+
+
+def _check_ensemble(risks: Risks, answers: Sequence[TeacherAnswer]) -> None:
+    answered = {item.case_id for item in answers if item.answer is not None}
+    silent = answered - set(risks)
+    if silent:
+        raise BadInputError(
+            f"The ensemble has no risk for {len(silent)} cases that a teacher answered, among "
+            f"them {min(silent)}; run dvc repro align."
+        )
+
+
+def _dataset(name: str, path: Path, rows: int, context: str) -> Dataset:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Dataset(name=name, path=path, digest=digest, rows=rows, context=context)
+
+
+def main() -> None:
+    """Run the stage in the current workspace."""
+    run_stage("score", score)
