@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rarealert.cases.case import TEXT_FIELDS, Case, LabelledCase
 from rarealert.cases.render import render
+from rarealert.cases.splits import lock_digest
 from rarealert.cases.store import is_rare, read_cases
 from rarealert.errors import BadInputError
 from rarealert.metrics.predictions import (
@@ -87,8 +88,7 @@ def check_lock(test: Sequence[LabelledCase], lock: Path) -> None:
         locked = json.loads(lock.read_text(encoding="utf-8"))["test_lock"]
     except (ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{lock} holds no test_lock; run the split stage again.") from error
-    joined = "\n".join(sorted(item.case.case_id for item in test))
-    found = hashlib.sha256(joined.encode()).hexdigest()
+    found = lock_digest(item.case.case_id for item in test)
     if found != locked:
         raise BadInputError(
             f"The test part has the digest {found[:12]}, but {lock} locks {str(locked)[:12]}; "

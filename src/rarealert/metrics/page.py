@@ -1,0 +1,111 @@
+"""The page a reviewer reads: ``metrics.json`` as one self-contained HTML file."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rarealert.metrics.plots import kind_of, title_of
+from rarealert.metrics.predictions import ENSEMBLE, STUDENT
+
+Json = Mapping[str, Any]
+
+_KINDS = ("student", "ensemble", "teacher", "control")
+COLUMNS: Mapping[str, str] = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "sensitivity_at_95_specificity": "Sensitivity",
+    "achieved_specificity": "Specificity",
+    "brier": "Brier",
+    "ece": "ECE",
+    "calibration_slope": "Slope",
+    "observed_to_expected": "O:E",
+}
+"""Metrics of the table of models, with their headings."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the page: PNG bytes, a title, and a sentence that says what to see in it."""
+
+    title: str
+    caption: str
+    png: bytes
+
+    @property
+    def source(self) -> str:
+        """The image as a data URI, so that the page is one file."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+def ordered(models: Json) -> list[str]:
+    """Student, ensemble, teachers, controls; within a kind the highest AUROC first."""
+
+    def key(model: str) -> tuple[int, float, str]:
+        reached = models[model].get("auroc", {}).get("value", 0.0)
+        return _KINDS.index(kind_of(model)), -reached, model
+
+    return sorted(models, key=key)
+
+
+def conclusions(report: Json) -> list[str]:
+    """What the figures allow to say of the student, one sentence each, in words of no promise."""
+    sentences = []
+    best = report["chosen_on_validation"]
+    for other, word in (
+        (ENSEMBLE, "the ensemble it was distilled from"),
+        (best["best_teacher"], "the best teacher ({name}, chosen on validation)"),
+    ):
+        found = report["comparisons"].get(f"{STUDENT} - {other}")
+        if other and found:
+            sentences.append(_against(found, word.format(name=other.partition(":")[2])))
+    controls = {
+        name: report["comparisons"].get(f"{STUDENT} - {name}") for name in report["controls"]
+    }
+    level = [name for name, found in controls.items() if found and found["ci_low"] <= 0]
+    if level:
+        names = ", ".join(title_of(name).lower() for name in sorted(level))
+        sentences.append(
+            f"It is not shown to do better than {names}: these figures don't rule out that it "
+            "has learnt a shortcut."
+        )
+    elif any(controls.values()):
+        sentences.append(
+            f"It does better than each of the {len(controls)} negative controls; the interval of "
+            "every difference lies above 0."
+        )
+    return sentences
+
+
+def _against(found: Json, name: str) -> str:
+    by = f"{abs(found['value']):.3f} ({found['ci_low']:+.3f} to {found['ci_high']:+.3f})"
+    if found["ci_low"] > 0:
+        return f"Its AUROC is {by} above that of {name}."
+    if found["ci_high"] < 0:
+        return f"Its AUROC is {by} below that of {name}."
+    side = "above" if found["value"] >= 0 else "below"
+    return f"Its AUROC lies {by} {side} that of {name}: no difference is shown."
+
+
+def render_page(report: Json, plots: Sequence[Plot]) -> str:
+    """The whole page; the same report gives the same bytes."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("rarealert.metrics", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["title_of"] = title_of
+    environment.filters["kind_of"] = kind_of
+    page = environment.get_template("page.html.j2").render(
+        report=report,
+        data=report["dataset"],
+        plots=plots,
+        columns=COLUMNS,
+        models=ordered(report["models"]),
+        conclusions=conclusions(report),
+    )
+    return page.rstrip() + "\n"

@@ -1,0 +1,209 @@
+"""The report's figures and the points behind them, readable in print and without colour vision.
+
+Colours are Okabe and Ito's; every line also has a dash of its own. Figures are made without
+pyplot's global state, so nothing stays open.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rarealert.metrics.calibration import calibration_points
+from rarealert.metrics.counts import FloatArray
+from rarealert.metrics.decision import decision_curve, net_benefit_of_all
+from rarealert.metrics.discrimination import roc_points
+from rarealert.metrics.predictions import CONTROL_PREFIX, ENSEMBLE, STUDENT, TEACHER_PREFIX
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CALIBRATION_BINS = 10
+_MAX_ROC_POINTS = 200  # points a curve; finer can't be seen and fattens every git diff
+_STYLES: Mapping[str, dict[str, Any]] = {
+    "student": {"color": "#D55E00", "linestyle": "-", "linewidth": 2.4, "zorder": 5},
+    "ensemble": {"color": "#0072B2", "linestyle": "--", "linewidth": 2.0, "zorder": 4},
+    "teacher": {"color": "#009E73", "linestyle": "-.", "linewidth": 1.6, "zorder": 3},
+    "control": {"color": "#555555", "linestyle": ":", "linewidth": 1.8, "zorder": 2},
+}
+_RARE, _NONRARE = "#D55E00", "#56B4E9"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One model's labels (1 rare) and risks, each of shape ``(n,)``, both classes present."""
+
+    model: str
+    labels: FloatArray
+    risks: FloatArray
+
+
+def kind_of(model: str) -> str:
+    """``student``, ``ensemble``, ``teacher`` or ``control``."""
+    for prefix in (TEACHER_PREFIX, CONTROL_PREFIX):
+        if model.startswith(prefix):
+            return prefix.rstrip(":")
+    return model
+
+
+def title_of(model: str) -> str:
+    """The model's name as a reader meets it."""
+    words = {STUDENT: "Student", ENSEMBLE: "Ensemble of teachers"}
+    if model in words:
+        return words[model]
+    kind, _, name = model.partition(":")
+    return f"{kind.capitalize()} {name.replace('_', ' ')}"
+
+
+def roc_rows(curves: Sequence[Curve]) -> list[tuple[str, float, float]]:
+    """Rows ``(model, fpr, tpr)`` of all curves, thinned to 200 points each."""
+    rows: list[tuple[str, float, float]] = []
+    for curve in curves:
+        fpr, tpr = roc_points(curve.labels, curve.risks)
+        kept = np.unique(np.linspace(0, fpr.size - 1, _MAX_ROC_POINTS).round().astype(np.intp))
+        rows += [(curve.model, float(fpr[at]), float(tpr[at])) for at in kept]
+    return rows
+
+
+def calibration_rows(curves: Sequence[Curve]) -> list[tuple[str, float, float, int]]:
+    """Rows ``(model, predicted, observed, cases)`` in ten equally full bins a model."""
+    return [
+        (curve.model, float(predicted), float(observed), int(cases))
+        for curve in curves
+        for predicted, observed, cases in calibration_points(
+            curve.labels, curve.risks, CALIBRATION_BINS
+        )
+    ]
+
+
+def roc_figure(curves: Sequence[Curve]) -> "Figure":
+    """ROC curves with the chance line."""
+    figure, axes = _square()
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=1)
+    for curve in curves:
+        axes.plot(
+            *roc_points(curve.labels, curve.risks),
+            label=title_of(curve.model),
+            **_STYLES[kind_of(curve.model)],
+        )
+    axes.set(xlabel="False positive rate (1 - specificity)", ylabel="Sensitivity")
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    return figure
+
+
+def calibration_figure(curves: Sequence[Curve]) -> "Figure":
+    """Observed share of rare cases against the mean risk of ten equally full bins."""
+    figure, axes = _square()
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=1)
+    axes.text(0.98, 0.93, "ideal", rotation=45, ha="right", va="top", color="#777777", fontsize=9)
+    for marker, curve in zip("osD^v", curves, strict=False):
+        points = calibration_points(curve.labels, curve.risks, CALIBRATION_BINS)
+        axes.plot(
+            points[:, 0],
+            points[:, 1],
+            marker=marker,
+            markersize=5,
+            label=title_of(curve.model),
+            **_STYLES[kind_of(curve.model)],
+        )
+    axes.set(xlabel="Predicted risk (mean of the bin)", ylabel="Observed share of rare cases")
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    return figure
+
+
+def distribution_figure(curve: Curve) -> "Figure":
+    """How the risks of rare and non-rare cases are spread, one above the other."""
+    figure, axes = _wide()
+    edges = np.linspace(0, 1, 21)
+    for label, sign, colour, word in ((1, 1, _RARE, "rare"), (0, -1, _NONRARE, "non-rare")):
+        cases = np.histogram(curve.risks[curve.labels == label], edges)[0]
+        axes.bar(
+            edges[:-1],
+            sign * cases,
+            width=0.05,
+            align="edge",
+            color=colour,
+            edgecolor="white",
+            linewidth=0.8,
+            label=word,
+        )
+    axes.axhline(0, color="#333333", linewidth=0.8)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
+    axes.set(
+        xlabel=f"Risk given by the {title_of(curve.model).lower()}", ylabel="Cases", xlim=(0, 1)
+    )
+    axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.12))
+    return figure
+
+
+def decision_figure(curves: Sequence[Curve]) -> "Figure":
+    """Net benefit of acting on each model over the threshold, against acting on all or none."""
+    figure, axes = _wide()
+    at = np.linspace(0.01, 0.8, 80)
+    labels = curves[0].labels
+    everyone = [net_benefit_of_all(labels, float(threshold)) for threshold in at]
+    axes.plot(at, everyone, color="#999999", linewidth=1.2, label="Act on everyone")
+    axes.axhline(0, color="#333333", linewidth=1, label="Act on no one")
+    for curve in curves:
+        axes.plot(
+            at,
+            decision_curve(curve.labels, curve.risks, at),
+            label=title_of(curve.model),
+            **_STYLES[kind_of(curve.model)],
+        )
+    top = float(labels.mean())
+    axes.set(
+        xlabel="Threshold probability",
+        ylabel="Net benefit per case",
+        xlim=(0, 0.8),
+        ylim=(-0.15 * top, 1.08 * top),
+    )
+    axes.legend(frameon=False, fontsize=8.5, loc="lower left", ncols=2)
+    return figure
+
+
+def forest_figure(rows: Sequence[tuple[str, float, float, float]]) -> "Figure":
+    """AUROC with interval of each model, best first; rows are ``(model, value, low, high)``."""
+    figure, axes = _wide(height=1.1 + 0.27 * len(rows))
+    for place, (model, value, low, high) in enumerate(rows):
+        style = _STYLES[kind_of(model)]
+        axes.plot([low, high], [place, place], color=style["color"], linewidth=2.2)
+        axes.plot(
+            value,
+            place,
+            color=style["color"],
+            markersize=6,
+            marker={"student": "D", "ensemble": "s", "teacher": "o"}.get(kind_of(model), "x"),
+        )
+    axes.axvline(0.5, color="#999999", linewidth=1)
+    axes.set_yticks(range(len(rows)), [title_of(model) for model, *_ in rows])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0, labelsize=9)
+    axes.set(
+        xlabel="AUROC with interval (0.5 is chance)",
+        xlim=(min(0.4, *(row[2] for row in rows)) - 0.02, 1.0),
+    )
+    return figure
+
+
+def _square() -> tuple["Figure", "Axes"]:
+    figure, axes = _figure(5.4, 5.0)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    return figure, axes
+
+
+def _wide(height: float = 3.8) -> tuple["Figure", "Axes"]:
+    return _figure(6.4, height)
+
+
+def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    return figure, axes
