@@ -48,7 +48,9 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
 
     plan = Bootstrap(params.evaluate.resamples, params.evaluate.confidence, params.evaluate.seed)
     study, reference = read_study(frame, cases["valid"], cases["test"])
-    report = build_report(study, _traits(cases["test"]), reference, plan, lock_digest(_ids(cases["test"])))
+    report = build_report(
+        study, _traits(cases["test"]), reference, plan, lock_digest(_ids(cases["test"]))
+    )
     drawings = _draw(study, report)
 
     folder = paths.report("evaluate")

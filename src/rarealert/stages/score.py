@@ -107,8 +107,8 @@ def student_risks(adapter: Path, cases: Sequence[Case], batch_size: int) -> Risk
     """The distilled student's risk of each case."""
     from rarealert.student.model import Student
 
-    risks = Student.load(adapter).predict(cases, batch_size)
-    return {case.case_id: float(risk) for case, risk in zip(cases, risks, strict=True)}
+    said = Student.load(adapter).predict(cases, batch_size)
+    return {item.case_id: item.risk for item in said}
 
 
 def control_frame(cases: Sequence[Case]) -> "pd.DataFrame":
