@@ -155,13 +155,15 @@ def _visit(
 ) -> Visit:
     wanted = rng.choice(_FINDINGS)
     lent_count = round(wanted * rng.uniform(*_LENT_SHARE))
-    drawn = _draw(own, wanted - lent_count, age, sex, (), rng)
-    drawn += _draw(other, wanted - len(drawn), age, sex, drawn, rng)
+    drawn = _draw(own, wanted - lent_count, age, sex, own.telling, rng)
+    known = own.telling.union(finding.hpo_id for finding in drawn)
+    drawn += _draw(other, wanted - len(drawn), age, sex, known, rng)
     rng.shuffle(drawn)
     present: dict[str, VisitFinding] = {}
     for finding in drawn:
         blurred = _blurred(finding, rng)
-        told = finding if blurred.hpo_id in present else blurred
+        unfit = blurred.hpo_id in present or blurred.hpo_id in own.telling
+        told = blurred if blurred.possible(age, sex) and not unfit else finding
         present[told.hpo_id] = told
     absent = _absent((own, other), tuple(present.values()), age, sex, rng)
     familial = rng.choice(drawn) if rng.random() < familial_share else None
@@ -173,19 +175,18 @@ def _draw(
     count: int,
     age: float,
     sex: Sex,
-    taken: Sequence[VisitFinding],
+    barred: frozenset[str],
     rng: random.Random,
 ) -> list[VisitFinding]:
-    """``count`` findings without repetition, the more frequent ones more often.
+    """``count`` findings outside ``barred``, the more frequent ones more often.
 
     Weighted sampling by exponential keys (Efraimidis and Spirakis 2006); obligate findings
     first, as a patient with the disease has them.
     """
-    known = {finding.hpo_id for finding in taken}
     keyed = []
     for finding, share in zip(disease.findings, disease.weights, strict=True):
         key = rng.random() ** (1 / share) + (share >= 1)
-        if finding.hpo_id not in known and finding.possible(age, sex):
+        if finding.hpo_id not in barred and finding.possible(age, sex):
             keyed.append((key, finding.hpo_id, finding))
     keyed.sort(key=lambda item: item[:2], reverse=True)
     return [finding for _, _, finding in keyed[:count]]
@@ -207,15 +208,18 @@ def _absent(
     sex: Sex,
     rng: random.Random,
 ) -> tuple[VisitFinding, ...]:
-    """Findings asked for and not there, from both diseases alike; none implies a present one."""
-    implied = frozenset().union(*(finding.ancestors for finding in present))
+    """Findings asked for and not there, from both diseases alike.
+
+    None is implied by a present one or names the patient's disease, the first of the two.
+    """
+    unfit = diseases[0].telling.union(*(finding.ancestors for finding in present))
     count = rng.choice(_ABSENT)
     chosen: dict[str, VisitFinding] = {}
     for disease in (*diseases, *diseases):
         pool = [
             finding
             for finding in disease.findings
-            if finding.hpo_id not in implied and finding.possible(age, sex)
+            if finding.hpo_id not in unfit and finding.possible(age, sex)
         ]
         if pool and len(chosen) < count:
             finding = rng.choice(pool)

@@ -165,6 +165,7 @@ _NOT_A_NOUN = word_set(
     fast behind off room hearing congested shaky temperature walks feeds being gained lost fits
     emesis manic fussing wheezes murmurs very drowsy no missed"""
 )
+_FEVER, _CHILLS = "HP:0001945", "HP:0025143"
 _MAX_WORDS = 5
 _MIN_DEPTH = 3  # steps below Phenotypic abnormality: above it a term names an organ, not a finding
 
@@ -252,7 +253,6 @@ def _ages(term: Term, above: frozenset[str]) -> tuple[float, float]:
 
 def _readable(wordings: Iterable[str], hpo_id: str) -> tuple[str, ...]:
     """Short wordings in running text's case that the recogniser reads back as ``hpo_id``."""
-    recogniser = load_recogniser()
     kept: dict[str, None] = {}
     for wording in wordings:
         words = wording.split()
@@ -260,10 +260,20 @@ def _readable(wordings: Iterable[str], hpo_id: str) -> tuple[str, ...]:
         if not plain or len(words) > _MAX_WORDS or words[0].lower() in _NOT_A_NOUN:
             continue
         text = " ".join(_running_case(word) for word in words)
-        read = recogniser.mentions(f"reports {text}.")
-        if len(read) == 1 and read[0].hpo_id == hpo_id and not read[0].negated:
+        if _reads_back(text, hpo_id):
             kept[text] = None
     return tuple(kept)
+
+
+def _reads_back(text: str, hpo_id: str) -> bool:
+    """Whether the wording is read as the finding within a list, affirmed as well as denied."""
+    recogniser = load_recogniser()
+    for lead, link, negated in (("There is", "and", False), ("There is no", "or", True)):
+        read = recogniser.mentions(f"{lead} fever, {text} {link} chills.")
+        told = [(mention.hpo_id, mention.negated) for mention in read]
+        if told != [(term, negated) for term in (_FEVER, hpo_id, _CHILLS)]:
+            return False
+    return True
 
 
 def _running_case(word: str) -> str:
@@ -285,7 +295,21 @@ def _proper_nouns() -> frozenset[str]:
     )
 
 
-def names_the_disease(finding: VisitFinding, disease: str) -> bool:
-    """Whether a wording of the finding is the disease's name, or holds it."""
-    name = normalise_name(disease)
-    return any(name in " ".join(name_words(text)) for text in (*finding.lay, *finding.clinical))
+@lru_cache(maxsize=1)
+def _wordings_by_word() -> Mapping[str, tuple[tuple[str, str], ...]]:
+    """Per word, every wording of the vocabulary that holds it, normalised, with its HPO id."""
+    table: dict[str, list[tuple[str, str]]] = {}
+    for finding in load_vocabulary().values():
+        for text in (*finding.lay, *finding.clinical):
+            words = name_words(text)
+            for word in dict.fromkeys(words):
+                table.setdefault(word, []).append((" ".join(words), finding.hpo_id))
+    return {word: tuple(rows) for word, rows in table.items()}
+
+
+def terms_naming(disease: str) -> frozenset[str]:
+    """HPO ids of the vocabulary with a wording that is, or holds, the disease's name."""
+    words = name_words(disease)
+    rows = _wordings_by_word().get(words[0], ()) if words else ()
+    name = f" {' '.join(words)} "
+    return frozenset(hpo_id for wording, hpo_id in rows if name in f" {wording} ")

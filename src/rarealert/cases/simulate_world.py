@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rarealert.cases.simulate_text import Sex
-from rarealert.cases.simulate_vocabulary import VisitFinding, load_vocabulary, names_the_disease
+from rarealert.cases.simulate_vocabulary import VisitFinding, load_vocabulary, terms_naming
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.profiles import (
     CommonCondition,
@@ -26,6 +26,8 @@ class Disease:
     findings: tuple[VisitFinding, ...]
     weights: tuple[float, ...]
     developmental: bool
+    telling: frozenset[str]
+    """HPO ids whose wording would give the diagnosis away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,11 @@ def load_world() -> World:
 
 
 def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) -> Disease:
+    telling = terms_naming(profile.name)
     kept = [
         (vocabulary[finding.hpo_id], finding.frequency)
         for finding in profile.findings
-        if finding.hpo_id in vocabulary
-        and not finding.excluded
-        and not names_the_disease(vocabulary[finding.hpo_id], profile.name)
+        if finding.hpo_id in vocabulary and not finding.excluded and finding.hpo_id not in telling
     ]
     developmental = any(
         share >= _TYPICAL and _DEVELOPMENTAL & finding.ancestors for finding, share in kept
@@ -79,6 +80,7 @@ def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) ->
         findings=tuple(finding for finding, _ in kept),
         weights=tuple(share for _, share in kept),
         developmental=developmental,
+        telling=telling,
     )
 
 

@@ -48,6 +48,7 @@ _TELLS_IT = word_set(
     recall mention mentioned ask asked"""
 )
 _PATIENT = word_set("""he she patient boy girl man woman child infant baby""")
+_FIRST_WORDS = frozenset(phrase[0] for phrase in _PSEUDO | _BEFORE | _AFTER | _STOP)
 _RELATIVE_REACH = 3  # tokens between the relative and the verb that gives them the finding
 _BEHIND_REACH = 5  # tokens from a finding to a trigger behind it, as NegEx's window
 _LONGEST = 4
@@ -55,11 +56,12 @@ _LONGEST = 4
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A normalised word and its place in the text."""
+    """A normalised word, its place in the text, and whether a comma stands before it."""
 
     word: str
     start: int
     end: int
+    after_comma: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ def _is_open(words: list[str], index: int) -> bool:
 
 def _starts(words: list[str], index: int, phrases: frozenset[tuple[str, ...]]) -> int:
     """Length of the longest phrase that starts at ``index``, 0 if none does."""
+    if words[index] not in _FIRST_WORDS:
+        return 0
     for length in range(min(_LONGEST, len(words) - index), 0, -1):
         if tuple(words[index : index + length]) in phrases:
             return length

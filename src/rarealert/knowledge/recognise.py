@@ -20,6 +20,8 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[;\n]")
 _SKIPPED = frozenset(
     ("a", "an", "the", "his", "her", "their", "my", "of", "in", "on", "at", "to", "left", "right")
 )
+_NEVER_FIRST = frozenset(("and", "or", "with", "no", "not", "without"))
+"""A wording that begins so is left out: it would swallow a negation or the end of a list."""
 _MIN_CHARACTERS = 4
 _END = ""  # no token is empty, so the key can't clash with one
 _FAMILY_FIELD = "family_history"
@@ -99,6 +101,8 @@ class Recogniser:
         node, best = self._trie, None
         for index in range(first, len(sentence)):
             word = sentence[index].word
+            if index > first and sentence[index].after_comma:
+                break
             if word in _SKIPPED and index > first and word not in node:
                 continue
             if word not in node:
@@ -114,11 +118,12 @@ def _sentences(text: str) -> Iterator[list[Token]]:
     start = 0
     ends = [match.start() for match in _SENTENCE_END.finditer(text)]
     for end in (*ends, len(text)):
-        tokens = [
-            Token(" ".join(words), match.start(), match.end())
-            for match in _TOKEN.finditer(text, start, end)
-            if (words := name_words(match.group()))
-        ]
+        tokens: list[Token] = []
+        for match in _TOKEN.finditer(text, start, end):
+            words = name_words(match.group())
+            if words:
+                before = text[tokens[-1].end : match.start()] if tokens else ""
+                tokens.append(Token(" ".join(words), match.start(), match.end(), "," in before))
         if tokens:
             yield tokens
         start = end
@@ -139,7 +144,7 @@ def _phrases(ontology: Ontology) -> dict[tuple[str, ...], str]:
 
     def offer(wording: str, rank: int, hpo_id: str) -> None:
         words = tuple(word for word in name_words(wording) if word not in _SKIPPED)
-        if not words or (len(words) == 1 and _is_ambiguous(words[0])):
+        if not words or words[0] in _NEVER_FIRST or (len(words) == 1 and _is_ambiguous(words[0])):
             return
         ranked[words] = min(ranked.get(words, (rank, hpo_id)), (rank, hpo_id))
 

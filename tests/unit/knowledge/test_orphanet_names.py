@@ -1,0 +1,152 @@
+"""Names of diagnoses to Orphanet disorders, from the packages and from Orphadata's tables."""
+
+import csv
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rarealert.errors import BadInputError
+from rarealert.knowledge.heads import HEADS
+from rarealert.knowledge.orphanet import load_index, looks_common
+from rarealert.knowledge.profiles import packaged_rows
+
+CORPORA = os.environ.get("RAREALERT_CORPORA")
+corpora = pytest.mark.skipif(CORPORA is None, reason="RAREALERT_CORPORA names no folder")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Marfan syndrome", "ORPHA:558"),
+        ("marfan's Syndrome", "ORPHA:558"),
+        ("Wilson\u2019s disease", "ORPHA:905"),
+        ("Wilson", "ORPHA:905"),
+        ("The final diagnosis is likely Kawasaki disease.", "ORPHA:2331"),
+        ("Granulomatosis with polyangiitis (GPA)", "ORPHA:900"),
+        ("Wegener granulomatosis", "ORPHA:900"),
+        ("Takayasu Arteritis", "ORPHA:3287"),
+        ("Von Recklinghausen disease", "ORPHA:636"),
+        ("Behcet disease", "ORPHA:117"),
+    ],
+)
+def test_spelling_variants_meet(text: str, code: str) -> None:
+    found = load_index().resolve(text)
+    assert found is not None
+    assert found.orpha_code == code
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Influenza", "Type 2 diabetes mellitus", "Cushing", "Alpha-thalassemia trait", "fever"],
+)
+def test_what_is_no_rare_disorder_stays_unresolved(text: str) -> None:
+    assert load_index().resolve(text) is None
+
+
+@given(st.text(max_size=120))
+def test_any_string_is_answered(text: str) -> None:
+    found = load_index().resolve(text)
+    assert found is None or found.orpha_code in load_index().by_code
+
+
+def test_every_packaged_name_resolves_to_a_disorder_of_that_name() -> None:
+    index = load_index()
+    for code, disorder in list(index.by_code.items())[::7]:
+        found = index.resolve(disorder.name)
+        assert found is not None
+        assert found.orpha_code == code
+
+
+def test_common_conditions_are_known_by_name() -> None:
+    assert looks_common("Type 2 diabetes mellitus")
+    assert looks_common("influenza")
+    assert looks_common("Crohn disease")
+    assert not looks_common("Marfan syndrome")
+    assert not looks_common("")
+
+
+def test_there_are_33_heads() -> None:
+    assert len(HEADS) == 33
+    assert len(set(HEADS.values())) == 33
+    assert HEADS["ORPHA:98006"] == "Rare neurologic disease"
+
+
+def _write(path: Path, header: str, *rows: str) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write("\n".join((header, *rows)) + "\n")
+
+
+def test_tables_give_heads_leave_groups_out_and_flag_common_disorders(tmp_path: Path) -> None:
+    _write(
+        tmp_path / "linearisation_of_rare_diseases.csv.gz",
+        "orpha_code,name,target_disorder_code",
+        "1,Alpha disease,98006",
+        "2,Beta group,98006",
+        "3,Gamma disease,89826",
+    )
+    _write(tmp_path / "natural_history_of_rare_diseases.csv.gz", "orpha_code,disorder_group")
+    _write(
+        tmp_path / "epidemiology_of_rare_diseases.csv.gz",
+        "orpha_code,disorder_group,prevalence_type,prevalence_class",
+        "2,Group of disorders,Point prevalence,Unknown",
+        "3,Disorder,Point prevalence,>1 / 1000",
+        "1,Disorder,Annual incidence,>1 / 1000",
+    )
+    index = load_index(tmp_path)
+    alpha, gamma = index.resolve("alpha disease"), index.resolve("It is gamma disease.")
+    assert alpha is not None
+    assert (alpha.head, alpha.common) == ("Rare neurologic disease", False)
+    assert gamma is not None
+    assert (gamma.head, gamma.common) == ("Rare skin disease", True)
+    assert index.resolve("Beta group") is None
+
+
+def test_missing_torn_and_foreign_tables_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"linearisation.*missing"):
+        load_index(tmp_path)
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    (torn / "linearisation_of_rare_diseases.csv.gz").write_bytes(gzip.compress(b"orpha")[:9])
+    with pytest.raises(BadInputError, match="not a readable gzip CSV"):
+        load_index(torn)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    _write(foreign / "linearisation_of_rare_diseases.csv.gz", "a,b", "1,2")
+    with pytest.raises(BadInputError, match="column orpha_code is missing"):
+        load_index(foreign)
+
+
+@corpora
+@pytest.mark.corpora
+def test_heads_and_synonyms_agree_with_orphadata() -> None:
+    folder = Path(str(CORPORA)) / "orphanet"
+    with gzip.open(folder / "linearisation_of_rare_diseases.csv.gz", "rt") as file:
+        rows = list(csv.DictReader(file))
+    targets = {
+        f"ORPHA:{row['target_disorder_code']}": row["target_disorder_name"]
+        for row in rows
+        if row["target_disorder_code"]
+    }
+    assert targets.items() <= HEADS.items()
+    names = {f"ORPHA:{row['orpha_code']}": row["name"] for row in rows}
+    assert all(names[code] == HEADS[code] for code in set(HEADS) - set(targets))
+    assert all(row["orpha_code"] in names for row in packaged_rows("disease_synonyms.tsv"))
+
+
+@corpora
+@pytest.mark.corpora
+def test_the_resolver_agrees_with_the_reference_labels() -> None:
+    root = Path(str(CORPORA))
+    index = load_index(root / "orphanet")
+    with (root / "craftmd" / "labels.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] != "excluded"]
+    agree = {"rare": 0, "nonrare": 0}
+    for row in rows:
+        found = index.resolve(row["diagnosis"])
+        agree[row["label"]] += (found is not None and not found.common) == (row["label"] == "rare")
+    assert agree["rare"] >= 0.9 * sum(row["label"] == "rare" for row in rows)
+    assert agree["nonrare"] >= 0.98 * sum(row["label"] == "nonrare" for row in rows)

@@ -1,0 +1,137 @@
+"""Profiles as installed, the hpoa format, and the packaged table of common conditions."""
+
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rarealert.errors import BadInputError
+from rarealert.knowledge.hpo import load_ontology
+from rarealert.knowledge.information import information_content
+from rarealert.knowledge.names import normalise_name
+from rarealert.knowledge.profiles import (
+    class_of,
+    load_common_conditions,
+    load_common_profiles,
+    load_rare_profiles,
+    packaged_rows,
+    parse_frequency,
+    parse_hpoa,
+)
+
+FEVER, SEIZURE = "HP:0001945", "HP:0001250"
+
+
+def row(code: str, name: str, hpo_id: str, frequency: str, qualifier: str = "") -> str:
+    return "\t".join((code, name, qualifier, hpo_id, "", "TAS", "", frequency, "", "", "P", ""))
+
+
+def test_installed_profiles_hold_what_orphanet_annotated() -> None:
+    profiles = {profile.disease_id: profile for profile in load_rare_profiles()}
+    assert len(profiles) == 4281
+    marfan = profiles["ORPHA:558"]
+    assert marfan.name == "Marfan syndrome"
+    assert all(0 <= finding.frequency <= 1 for finding in marfan.findings)
+    assert len({finding.hpo_id for finding in marfan.findings}) == len(marfan.findings)
+
+
+def test_excluded_findings_are_flagged_and_never_counted_as_present() -> None:
+    lines = [
+        row("ORPHA:1", "A", FEVER, "HP:0040285"),
+        row("ORPHA:1", "A", SEIZURE, "HP:0040281"),
+        row("ORPHA:2", "B", SEIZURE, "3/4", qualifier="NOT"),
+        row("ORPHA:3", "C", SEIZURE, "0/7"),
+        row("OMIM:1", "D", SEIZURE, "1/1"),
+    ]
+    profiles = parse_hpoa(lines, load_ontology())
+    assert [profile.disease_id for profile in profiles] == ["ORPHA:1", "ORPHA:2", "ORPHA:3"]
+    flags = [[finding.excluded for finding in profile.findings] for profile in profiles]
+    assert flags == [[True, False], [True], [True]]
+    content = information_content(profiles, load_ontology())
+    assert content[SEIZURE] == pytest.approx(math.log(3))
+    assert FEVER not in content
+
+
+def test_onset_is_taken_from_the_omim_entry_of_the_same_name() -> None:
+    onset = row("OMIM:9", "Wilson's disease", "HP:0003621", "").replace("\tP\t", "\tC\t")
+    lines = [row("ORPHA:905", "Wilson disease", SEIZURE, "HP:0040282"), onset]
+    assert parse_hpoa(lines, load_ontology())[0].onset == ("HP:0003621",)
+
+
+def test_a_truncated_row_is_named() -> None:
+    with pytest.raises(BadInputError, match="line 1 has 3 columns"):
+        parse_hpoa(["ORPHA:1\tA\t"], load_ontology())
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+def test_ratios_and_percentages_agree(affected: int, more: int) -> None:
+    examined = affected + more
+    share, name = parse_frequency(f"{affected}/{examined}")
+    percent, same = parse_frequency(f"{100 * affected / examined}%")
+    assert share == pytest.approx(affected / examined)
+    assert percent == pytest.approx(share)
+    assert {name, same} <= {class_of(share), class_of(percent)}
+
+
+@pytest.mark.parametrize("text", ["", "x", "3/0", "5/4", "120%", "HP:0000001"])
+def test_what_is_no_frequency_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_frequency(text)
+
+
+def test_information_grows_towards_the_leaves() -> None:
+    ontology = load_ontology()
+    content = information_content(load_rare_profiles(), ontology)
+    assert content["HP:0000118"] == 0
+    for term in sorted(content)[::53]:
+        for parent in ontology.terms[term].parents:
+            assert content[parent] <= content[term]
+
+
+def test_every_packaged_finding_is_a_living_phenotype_under_its_own_label() -> None:
+    ontology = load_ontology()
+    for table in ("common_findings.tsv", "everyday_wordings.tsv"):
+        rows = packaged_rows(table)
+        wrong = [r for r in rows if ontology.terms[r["hpo_id"]].name != r["hpo_name"]]
+        assert not wrong
+        assert all(ontology.is_phenotype(r["hpo_id"]) for r in rows)
+
+
+def test_common_conditions_are_many_complete_and_plausible() -> None:
+    conditions = load_common_conditions()
+    assert len(conditions) >= 150
+    assert len({c.profile.disease_id for c in conditions}) == len(conditions)
+    for condition in conditions:
+        assert 0 <= condition.age_min <= condition.age_max <= 120
+        assert condition.visits_per_1000 > 0
+        assert condition.course in {"acute", "subacute", "chronic"}
+        assert condition.profile.source
+        assert 7 <= len(condition.profile.findings) <= 20
+        assert len({f.hpo_id for f in condition.profile.findings}) == len(
+            condition.profile.findings
+        )
+    assert {row["condition"] for row in packaged_rows("common_findings.tsv")} == {
+        c.profile.name for c in conditions
+    }
+
+
+def test_common_conditions_reach_every_age_and_most_organ_systems() -> None:
+    conditions, ontology = load_common_conditions(), load_ontology()
+    for age in (0, 1, 5, 12, 30, 60, 90):
+        assert sum(c.age_min <= age <= c.age_max for c in conditions) >= 15
+    systems = Counter(
+        system
+        for profile in load_common_profiles()
+        for finding in profile.findings
+        for system in ontology.organ_systems(finding.hpo_id)
+    )
+    assert sum(count >= 10 for count in systems.values()) >= 16
+
+
+def test_mimics_are_orphanet_diseases_under_their_own_name() -> None:
+    names = {profile.disease_id: profile.name for profile in load_rare_profiles()}
+    for condition in load_common_conditions():
+        assert names[condition.mimics_code] == condition.mimics
+        assert normalise_name(condition.profile.name) != normalise_name(condition.mimics)
