@@ -20,6 +20,11 @@ _LEAD = re.compile(
 _LABEL = re.compile(
     r"^(?:(?:most likely|likely|final|probable)\s+)?(?:diagnosis|answer)\s*:\s*", re.I
 )
+_TAIL = re.compile(
+    r"\s+(?:is|are|appears?|seems?|would be|remains)\s+(?:to be\s+)?(?:also\s+)?"
+    r"(?:the\s+|a\s+)?(?:most|likely|probable|possible|final|leading|suspected)\b.*$",
+    re.I,
+)
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.I)
 _SENTENCE = re.compile(r"(?<=[a-z)\]\d]{3})\.(?:\s+(?=[A-Z(])|\s*$)|\n")
 _BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]")
@@ -87,7 +92,7 @@ def statement(text: str) -> str:
     if lead:
         plain = plain[lead.end() :]
     first = next((part for part in _SENTENCE.split(plain) if part and part.strip()), "")
-    return _ARTICLE.sub("", " ".join(first.split())).strip(" .:;,")
+    return _ARTICLE.sub("", _TAIL.sub("", " ".join(first.split()))).strip(" .:;,")
 
 
 def names_in(stated: str) -> list[str]:

@@ -33,6 +33,8 @@ _AFTER_THE_VISIT = re.compile(
     r"cultur\w*|serolog\w*|antibod\w*|antigen\w*|titer\w*|csf|puncture|marrow|endoscop\w*|\w+scopy|"
     r"\w+oscopic|ecg|ekg|eeg|emg|electro\w+|surg\w+|operat\w+|intraop\w*|postop\w*|resect\w*|"
     r"excis\w*|laparo\w*|autops\w*|ancillary|tests?|testing|tested|findings on|confirm\w*|"
+    r"elevated|detect\w*|profile|hormon\w*|cortisol|aldosterone|acth|tsh|psa|ferritin|lactate|"
+    r"hyp\w*(?:emia|calcuria)|\w+(?:penia|cytosis|proteinemia)|proteinuria|"
     r"creatinine|hemoglobin|leuko\w*|crp|esr|wbc|platelets?|enzymes?|bilirubin|sodium|potassium|"
     r"calcium|glucose|urinalysis|treat\w*|therap\w*|follow-?up|"
     r"\d+(?:\.\d+)?\s*[a-z\u00b5]{1,5}/(?:[dm]?l|mm3|hpf))\b",

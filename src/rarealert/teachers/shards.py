@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -83,21 +83,18 @@ def set_aside_damage(folder: Path, kind: str) -> int:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            lines = stream.readlines()
-            bad = [line for line in lines if decode(line) is None]
+            bad = [line for line in stream if decode(line) is None]
             if bad:
-                _keep_good(shard, [line for line in lines if decode(line)], bad)
+                stream.seek(0)
+                _keep_good(shard, (line for line in stream if decode(line)), bad)
                 moved += len(bad)
     return moved
 
 
-def _keep_good(shard: Path, good: list[bytes], bad: list[bytes]) -> None:
+def _keep_good(shard: Path, good: Iterable[bytes], bad: list[bytes]) -> None:
     aside = shard.parent / "damaged"
     aside.mkdir(exist_ok=True)
     (aside / f"{shard.stem}-{secrets.token_hex(4)}.txt").write_bytes(b"\n".join(bad))
-    if not good:
-        shard.unlink()
-        return
     partial = shard.with_suffix(".partial")
     with partial.open("wb") as stream:
         stream.writelines(good)

@@ -1,18 +1,22 @@
 """Recorded answers: from rows in the published formats to answers, and what is refused."""
 
+import csv
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
 from rarealert.knowledge.orphanet import Disorder
 from rarealert.teachers.answer import Answer
 from rarealert.teachers.naming import names_in, read_diagnosis, statement
+from rarealert.teachers.orphanet_readers import load_readers
 from rarealert.teachers.panel import Panel, RecordedSpec, load_panel
 from rarealert.teachers.recorded import read_rows
 from rarealert.teachers.recorded_craftmd import answer_of_trials
@@ -52,6 +56,7 @@ _READERS = Readers(_resolve, _disorders_in, _findings_in)
         ("The most likely diagnosis in this patient is Wilson's disease.", "Wilson's disease"),
         ("Based on the symptoms, the most likely diagnosis for the patient is a goitre.", "goitre"),
         ("**Fabry disease**", "Fabry disease"),
+        ("Pulmonary embolism is the most likely diagnosis.", "Pulmonary embolism"),
         ("Fabry disease. However, Marfan syndrome is possible.", "Fabry disease"),
         ("St. Vitus dance", "St. Vitus dance"),
     ],
@@ -140,7 +145,9 @@ def test_the_published_headings_are_read(heading):
     [
         "CT confirmed it.", "A biopsy is needed.", "Serum calcium was high.", "WBC 12.",
         "Histopathology shows spindle cells.", "Echocardiography was normal.", "TSH 3.2 mU/L.",
-        "Surgery removed it.", "PCR was positive.", "Bronchoscopic findings.",
+        "Surgery removed it.",
+        "Hyponatremia suggests it.", "The hormonal profile fits.",
+        "PCR was positive.", "Bronchoscopic findings.",
     ],
 )  # fmt: skip
 def test_no_step_with_ancillary_tests_survives(step):
@@ -214,3 +221,25 @@ def test_files_of_a_corpus_that_no_case_is_of_are_not_asked_for(tmp_path):
     case = Case(case_id="a", source="simulated", history_of_present_illness="x")
     assert len(teachers) == 11
     assert {teacher.request(case) for teacher in teachers} == {None}
+
+
+@pytest.mark.corpora
+@pytest.mark.skipif("RAREALERT_CORPORA" not in os.environ, reason="needs the real corpora")
+@pytest.mark.parametrize(
+    ("model", "low", "high"),
+    [("gpt4_1106", 0.86, 0.93), ("gpt3_1106", 0.80, 0.88), ("mistral-v1", 0.58, 0.70)],
+)
+def test_recorded_models_rank_craftmd_as_published_answers_allow(model, low, high):
+    """The upper bound is a leak alarm, the lower one a broken resolver's."""
+    data = Path(os.environ["RAREALERT_CORPORA"])
+    with (data / "craftmd" / "labels.csv").open(encoding="utf-8") as file:
+        labels = {row["case_id"]: row["label"] for row in csv.DictReader(file)}
+    rows = read_rows(data / "craftmd" / "teachers" / f"{model}.jsonl.gz", "craftmd")
+    resolve = load_readers(data).resolve
+    judged = [
+        (labels[case_id] == "rare", answer.risk)
+        for case_id, found in rows.items()
+        if labels.get(case_id) in {"rare", "nonrare"}
+        and (answer := answer_of_trials(found.row["diagnoses"], resolve))
+    ]
+    assert low < roc_auc_score(*zip(*judged, strict=True)) < high
