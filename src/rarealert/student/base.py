@@ -54,6 +54,7 @@ def load_base(name: str) -> BaseModel:
     """
     folder, digest = locate_base(name)
     with quiet():
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         try:
@@ -63,7 +64,7 @@ def load_base(name: str) -> BaseModel:
 
             model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise BadInputError(
                 f"distil.base_model {name!r} can't be loaded from {folder}: "
                 f"{str(error).splitlines()[0]} Name a folder with a causal language model."

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.student.activations import Frozen, freeze
-from rarealert.student.base import BaseModel, load_base, quiet
+from rarealert.student.base import BaseModel, load_base
 from rarealert.student.encoding import Encoder
 from rarealert.student.head import choose_strength, fit_head
 from rarealert.student.lessons import Lessons
@@ -65,8 +65,7 @@ class Classroom:
         head = fit_head(
             self._features, lessons.rare, lessons.target, settings.soft_weight, self._strength
         )
-        with quiet():
-            network = add_adapter(self._desk.base.model, self._desk.trunk, head, settings, seed)
+        network = add_adapter(self._desk.base.model, self._desk.trunk, head, settings, seed)
         try:
             yield network
         finally:

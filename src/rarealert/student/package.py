@@ -80,11 +80,13 @@ def load_package(folder: Path) -> tuple[Card, Base, "RiskHead"]:
             f"{folder} was trained on another copy of {card.base_model} (sha256 "
             f"{card.base_digest[:12]}…, here {base.digest[:12]}…); install the same base model."
         )
+    from safetensors import SafetensorError
+
     try:
         with quiet():
             model = _merged(folder, base.model)
         head = _read_head(folder)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BadInputError(
             f"{folder}: the adapter or head is damaged or does not fit {card.base_model} "
             f"({type(error).__name__}); run dvc repro distil or fetch the model again."

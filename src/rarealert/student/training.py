@@ -20,6 +20,7 @@ from torch.nn import functional
 from rarealert.errors import RareAlertError
 from rarealert.student import checkpoint as store
 from rarealert.student.activations import Frozen
+from rarealert.student.base import quiet
 from rarealert.student.network import RiskHead, Trunk, pool
 
 _WARMUP_SHARE = 0.1
@@ -94,7 +95,7 @@ def add_adapter(model: Any, trunk: Trunk, head: RiskHead, settings: Settings, se
         layers_to_transform=list(range(trunk.block_start, trunk.risk_layer)),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
     adapted.eval()  # no dropout anywhere: a pass is the same function in training and at work

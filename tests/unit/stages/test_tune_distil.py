@@ -1,0 +1,190 @@
+"""tune and distil from end to end on a tiny base model."""
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rarealert.cases.case import Case, Label, LabelledCase
+from rarealert.cases.store import write_cases
+from rarealert.errors import BadInputError
+from rarealert.params import Params, load_params
+from rarealert.paths import Paths
+from rarealert.teachers.answer import Answer, Insight, TeacherAnswer, write_answers
+from rarealert.tracking.items import Child, Figure, Summary
+
+REPOSITORY = Path(__file__).parents[3]
+FINDINGS = ("seizures", "ptosis", "headache", "fever")
+
+
+def labelled(index: int) -> LabelledCase:
+    rare = index % 2 == 0
+    finding = FINDINGS[(index // 2) % 2 + (0 if rare else 2)]
+    code = f"ORPHA:{index // 4}"
+    return LabelledCase(
+        case=Case(case_id=f"c{index}", source="simulated", chief_complaint=f"{finding} {index}."),
+        label=Label(
+            label="rare" if rare else "nonrare",
+            disease_id=code if rare else f"NAME:{index // 4}",
+            disease_name="x",
+            orpha_code=code if rare else None,
+            reason="test",
+        ),
+    )
+
+
+def tiny(folder: Path) -> Path:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["<unk>", "<end>", *FINDINGS, "Chief", "complaint", ":", ".", "A", "rare", "because"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>", pad_token="<end>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(words), hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+            num_attention_heads=4, num_key_value_heads=2, bos_token_id=1, eos_token_id=1,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> tuple[Params, Paths]:
+    paths = Paths(tmp_path)
+    cases = [labelled(index) for index in range(80)]
+    write_cases(paths.build("split") / "train.parquet", cases[:48])
+    write_cases(paths.build("split") / "valid.parquet", cases[48:])
+    rows = [
+        {
+            "case_id": item.case.case_id,
+            "part": "train" if index < 48 else "valid",
+            "fold": index % 5 if index < 48 else None,
+            "risk": 0.8 if item.label.label == "rare" else 0.3,
+        }
+        for index, item in enumerate(cases)
+    ]
+    paths.build("align").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), paths.build("align") / "risk.parquet")
+    said = Answer(
+        insights=(Insight(name="Seizures", weight=1.0, explanation="e"),),
+        differential=(),
+        risk=90,
+        explanation="e",
+    )
+    write_answers(
+        paths.build("rationales") / "answers.parquet",
+        [
+            TeacherAnswer(case_id=item.case.case_id, teacher="t", status="ok", answer=said)
+            for item in cases
+        ],
+    )
+    params = load_params(REPOSITORY / "params.yaml")
+    distil = params.distil.model_copy(
+        update={
+            "base_model": str(tiny(tmp_path / "base")),
+            "risk_layer": 2,
+            "lora_layers": 1,
+            "rationale_share": 0.25,
+        }
+    )
+    tune = params.tune.model_copy(update={"trials": 3, "train_cases": 32, "valid_cases": 24})
+    return params.model_copy(update={"distil": distil, "tune": tune}), paths
+
+
+def best(paths: Paths) -> dict[str, object]:
+    return json.loads((paths.build("tune") / "best.json").read_text())
+
+
+def test_tune_then_distil_leave_a_working_student(workspace) -> None:
+    from rarealert.stages.distil import distil
+    from rarealert.stages.tune import tune
+    from rarealert.student.model import Student
+
+    params, paths = workspace
+    items = list(tune(params, paths))
+    assert [item.name for item in items if isinstance(item, Child)] == [
+        "trial-0", "trial-1", "trial-2",
+    ]  # fmt: skip
+    assert best(paths)["trials"] == 3
+    assert {path.name for path in paths.build("tune").iterdir()} == {"best.json", "study.log"}
+
+    items = list(distil(params, paths))
+    assert any(isinstance(item, Figure) for item in items)
+    assert isinstance(items[-1], Summary)
+    assert {path.name for path in paths.build("distil").iterdir()} == {"adapter"}
+    report = json.loads((paths.report("distil") / "metrics.json").read_text())
+    assert report["valid"]["n"] == 32
+    assert report["train"]["rationales"] == 12
+    assert report["valid"]["auroc"] > 0.9  # each label has words of its own
+    student = Student.load(paths.build("distil") / "adapter")
+    rare, common = (student.predict([labelled(index).case], 1)[0] for index in (64, 65))
+    assert rare.risk > common.risk
+    text = (paths.build("distil") / "adapter" / "student.json").read_text()
+    assert "seizures" not in text
+
+
+def test_a_finished_or_killed_study_goes_on_counting(workspace) -> None:
+    from rarealert.stages.tune import tune
+
+    params, paths = workspace
+    stage = tune(params, paths)
+    while not isinstance(next(stage), Child):
+        pass
+    stage.close()  # killed after its first trial
+    items = list(tune(params, paths))
+    assert [item.name for item in items if isinstance(item, Child)] == ["trial-1", "trial-2"]
+    first = best(paths)
+    items = list(tune(params, paths))
+    assert not any(isinstance(item, Child) for item in items)
+    assert best(paths) == first
+
+
+def test_a_study_of_other_data_starts_afresh(workspace) -> None:
+    from rarealert.stages.tune import tune
+
+    params, paths = workspace
+    one = params.model_copy(update={"tune": params.tune.model_copy(update={"trials": 1})})
+    list(tune(one, paths))
+    file = paths.build("split") / "train.parquet"
+    write_cases(file, [labelled(index) for index in range(4, 48)])
+    items = list(tune(one, paths))
+    assert [item.name for item in items if isinstance(item, Child)] == ["trial-0"]
+
+
+def test_the_test_part_is_not_read(workspace) -> None:
+    from rarealert.stages.tune import input_files
+
+    _, paths = workspace
+    assert not any("test" in file.name for file in input_files(paths).values())
+
+
+def test_missing_inputs_are_one_sentence(workspace) -> None:
+    from rarealert.stages.distil import distil
+    from rarealert.stages.tune import tune
+
+    params, paths = workspace
+    with pytest.raises(BadInputError, match="run dvc repro tune"):
+        list(distil(params, paths))
+    (paths.build("align") / "risk.parquet").unlink()
+    with pytest.raises(BadInputError, match="run dvc repro align"):
+        list(tune(params, paths))
+
+
+def test_importing_a_stage_is_cheap() -> None:
+    import subprocess
+
+    code = (
+        "import sys, rarealert.stages.tune, rarealert.stages.distil;"
+        "assert not {'torch', 'transformers', 'optuna', 'sklearn'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,57 @@
+"""The one text format, and the order in which a long visit is cut."""
+
+from pathlib import Path
+
+import pytest
+
+from rarealert.cases.case import Case, LabelledCase
+from rarealert.student.base import load_base
+from rarealert.student.encoding import INSTRUCTION, SUFFIX, Encoder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_base: Path):
+    return load_base(str(tiny_base)).tokenizer
+
+
+def test_a_prompt_is_instruction_visit_and_risk_position(tokenizer, cases) -> None:
+    encoder = Encoder(tokenizer, 200)
+    prompt = encoder.prompt(cases[0].case)
+    head, tail = encoder.tokens(INSTRUCTION), encoder.tokens(SUFFIX)
+    assert list(prompt.ids[: len(head)]) == head
+    assert list(prompt.ids[-len(tail) :]) == tail
+    assert not prompt.truncated
+
+
+def test_history_goes_before_the_complaint(tokenizer, cases: list[LabelledCase]) -> None:
+    case = cases[4].case  # five sentences of social history
+    whole = Encoder(tokenizer, 500).prompt(case)
+    without = case.model_copy(update={"social_history": None})
+    expected = Encoder(tokenizer, 500).prompt(without)
+    cut = Encoder(tokenizer, len(whole.ids) - 1).prompt(case)
+    assert cut.truncated
+    assert cut.ids == expected.ids
+
+
+def test_what_is_still_too_long_loses_its_end_but_never_the_risk_position(tokenizer, cases) -> None:
+    encoder = Encoder(tokenizer, 500)
+    room = len(encoder.tokens(INSTRUCTION)) + len(encoder.tokens(SUFFIX)) + 3
+    cut = Encoder(tokenizer, room).prompt(cases[0].case)
+    assert cut.truncated
+    assert len(cut.ids) == room
+    tail = encoder.tokens(SUFFIX)
+    assert list(cut.ids[-len(tail) :]) == tail
+
+
+def test_the_only_text_of_a_case_is_cut_but_never_left_out(tokenizer) -> None:
+    case = Case(case_id="a", source="table", social_history="Lives alone. " * 50)
+    prompt = Encoder(tokenizer, 40).prompt(case)
+    assert prompt.truncated
+    assert len(prompt.ids) == 40
+
+
+def test_a_rationale_ends_with_the_end_mark_within_its_limit(tokenizer) -> None:
+    encoder = Encoder(tokenizer, 100)
+    ids = encoder.rationale("seizures and ptosis and fever", 4)
+    assert len(ids) == 4
+    assert ids[-1] == tokenizer.eos_token_id

@@ -1,0 +1,66 @@
+"""Examples: targets must be out-of-fold, rationales come only where the teachers are right."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rarealert.errors import BadInputError
+from rarealert.student.lessons import choose_rationales, digest_of, read_targets, subset
+
+
+def write(file: Path, rows: list[dict[str, object]]) -> Path:
+    names = ("case_id", "part", "fold", "risk")
+    types = (pa.string(), pa.string(), pa.int64(), pa.float64())
+    schema = pa.schema(list(zip(names, types, strict=True)))
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+    return file
+
+
+def test_targets_of_one_part(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "risk.parquet",
+        [
+            {"case_id": "a", "part": "train", "fold": 0, "risk": 0.25},
+            {"case_id": "b", "part": "valid", "fold": None, "risk": 0.5},
+        ],
+    )
+    assert read_targets(file, "train") == {"a": 0.25}
+    assert read_targets(file, "valid") == {"b": 0.5}
+
+
+def test_an_in_fold_target_is_refused(tmp_path: Path) -> None:
+    rows = [{"case_id": "a", "part": "train", "fold": None, "risk": 0.25}]
+    file = write(tmp_path / "risk.parquet", rows)
+    with pytest.raises(BadInputError, match="row 0: fold is empty"):
+        read_targets(file, "train")
+
+
+def test_missing_and_damaged_targets_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="is missing; run dvc repro align"):
+        read_targets(tmp_path / "none.parquet", "train")
+    (tmp_path / "bad.parquet").write_bytes(b"nonsense")
+    with pytest.raises(BadInputError, match="is not a file of aligned risks"):
+        read_targets(tmp_path / "bad.parquet", "train")
+
+
+def test_rationales_are_taken_only_where_the_ensemble_is_right(cases) -> None:
+    wrong = {item.case.case_id: 0.1 if item.label.label == "rare" else 0.9 for item in cases}
+    assert choose_rationales(cases, wrong, {}, 1.0, 1) == {}
+    right = {key: 1 - value for key, value in wrong.items()}
+    assert len(choose_rationales(cases, right, {}, 0.25, 1)) == 16
+
+
+def test_a_subset_keeps_the_share_of_labels_and_the_seed(cases) -> None:
+    chosen = subset(cases, 20, 3)
+    assert len(chosen) == 20
+    assert sum(item.label.label == "rare" for item in chosen) == 10
+    assert chosen == subset(cases, 20, 3)
+    assert chosen != subset(cases, 20, 4)
+    assert subset(cases, 1000, 3) == cases
+
+
+def test_a_digest_follows_its_parts() -> None:
+    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": 2})

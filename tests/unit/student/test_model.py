@@ -1,0 +1,147 @@
+"""The packaged student: reload parity, independence of the batch, and what must not be loaded."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rarealert.cases.case import LabelledCase
+from rarealert.errors import BadInputError
+from rarealert.student.calibration import Bands, Calibration
+from rarealert.student.classroom import open_desk
+from rarealert.student.model import Student
+from rarealert.student.network import RiskHead, pad_right, pool
+from rarealert.student.package import Card, save_package
+from rarealert.student.rationale import LOWERED, RAISED
+from rarealert.student.training import Settings, add_adapter
+
+SETTINGS = Settings(1e-3, 4, 2.0, 0.5, 0.3)
+
+
+def package(folder: Path, base: str, layers: tuple[int, int], hidden: int):
+    """A student whose adapter is not zero, and the network it was saved from."""
+    desk = open_desk(base, layers[0], layers[1], max_prompt_tokens=256)
+    torch.manual_seed(3)
+    head = RiskHead(2 * hidden)
+    network = add_adapter(desk.base.model, desk.trunk, head, SETTINGS, 3)
+    with torch.no_grad():
+        for name, value in network.trainable().items():
+            if "lora_B" in name:
+                value.normal_(0, 0.02)
+    card = Card(
+        base_model=base,
+        base_digest=desk.base.digest,
+        risk_layer=layers[0],
+        lora_layers=layers[1],
+        max_prompt_tokens=256,
+        max_rationale_tokens=24,
+        calibration=Calibration(kind="platt", slope=1.5, intercept=-0.2),
+        bands=Bands(alert=0.6, watch=0.4),
+        settings={"rank": 4},
+        training_data={"train": "0"},
+        libraries={"torch": torch.__version__},
+    )
+    save_package(folder, card, network.peft_model, head)
+    return desk, network
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("student") / "adapter"
+    return folder, *package(folder, str(tiny_base), (2, 1), 64)
+
+
+def test_a_reloaded_student_says_what_the_trained_one_said(saved, cases) -> None:
+    folder, desk, network = saved
+    ids, lengths = pad_right([desk.encoder.prompt(item.case).ids for item in cases], 1)
+    with torch.no_grad():
+        embedded = desk.trunk.embed(ids)
+        states = desk.trunk.run(embedded, 0, 2)
+        logits = network.head(torch.cat([pool(embedded, lengths), pool(states, lengths)], dim=1))
+    said = Student.load(folder).predict([item.case for item in cases], 16)
+    np.testing.assert_allclose([item.logit for item in said], logits.numpy(), atol=1e-6)
+    risk = 1 / (1 + np.exp(-(1.5 * logits.double().numpy() - 0.2)))
+    np.testing.assert_allclose([item.risk for item in said], risk, atol=1e-6)
+    assert [item.case_id for item in said] == [item.case.case_id for item in cases]
+
+
+def check_batches(student: Student, cases: list[LabelledCase]) -> None:
+    read = [item.case for item in cases]
+    together = [item.risk for item in student.predict(read, len(read))]
+    alone = [item.risk for item in student.predict(read, 1)]
+    assert np.ptp(alone) > 1e-4  # or the comparison would prove nothing
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    turned = [item.risk for item in student.predict(read[::-1], 3)][::-1]
+    np.testing.assert_allclose(turned, alone, atol=1e-5)
+
+
+def test_the_batch_does_not_change_the_risk(saved, cases) -> None:
+    check_batches(Student.load(saved[0]), cases)
+
+
+def test_no_cases_give_no_risks(saved) -> None:
+    assert Student.load(saved[0]).predict([], 8) == []
+
+
+def test_a_rationale_never_contradicts_its_band_and_is_grounded(saved, cases) -> None:
+    student = Student.load(saved[0])
+    read = [item.case for item in cases[:6]]
+    texts = student.rationales(read, 12)
+    for item, text in zip(student.predict(read, 4), texts, strict=True):
+        assert text.startswith(LOWERED if item.band == "low" else RAISED)
+        assert "no rationale passed its check" in text  # random weights write nonsense
+    assert student.rationales(read, 12) == texts
+
+
+def test_left_padding_does_not_change_a_rationale(saved, cases) -> None:
+    student = Student.load(saved[0])
+    read = [item.case for item in cases[:5]]
+    bands = ["alert"] * 5
+    assert student._generate(read, bands, 10, 5, 1.0) == student._generate(read, bands, 10, 1, 1.0)
+
+
+def test_the_package_holds_no_pickle_and_no_path(saved) -> None:
+    names = {path.name for path in saved[0].iterdir()}
+    assert names == {
+        "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "student.json",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["student.json", "head.safetensors", "adapter_model.safetensors"])
+def test_a_damaged_package_is_one_sentence(saved, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(saved[0], folder)
+    (folder / name).write_bytes(b"{")
+    with pytest.raises(BadInputError, match="run dvc repro distil"):
+        Student.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(BadInputError, match="run dvc repro distil"):
+        Student.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("base_digest", "0" * 64, "another copy"),
+        ("renderer_version", "0", "was trained with renderer 0"),
+        ("risk_layer", 9, "don't fit a base model of 3 layers"),
+    ],
+)
+def test_a_student_of_another_world_is_refused(saved, tmp_path, key, value, said) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(saved[0], folder)
+    card = json.loads((folder / "student.json").read_text())
+    (folder / "student.json").write_text(json.dumps({**card, key: value}))
+    with pytest.raises(BadInputError, match=said):
+        Student.load(folder)
+
+
+@pytest.mark.slow
+def test_the_packaged_smollm2_reads_alike_in_any_batch(tmp_path: Path, cases) -> None:
+    pytest.importorskip("gguf")
+    folder = tmp_path / "adapter"
+    package(folder, "smollm2-135m-instruct", (8, 2), 576)
+    check_batches(Student.load(folder), cases[:5])
