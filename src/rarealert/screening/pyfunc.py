@@ -6,8 +6,7 @@ not part of the artifact: the adapter folder names it with its digest, and loadi
 other.
 """
 
-import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,9 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from pydantic import ValidationError
 
-from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.errors import BadInputError
+from rarealert.screening.frames import COLUMNS, to_cases
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PythonModelContext
@@ -31,10 +29,6 @@ CALIBRATION_PREVALENCE = "calibration_prevalence"
 """Key of the model's configuration: the share of rare cases its calibrator was fitted on."""
 
 BATCH_SIZE = 32
-MAX_RATIONALE_TOKENS = 64
-
-COLUMNS = ("case_id", "age_years", "sex", *TEXT_FIELDS)
-"""What a request may hold; the coded findings of a case are not read by the student."""
 
 
 def signature() -> ModelSignature:
@@ -89,36 +83,6 @@ def _odds(share: float) -> float:
     return share / (1 - share)
 
 
-def to_cases(frame: pd.DataFrame) -> list[Case]:
-    """One case a row; empty strings and NaN count as absent.
-
-    Raises:
-        BadInputError: a column is unknown, or a row is no case; the sentence names row and field.
-    """
-    unknown = sorted(set(frame.columns) - set(COLUMNS))
-    if unknown or "case_id" not in frame.columns:
-        wrong = f"unknown column {unknown[0]!r}" if unknown else "no column 'case_id'"
-        raise BadInputError(f"The request has {wrong}; the columns are {', '.join(COLUMNS)}.")
-    rows: list[dict[Hashable, Any]] = frame.to_dict("records")
-    return [_to_case(number, row) for number, row in enumerate(rows, start=1)]
-
-
-def _to_case(number: int, row: Mapping[Hashable, Any]) -> Case:
-    held = {name: value for name, value in row.items() if not _absent(value)}
-    try:
-        return Case.model_validate({**held, "source": "request"})
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the row"
-        raise BadInputError(f"Row {number}: {field}: {first['msg']}. Mend the row.") from None
-
-
-def _absent(value: object) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-
-
 class RiskModel(PythonModel):  # type: ignore[misc]  # mlflow leaves its base class untyped
     """Risk of rare disease for each visit of a table.
 
@@ -163,7 +127,8 @@ class RiskModel(PythonModel):  # type: ignore[misc]  # mlflow leaves its base cl
             "truncated": [answer.truncated for answer in answers],
         }
         if chosen.get("rationale"):
-            columns["rationale"] = self._student.rationales(cases, MAX_RATIONALE_TOKENS)
+            tokens = self._student.card.max_rationale_tokens
+            columns["rationale"] = self._student.rationales(cases, tokens)
         return pd.DataFrame(columns)
 
 
