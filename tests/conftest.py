@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 
-MLFLOW_WARNINGS = (
+LIBRARY_WARNINGS = {
     # mlflow 3.17 still uses a loader strategy that SQLAlchemy 2.1 deprecates
-    "ignore:The ``noload`` loader strategy is deprecated",
-)
+    "mlflow_store": "ignore:The ``noload`` loader strategy is deprecated",
+    # peft asks transformers 5 for gradient checkpointing by its old name
+    "tiny_student": "ignore:`is_gradient_checkpointing` is deprecated",
+}
+"""Fixture → warning of the libraries behind it that no change of ours can mend."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "mlflow_store" in getattr(item, "fixturenames", ()):
-            for warning in MLFLOW_WARNINGS:
-                item.add_marker(pytest.mark.filterwarnings(warning))
+        for fixture in LIBRARY_WARNINGS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.filterwarnings(LIBRARY_WARNINGS[fixture]))
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +49,56 @@ def mlflow_store(
     while mlflow.active_run() is not None:
         mlflow.end_run()
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student's folder on a Llama of two small layers with random weights; loads in 0.1 s."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from rarealert.student.base import load_base
+    from rarealert.student.calibration import Bands, Calibration
+    from rarealert.student.network import RiskHead
+    from rarealert.student.package import Card, save_package
+
+    folder = tmp_path_factory.mktemp("student")
+    torch.manual_seed(5)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,:;?! \n"
+    vocabulary = {token: place for place, token in enumerate(["<end>", "<unk>", *letters])}
+    letter_by_letter = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    letter_by_letter.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=letter_by_letter, eos_token="<end>", unk_token="<unk>"
+    )
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+    )
+    base = folder / "base"
+    LlamaForCausalLM(config).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    loaded = load_base(str(base))
+    lora = LoraConfig(r=2, target_modules=["q_proj"], layers_to_transform=[1])
+    card = Card(
+        base_model=str(base),
+        base_digest=loaded.digest,
+        risk_layer=2,
+        lora_layers=1,
+        max_prompt_tokens=200,
+        max_rationale_tokens=8,
+        calibration=Calibration(kind="platt", slope=8.0),
+        bands=Bands(alert=0.6, watch=0.4),
+        settings={},
+        training_data={},
+        libraries={},
+    )
+    save_package(folder / "adapter", card, get_peft_model(loaded.model, lora), RiskHead(32))
+    return folder / "adapter"

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,11 +181,13 @@ def _create(name: str, package: ModelPackage, code: Path, identity: Mapping[str,
 
 @contextmanager
 def _calm() -> Iterator[None]:
-    """Keep MLflow's notices about itself off the terminal; errors still raise."""
+    """Keep MLflow's notices and its libraries' warnings off the terminal; errors still raise."""
     logger = logging.getLogger("mlflow")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(before)

@@ -1,6 +1,7 @@
 """The registered model that screens: found by its alias, loaded offline."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,6 +48,10 @@ def load_model(name: str, alias: str, tracking_uri: str) -> ScreeningModel:
     """
     import mlflow
 
+    with warnings.catch_warnings():  # mlflow 3.17 warns of its own type hints when imported
+        warnings.simplefilter("ignore", UserWarning)
+        import mlflow.pyfunc
+
     database = tracking_uri.removeprefix("sqlite:///")
     if database != tracking_uri and not Path(database).is_file():
         raise RareAlertError(_why_none(name, alias, []))  # asking would make an empty database
@@ -66,10 +71,10 @@ def _find(name: str, alias: str) -> "ModelVersion":
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         try:
-            known = client.search_model_versions(f"name = '{name}'")
+            known = list(client.search_model_versions(f"name = '{name}'"))
         except MlflowException:
             known = []
-        raise RareAlertError(_why_none(name, alias, list(known))) from error
+        raise RareAlertError(_why_none(name, alias, known)) from error
 
 
 def _why_none(name: str, alias: str, known: "list[ModelVersion]") -> str:

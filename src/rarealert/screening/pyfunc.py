@@ -6,6 +6,7 @@ not part of the artifact: the adapter folder names it with its digest, and loadi
 other.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from rarealert.errors import BadInputError
 from rarealert.screening.frames import COLUMNS, to_cases
 
+with warnings.catch_warnings():  # mlflow 3.17 warns of its own type hints when imported
+    warnings.simplefilter("ignore", UserWarning)
+    from mlflow.pyfunc.model import PythonModel
+
 if TYPE_CHECKING:
-    from mlflow.pyfunc import PythonModelContext
+    from mlflow.pyfunc.model import PythonModelContext
 
 ADAPTER = "adapter"
 """Name of the artifact that holds the student's folder."""
@@ -34,12 +38,12 @@ BATCH_SIZE = 32
 def signature() -> ModelSignature:
     """Input columns (``case_id`` alone is required), output columns and inference parameters."""
     optional = [ColSpec(DataType.string, name, required=False) for name in COLUMNS[2:]]
-    inputs = [
+    inputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "case_id"),
         ColSpec(DataType.double, "age_years", required=False),
         *optional,
     ]
-    outputs = [
+    outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "case_id"),
         ColSpec(DataType.double, "risk"),
         ColSpec(DataType.string, "band"),
@@ -83,7 +87,7 @@ def _odds(share: float) -> float:
     return share / (1 - share)
 
 
-class RiskModel(PythonModel):  # type: ignore[misc]  # mlflow leaves its base class untyped
+class RiskModel(PythonModel):
     """Risk of rare disease for each visit of a table.
 
     The band comes from thresholds chosen on the validation part, at the prevalence the
@@ -102,7 +106,8 @@ class RiskModel(PythonModel):  # type: ignore[misc]  # mlflow leaves its base cl
         self._student = Student.load(Path(context.artifacts[ADAPTER]))
         self._calibrated_at = float(context.model_config[CALIBRATION_PREVALENCE])
 
-    def predict(
+    # MLflow passes no context to a predict that names none; load_context had it.
+    def predict(  # type: ignore[override]
         self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """One row a visit: ``case_id``, ``risk`` 0-1, ``band``, ``truncated``, ``rationale``.

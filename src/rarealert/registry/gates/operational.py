@@ -1,5 +1,6 @@
 """Gates on what a clinic would run: the registered version itself, loaded anew."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,7 +27,10 @@ class ReloadParity(Gate):
         if len(shared) < max(1, wanted):
             reason = f"Only {len(shared)} cases were asked again; {wanted} are needed."
             return self._result(False, reason, None, self.max_difference)
-        worst = max(abs(evidence.reloaded[key] - scored[key]) for key in shared)
+        gaps = [abs(evidence.reloaded[key] - scored[key]) for key in shared]
+        if not all(map(math.isfinite, gaps)):
+            return self._result(False, "A risk is not a number.", None, self.max_difference)
+        worst = max(gaps)
         reason = f"The largest difference on {len(shared)} cases is {worst:.1e}."
         return self._result(worst <= self.max_difference, reason, worst, self.max_difference)
 

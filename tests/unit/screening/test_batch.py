@@ -1,0 +1,193 @@
+"""Screening a file: every row answered or refused, and a killed run continued."""
+
+import json
+import tracemalloc
+
+import pandas as pd
+import pytest
+
+from rarealert.errors import BadInputError, RareAlertError
+from rarealert.screening.batch import screen_file
+from rarealert.screening.champion import ScreeningModel, load_model
+
+
+class Scorer:
+    """Answers by the length of the complaint; stops after some calls as a killed process would."""
+
+    def __init__(self, calls=10**9):
+        self.calls = calls
+        self.seen = []
+
+    def predict(self, data, params=None):
+        if not self.calls:
+            raise KeyboardInterrupt
+        self.calls -= 1
+        self.seen += list(data["case_id"])
+        rows = pd.DataFrame({"case_id": data["case_id"]})
+        rows["risk"] = [len(text) / 100 for text in data["chief_complaint"]]
+        rows["band"] = ["alert" if risk > 0.1 else "low" for risk in rows["risk"]]
+        rows["truncated"] = False
+        if params["rationale"]:
+            rows["rationale"] = "because"
+        return rows
+
+
+def model(scorer=None, version="2"):
+    return ScreeningModel("toy", version, "d" * 64, scorer or Scorer())
+
+
+def write(path, rows):
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def visits(count):
+    return [{"case_id": f"v{i}", "chief_complaint": "x" * (i % 20 + 1)} for i in range(count)]
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_visit_is_answered_in_order_and_marked(tmp_path):
+    source, out = write(tmp_path / "in.jsonl", visits(25)), tmp_path / "deep" / "out.jsonl"
+    report = screen_file(source, out, model(), rationale=True, chunk_rows=4)
+    rows = read(out)
+    assert [row["case_id"] for row in rows] == [f"v{i}" for i in range(25)]
+    assert rows[3] == {
+        "case_id": "v3",
+        "risk": 0.04,
+        "band": "low",
+        "truncated": False,
+        "rationale": "because",
+        "model_version": "2",
+        "model_digest": "d" * 64,
+    }
+    assert (report.screened, report.refused, report.resumed) == (25, 0, 0)
+    assert sum(report.bands.values()) == 25
+    assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
+    assert "25 visits" in report.sentence()
+
+
+def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
+    rows = [
+        {"case_id": "ok", "chief_complaint": "fine", "vitals": "", "sex": None},
+        {"chief_complaint": "named by its row"},
+        {"case_id": "old", "age_years": 400, "chief_complaint": "secret"},
+        {"case_id": "empty", "chief_complaint": "  "},
+        {"case_id": "extra", "chief_complaint": "secret", "secret note": "secret"},
+        {"case_id": 7, "chief_complaint": "secret"},
+        '{"case_id": "cut',
+        "[1, 2]",
+        "",
+    ]
+    out = tmp_path / "out.jsonl"
+    report = screen_file(write(tmp_path / "in.jsonl", rows), out, model(), chunk_rows=3)
+    assert [row["case_id"] for row in read(out)] == ["ok", "2"]
+    refused = read(report.refused_file)
+    assert [(row["row"], row["case_id"]) for row in refused] == [
+        (3, "old"),
+        (4, "empty"),
+        (5, "extra"),
+        (6, None),
+        (7, None),
+        (8, None),
+    ]
+    assert refused[0]["reason"].startswith("age_years: ")
+    assert refused[2]["reason"] == "an unknown field"
+    assert "secret" not in report.refused_file.read_text()
+    assert report.refused == 6
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_killed_run_is_continued_without_asking_twice(tmp_path, torn):
+    source, out = write(tmp_path / "in.jsonl", ["{", *visits(30)]), tmp_path / "out.jsonl"
+    first = Scorer(calls=3)
+    with pytest.raises(KeyboardInterrupt):
+        screen_file(source, out, model(first), chunk_rows=5)
+    assert not out.exists()
+    if torn:
+        with (tmp_path / "out.jsonl.partial").open("ab") as stream:
+            stream.write(b'{"case_id": "v99"')
+    second = Scorer()
+    report = screen_file(source, out, model(second), chunk_rows=5)
+    assert first.seen + second.seen == [f"v{i}" for i in range(30)]
+    assert (report.screened, report.refused, report.resumed) == (30, 1, 15)
+
+    whole = tmp_path / "whole.jsonl"
+    screen_file(source, whole, model(), chunk_rows=7)
+    assert out.read_bytes() == whole.read_bytes()
+    refused = [path.with_name(f"{path.name}.refused.jsonl") for path in (out, whole)]
+    assert refused[0].read_bytes() == refused[1].read_bytes()
+
+
+@pytest.mark.parametrize("change", ["visits", "model", "lost"])
+def test_a_run_of_something_else_starts_anew(tmp_path, change):
+    source, out = write(tmp_path / "in.jsonl", visits(20)), tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        screen_file(source, out, model(Scorer(calls=2)), chunk_rows=5)
+    if change == "visits":
+        write(source, visits(21))
+    if change == "lost":
+        (tmp_path / "out.jsonl.partial").unlink()
+    report = screen_file(source, out, model(version="3" if change == "model" else "2"))
+    assert report.resumed == 0
+    assert len(read(out)) == report.screened == (21 if change == "visits" else 20)
+
+
+def test_a_later_run_leaves_no_refusals_of_an_earlier_one(tmp_path):
+    out = tmp_path / "out.jsonl"
+    screen_file(write(tmp_path / "a.jsonl", ["{", *visits(2)]), out, model())
+    report = screen_file(write(tmp_path / "b.jsonl", visits(2)), out, model())
+    assert report.refused_file is None
+    assert not (tmp_path / "out.jsonl.refused.jsonl").exists()
+
+
+class Forgetful(Scorer):
+    """A scorer that holds on to nothing itself."""
+
+    seen = property(lambda self: [], lambda self, value: None)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    def peak(count):
+        source = write(tmp_path / f"{count}.jsonl", visits(count))
+        tracemalloc.start()
+        screen_file(source, tmp_path / f"{count}.out", model(Forgetful()), chunk_rows=50)
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    peak(100)
+    assert peak(4000) < 1.5 * peak(400)
+
+
+def test_files_that_make_no_sense_are_refused(tmp_path):
+    with pytest.raises(BadInputError, match=r"nothing\.jsonl is missing"):
+        screen_file(tmp_path / "nothing.jsonl", tmp_path / "out", model())
+    source = write(tmp_path / "in.jsonl", visits(1))
+    with pytest.raises(BadInputError, match="name another file"):
+        screen_file(source, source, model())
+
+
+def test_without_a_registry_the_sentence_says_what_to_run(tmp_path):
+    with pytest.raises(RareAlertError, match="run make repro"):
+        load_model("toy", "champion", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_without_a_champion_the_failed_gates_are_named(mlflow_store, tmp_path):
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    client.create_registered_model("toy")
+    with pytest.raises(RareAlertError, match="run make repro"):
+        load_model("toy", "champion", mlflow_store)
+    client.create_model_version(
+        "toy", (tmp_path / "m").as_uri(), tags={"gates.failed": "RA003,RA008"}
+    )
+    with pytest.raises(RareAlertError, match="gates RA003, RA008 failed for version 1"):
+        load_model("toy", "champion", mlflow_store)
+    with pytest.raises(RareAlertError, match="called 'previous'"):
+        load_model("toy", "previous", mlflow_store)

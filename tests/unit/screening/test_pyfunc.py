@@ -1,0 +1,171 @@
+"""The student as MLflow serves it: requests, prevalence, and a version that stands alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rarealert
+from rarealert.cases.case import Case
+from rarealert.errors import BadInputError
+from rarealert.registry.versions import ModelPackage, find_version, register_version, versions
+from rarealert.screening import pyfunc
+from rarealert.screening.frames import COLUMNS, request_frame, to_cases
+from rarealert.student.model import Student
+
+SHARE = st.floats(0.001, 0.999)
+
+
+def package(adapter, **config):
+    return ModelPackage(
+        adapter=adapter,
+        base_digest="0" * 64,
+        source=Path(rarealert.__file__).parent,
+        entry="screening/pyfunc.py",
+        config={pyfunc.CALIBRATION_PREVALENCE: 0.5, **config},
+        signature=pyfunc.signature(),
+        input_example=pyfunc.input_example(),
+    )
+
+
+@pytest.fixture
+def registered(mlflow_store, tiny_student):
+    with mlflow.start_run():
+        return register_version("toy", package(tiny_student), {"git.commit": "abc"})
+
+
+def cases():
+    return [
+        Case(case_id="a", source="s", age_years=3, sex="male", chief_complaint="falls often"),
+        Case(case_id="b", source="s", vitals="pulse 70"),
+        Case(case_id="c", source="s", sex="female", history_of_present_illness="tired " * 90),
+    ]
+
+
+@given(SHARE, SHARE, SHARE)
+def test_a_shift_to_the_same_prevalence_changes_nothing_and_can_be_undone(risk, here, there):
+    assert pyfunc.shift_prevalence(risk, here, here) == pytest.approx(risk)
+    moved = pyfunc.shift_prevalence(risk, here, there)
+    assert pyfunc.shift_prevalence(moved, there, here) == pytest.approx(risk)
+    assert (moved > risk) == (there > here) or moved == pytest.approx(risk)
+
+
+def test_the_shift_is_bayes_rule():
+    # Sensitivity 0.9, specificity 0.8: the predictive value at 50 % and at 1 % prevalence.
+    at_half, at_one = 0.9 / (0.9 + 0.2), 0.009 / (0.009 + 0.2 * 0.99)
+    assert pyfunc.shift_prevalence(at_half, 0.5, 0.01) == pytest.approx(at_one)
+
+
+def test_a_table_and_its_cases_are_the_same():
+    def bare(case):
+        return case.model_copy(update={"source": "x"})
+
+    back = to_cases(request_frame(cases()))
+    assert [bare(case) for case in back] == [bare(case) for case in cases()]
+    assert "past_medical_history" not in request_frame(cases()).columns
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"age_years": 400.0}, "Row 1: age_years"),
+        ({"sex": "both"}, "Row 1: sex"),
+        ({"chief_complaint": " "}, "text in at least one of"),
+        ({"diagnosis": "x"}, "unknown column 'diagnosis'"),
+    ],
+)
+def test_a_bad_request_names_row_and_field_and_quotes_nothing(change, named):
+    row = {"case_id": "a", "age_years": 4.0, "sex": "male", "chief_complaint": "secret words"}
+    with pytest.raises(BadInputError) as error:
+        to_cases(pd.DataFrame([row | change]))
+    assert named in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_the_signature_covers_the_columns():
+    held = pyfunc.signature()
+    assert tuple(held.inputs.input_names()) == COLUMNS
+    assert set(pyfunc.input_example().columns) <= set(COLUMNS)
+    to_cases(pyfunc.input_example())
+
+
+def test_a_loaded_version_gives_the_students_own_risks(registered, tiny_student):
+    loaded = mlflow.pyfunc.load_model(registered.uri)
+    answers = loaded.predict(request_frame(cases()))
+    own = Student.load(tiny_student).predict(cases(), 2)
+    np.testing.assert_allclose(answers["risk"], [each.risk for each in own], atol=1e-6)
+    assert list(answers["case_id"]) == ["a", "b", "c"]
+    assert list(answers["truncated"]) == [False, False, True]
+    assert "rationale" not in answers.columns
+
+    shifted = loaded.predict(request_frame(cases()), params={"prevalence": 0.01})
+    assert (shifted["risk"] < answers["risk"]).all()
+    assert list(shifted["band"]) == list(answers["band"])
+    with pytest.raises(BadInputError, match="prevalence"):
+        loaded.predict(request_frame(cases()), params={"prevalence": 2.0})
+    with pytest.raises(mlflow.exceptions.MlflowException, match="age_years"):
+        loaded.predict(pd.DataFrame({"case_id": ["a"], "age_years": ["ten"], "vitals": ["x"]}))
+
+
+def test_equal_digests_are_one_version_and_any_other_is_a_new_one(registered, tiny_student):
+    with mlflow.start_run():
+        again = register_version("toy", package(tiny_student), {"git.commit": "def"})
+    assert (again.version, again.created) == (registered.version, False)
+    assert versions("toy")[0].tags["git.commit"] == "def"
+    with mlflow.start_run():
+        other = register_version("toy", package(tiny_student, calibration_prevalence=0.4), {})
+    assert other.created
+    assert [version.version for version in versions("toy")] == [2, 1]
+    assert find_version("toy", other.identity) == other.version
+    client = mlflow.MlflowClient()
+    assert str(client.get_model_version_by_alias("toy", "challenger").version) == other.version
+
+
+def test_a_version_runs_without_the_checkout_and_carries_no_teacher(registered, mlflow_store):
+    script = (
+        "import sys, mlflow\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "import pandas as pd, rarealert\n"
+        "frame = pd.DataFrame({'case_id': ['a'], 'vitals': ['pulse 70']})\n"
+        "print(rarealert.__file__)\n"
+        "print(model.predict(frame, params={'rationale': True})['rationale'][0] != '')\n"
+    )
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, registered.uri],
+        env={**kept, "MLFLOW_TRACKING_URI": mlflow_store},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    where, answered = done.stdout.splitlines()[-2:]
+    assert "/code/rarealert/" in where
+    assert answered == "True"
+    folder = mlflow.artifacts.download_artifacts(registered.uri)
+    rooms = {path.name for path in (Path(folder) / "code" / "rarealert").iterdir()}
+    assert "teachers" not in rooms
+    requirements = (Path(folder) / "requirements.txt").read_text()
+    assert f"mlflow=={mlflow.__version__}" in requirements
+    assert "+" not in requirements
+
+
+def test_another_base_model_is_refused(tiny_student, mlflow_store, tmp_path):
+    changed = tmp_path / "adapter"
+    shutil.copytree(tiny_student, changed)
+    card = json.loads((changed / "student.json").read_text())
+    (changed / "student.json").write_text(json.dumps({**card, "base_digest": "f" * 64}))
+    with mlflow.start_run():
+        version = register_version("toy", package(changed), {})
+    with pytest.raises(BadInputError, match="install the same base model"):
+        mlflow.pyfunc.load_model(version.uri)
