@@ -39,12 +39,12 @@ def mlflow_store(
     import mlflow
 
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mlruns = tmp_path / "mlruns"
     mlruns.mkdir()
     shutil.copy(_mlflow_template, mlruns / "mlflow.db")
     uri = f"sqlite:///{mlruns / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it, as if for a server
     yield uri
     while mlflow.active_run() is not None:
         mlflow.end_run()

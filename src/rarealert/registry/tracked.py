@@ -5,10 +5,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rarealert.registry.evidence import Champion
 from rarealert.registry.versions import CHAMPION, SCORED, Registered, aliased, tag_version
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 _RUN = "judged.run"
 _AUROC = "auroc"
@@ -49,7 +52,7 @@ def log_judgement(
 
     mlflow.log_dict({"test_lock": lock, "risks": dict(sorted(risks.items()))}, SCORED)
     held = mlflow.MlflowClient().get_model_version(version.name, version.version)
-    mlflow.log_metrics(dict(figures), model_id=held.model_id)
+    mlflow.log_metrics(dict(figures), model_id=_model_id(held))
     active = mlflow.active_run()
     assert active is not None, "logging has opened a run"
     tag_version(version, {_RUN: active.info.run_id, **_rounded(figures)})
@@ -76,8 +79,15 @@ def attach(version: Registered, description: str, card: Path) -> None:
     client = mlflow.MlflowClient()
     client.update_model_version(version.name, version.version, description)
     held = client.get_model_version(version.name, version.version)
-    if held.model_id is not None:
-        client.log_model_artifact(held.model_id, str(card))
+    model_id = _model_id(held)
+    if model_id is not None:
+        client.log_model_artifact(model_id, str(card))
+
+
+def _model_id(version: "ModelVersion") -> str | None:
+    """The logged model behind a version; the SQL registry keeps it in the source alone."""
+    source = str(version.source)
+    return source.removeprefix("models:/") if source.startswith("models:/m-") else None
 
 
 def _risks(run_id: str | None, lock: str) -> dict[str, float]:

@@ -1,11 +1,13 @@
 """A version in MLflow's registry: what it carries, and when it is a new one."""
 
 import hashlib
+import io
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -100,6 +102,7 @@ def register_version(name: str, package: ModelPackage, tags: Mapping[str, str]) 
     """
     import mlflow
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tempfile.TemporaryDirectory(prefix="rarealert-") as folder:
         code = copy_package(package.source, Path(folder))
         identity = package.identity(code)
@@ -186,7 +189,7 @@ def _calm() -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

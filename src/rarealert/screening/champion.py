@@ -52,6 +52,7 @@ def load_model(name: str, alias: str, tracking_uri: str) -> ScreeningModel:
         warnings.simplefilter("ignore", UserWarning)
         import mlflow.pyfunc
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     database = tracking_uri.removeprefix("sqlite:///")
     if database != tracking_uri and not Path(database).is_file():
         raise RareAlertError(_why_none(name, alias, []))  # asking would make an empty database

@@ -74,8 +74,7 @@ class NoCaseText(Gate):
             named = ", ".join(sorted(hits)[:3])
             reason = f"Case text stands in {len(hits)} artifacts: {named}. Delete them."
             return self._result(False, reason, float(len(hits)), 0.0)
-        reason = f"None of {evidence.scan.files} artifacts holds eight words in a row of a case."
-        return self._result(True, reason, 0.0, 0.0)
+        return self._result(True, "No artifact holds eight words in a row of a case.", 0.0, 0.0)
 
 
 @dataclass(frozen=True)
