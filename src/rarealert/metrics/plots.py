@@ -51,6 +51,7 @@ def kind_of(model: str) -> str:
 def title_of(model: str) -> str:
     """The model's name as a reader meets it."""
     words = {STUDENT: "Student", ENSEMBLE: "Ensemble of teachers"}
+    words[f"{CONTROL_PREFIX}tfidf"] = "Control words (TF-IDF)"
     if model in words:
         return words[model]
     kind, _, name = model.partition(":")

@@ -1,0 +1,216 @@
+"""The two stages on a small workspace: what they write, refuse and repeat."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rarealert.cases.case import Case, Label, LabelledCase
+from rarealert.cases.splits import lock_digest
+from rarealert.cases.store import write_cases
+from rarealert.errors import BadInputError
+from rarealert.params import load_params
+from rarealert.paths import Paths
+from rarealert.stages import evaluate as evaluate_stage
+from rarealert.stages import score as score_stage
+from rarealert.teachers.answer import Answer, TeacherAnswer, write_answers
+from rarealert.tracking.items import Figure, Metric, Summary, Table
+
+REPOSITORY = Path(__file__).parents[3]
+SIZES = {"train": 60, "valid": 60, "test": 80}
+SECRET = "confidential complaint"
+
+
+def _case(part, number, source="simulated"):
+    rare = number % 2 == 1
+    code = f"ORPHA:{len(part)}{number % 14}"
+    label = Label(
+        label="rare" if rare else "nonrare",
+        disease_id=code if rare else f"NAME:{part} {number % 14}",
+        disease_name="some disease",
+        orpha_code=code if rare else None,
+        orphanet_head="Rare bone disease" if rare else None,
+        reason="test",
+    )
+    case = Case(
+        case_id=f"{part}-{number:03d}",
+        source=source,
+        age_years=None if number % 9 == 0 else number % 90,
+        sex=("female", "male", None)[number % 3],
+        chief_complaint=" ".join([SECRET] * (1 + number % 5)),
+    )
+    return LabelledCase(case=case, label=label)
+
+
+def _risk(case_id):
+    """A fixed risk that leans towards the label of odd cases."""
+    number = int(case_id[-3:])
+    return round(0.2 + 0.35 * (number % 2) + 0.4 * ((number * 7919) % 97) / 97, 4)
+
+
+@pytest.fixture
+def paths(tmp_path, monkeypatch):
+    found = Paths(tmp_path)
+    parts = {part: [_case(part, n) for n in range(size)] for part, size in SIZES.items()}
+    for part, cases in parts.items():
+        write_cases(found.build("split") / f"{part}.parquet", cases)
+    lock = found.report("split") / "lock.json"
+    lock.parent.mkdir(parents=True)
+    lock.write_text(
+        json.dumps({"test_lock": lock_digest(item.case.case_id for item in parts["test"])})
+    )
+    answers = []
+    for item in [*parts["valid"], *parts["test"]]:
+        name = item.case.case_id
+        said = Answer(insights=(), differential=(), risk=round(100 * _risk(name)), explanation="x")
+        failed = name.endswith("5")
+        answers.append(
+            TeacherAnswer(
+                case_id=name,
+                teacher="oracle",
+                status="failed" if failed else "ok",
+                answer=None if failed else said,
+            )
+        )
+    write_answers(found.build("rationales") / "answers.parquet", answers)
+    monkeypatch.setattr(
+        score_stage,
+        "ensemble_risks",
+        lambda model, answers: {a.case_id: _risk(a.case_id) for a in answers if a.answer},
+    )
+    monkeypatch.setattr(
+        score_stage,
+        "student_risks",
+        lambda adapter, cases, size: {c.case_id: _risk(c.case_id) for c in cases},
+    )
+    return found
+
+
+@pytest.fixture
+def params():
+    whole = load_params(REPOSITORY / "params.yaml")
+    return whole.model_copy(
+        update={"evaluate": whole.evaluate.model_copy(update={"resamples": 60})}
+    )
+
+
+def _predictions(paths):
+    return paths.build("score") / "predictions.parquet"
+
+
+def test_score_writes_every_model_and_no_row_for_a_missing_answer(paths, params):
+    items = list(score_stage.score(params, paths))
+    frame = pd.read_parquet(_predictions(paths))
+    assert list(frame.columns) == ["case_id", "part", "model", "risk"]
+    counts = frame.groupby("model").size()
+    assert counts["student"] == counts["control:tfidf"] == 140
+    assert counts["teacher:oracle"] == counts["ensemble"] == 126
+    assert set(frame["part"]) == {"valid", "test"}
+    assert sum(isinstance(item, Summary) for item in items) == 1
+
+
+def test_score_refuses_a_test_part_that_is_not_the_locked_one(paths, params):
+    write_cases(paths.build("split") / "test.parquet", [_case("test", n) for n in range(79)])
+    with pytest.raises(BadInputError, match="locks"):
+        list(score_stage.score(params, paths))
+    assert not _predictions(paths).exists()
+
+
+@pytest.mark.parametrize(
+    ("risks", "says"),
+    [
+        (lambda case: float("nan"), "student gave case .* the risk nan"),
+        (lambda case: 1.5, "in 0-1"),
+    ],
+)
+def test_score_refuses_a_student_without_sense(paths, params, monkeypatch, risks, says):
+    monkeypatch.setattr(
+        score_stage, "student_risks", lambda a, cases, b: {c.case_id: risks(c) for c in cases}
+    )
+    with pytest.raises(BadInputError, match=says):
+        list(score_stage.score(params, paths))
+
+
+def test_score_refuses_a_student_that_drops_hard_cases(paths, params, monkeypatch):
+    monkeypatch.setattr(
+        score_stage, "student_risks", lambda a, cases, b: {c.case_id: 0.5 for c in cases[:-3]}
+    )
+    with pytest.raises(BadInputError, match="student has not scored 3 of 80 cases"):
+        list(score_stage.score(params, paths))
+
+
+def test_evaluate_keeps_the_contract(paths, params):
+    list(score_stage.score(params, paths))
+    items = list(evaluate_stage.evaluate(params, paths))
+    folder = paths.report("evaluate")
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["dataset"]["simulated"] is True
+    assert report["dataset"]["n"] == 80
+    auroc = report["models"]["student"]["auroc"]
+    assert set(auroc) == {"value", "ci_low", "ci_high", "n"}
+    assert auroc["ci_low"] <= auroc["value"] <= auroc["ci_high"]
+    assert report["controls"].keys() == {n for n in report["models"] if n.startswith("control:")}
+    assert report["by_source"]["simulated"]["student"]["auroc"]["value"] == auroc["value"]
+    assert report["models"]["teacher:oracle"]["auroc"]["n"] == 72
+    assert "student - ensemble" in report["comparisons"]
+    assert "calibration_slope" in report["absent"]["models"]["control:source"]
+    metrics = {item.name: item.value for item in items if isinstance(item, Metric)}
+    assert metrics["student.auroc.ci_low"] == auroc["ci_low"]
+    assert np.isfinite(list(metrics.values())).all()
+    assert sum(isinstance(item, Figure) for item in items) == 5
+    assert sum(isinstance(item, Table) for item in items) == 1
+
+
+def test_the_page_is_honest_whole_and_free_of_case_text(paths, params):
+    list(score_stage.score(params, paths))
+    list(evaluate_stage.evaluate(params, paths))
+    page = (paths.report("evaluate") / "index.html").read_text()
+    assert "on 80 simulated cases" in page
+    assert "not a diagnosis" in page
+    assert "http" not in page.replace("data:image", "")
+    for file in paths.report("evaluate").iterdir():
+        assert SECRET.encode() not in file.read_bytes()
+        assert str(paths.root).encode() not in file.read_bytes()
+
+
+def test_thresholds_come_from_the_validation_part(paths, params):
+    list(score_stage.score(params, paths))
+    frame = pd.read_parquet(_predictions(paths))
+    of_student = (frame["model"] == "student") & (frame["part"] == "test")
+    frame.loc[of_student, "risk"] = frame.loc[of_student, "risk"] / 2
+    list(evaluate_stage.evaluate(params, paths))
+    first = json.loads((paths.report("evaluate") / "metrics.json").read_text())
+    frame.to_parquet(_predictions(paths), index=False)
+    list(evaluate_stage.evaluate(params, paths))
+    second = json.loads((paths.report("evaluate") / "metrics.json").read_text())
+    assert first["thresholds"] == second["thresholds"]
+    sensitivity = "sensitivity_at_95_specificity"
+    assert (
+        second["models"]["student"][sensitivity]["value"]
+        < first["models"]["student"][sensitivity]["value"]
+    )
+
+
+def test_evaluate_twice_writes_the_same_bytes(paths, params):
+    list(score_stage.score(params, paths))
+    written = []
+    for _ in range(2):
+        list(evaluate_stage.evaluate(params, paths))
+        written.append({f.name: f.read_bytes() for f in paths.report("evaluate").iterdir()})
+    assert written[0] == written[1]
+
+
+def test_evaluate_refuses_tampered_predictions(paths, params):
+    list(score_stage.score(params, paths))
+    frame = pd.read_parquet(_predictions(paths))
+    frame[frame["model"] != "student"].to_parquet(_predictions(paths), index=False)
+    with pytest.raises(BadInputError, match="student has no predictions"):
+        list(evaluate_stage.evaluate(params, paths))
+    pd.concat([frame, frame.head(1)]).to_parquet(_predictions(paths), index=False)
+    with pytest.raises(BadInputError, match="twice"):
+        list(evaluate_stage.evaluate(params, paths))
+    _predictions(paths).write_bytes(b"not parquet")
+    with pytest.raises(BadInputError, match="can't be read"):
+        list(evaluate_stage.evaluate(params, paths))
