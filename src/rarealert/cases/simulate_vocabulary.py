@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 from rarealert.knowledge.hpo import Ontology, Term, load_ontology
-from rarealert.knowledge.names import name_words, normalise_name, word_set
+from rarealert.knowledge.names import normalise_name, word_set
 from rarealert.knowledge.profiles import load_common_profiles, load_rare_profiles
 from rarealert.knowledge.recognise import load_everyday_wordings, load_recogniser
 
@@ -293,23 +293,3 @@ def _proper_nouns() -> frozenset[str]:
     return frozenset(
         word for place, word in words if place and word[0].isupper() and word.lower() not in small
     )
-
-
-@lru_cache(maxsize=1)
-def _wordings_by_word() -> Mapping[str, tuple[tuple[str, str], ...]]:
-    """Per word, every wording of the vocabulary that holds it, normalised, with its HPO id."""
-    table: dict[str, list[tuple[str, str]]] = {}
-    for finding in load_vocabulary().values():
-        for text in (*finding.lay, *finding.clinical):
-            words = name_words(text)
-            for word in dict.fromkeys(words):
-                table.setdefault(word, []).append((" ".join(words), finding.hpo_id))
-    return {word: tuple(rows) for word, rows in table.items()}
-
-
-def terms_naming(disease: str) -> frozenset[str]:
-    """HPO ids of the vocabulary with a wording that is, or holds, the disease's name."""
-    words = name_words(disease)
-    rows = _wordings_by_word().get(words[0], ()) if words else ()
-    name = f" {' '.join(words)} "
-    return frozenset(hpo_id for wording, hpo_id in rows if name in f" {wording} ")

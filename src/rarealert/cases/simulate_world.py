@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rarealert.cases.simulate_text import Sex
-from rarealert.cases.simulate_vocabulary import VisitFinding, load_vocabulary, terms_naming
+from rarealert.cases.simulate_vocabulary import VisitFinding, load_vocabulary
+from rarealert.cases.sources.diagnosis import wordings
 from rarealert.knowledge.hpo import load_ontology
+from rarealert.knowledge.names import name_words
 from rarealert.knowledge.profiles import (
     CommonCondition,
     DiseaseProfile,
@@ -66,7 +68,8 @@ def load_world() -> World:
 
 
 def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) -> Disease:
-    telling = terms_naming(profile.name)
+    named = (_terms_naming(wording) for wording in wordings(profile.name))
+    telling = frozenset().union(*named)
     kept = [
         (vocabulary[finding.hpo_id], finding.frequency)
         for finding in profile.findings
@@ -101,3 +104,23 @@ def fits(disease: Disease, age: float, sex: Sex) -> bool:
         return False
     usable = sum(finding.possible(age, sex) for finding in disease.findings)
     return usable >= MIN_FINDINGS
+
+
+@lru_cache(maxsize=1)
+def _wordings_by_word() -> Mapping[str, tuple[tuple[str, str], ...]]:
+    """Per word, every wording of the vocabulary that holds it, normalised, with its HPO id."""
+    table: dict[str, list[tuple[str, str]]] = {}
+    for finding in load_vocabulary().values():
+        for text in (*finding.lay, *finding.clinical):
+            words = name_words(text)
+            for word in dict.fromkeys(words):
+                table.setdefault(word, []).append((" ".join(words), finding.hpo_id))
+    return {word: tuple(rows) for word, rows in table.items()}
+
+
+def _terms_naming(name_of_disease: str) -> frozenset[str]:
+    """HPO ids of the vocabulary with a wording that is, or holds, the name."""
+    words = name_words(name_of_disease)
+    rows = _wordings_by_word().get(words[0], ()) if words else ()
+    name = f" {' '.join(words)} "
+    return frozenset(hpo_id for wording, hpo_id in rows if name in f" {wording} ")
