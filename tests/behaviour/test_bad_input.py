@@ -112,11 +112,13 @@ def test_an_unknown_source_names_the_known_ones(workspace: Paths) -> None:
 def test_a_missing_and_a_corrupt_file_are_named(workspace: Paths) -> None:
     with pytest.raises(BadInputError, match="craftmd"):
         list(ingest(_params(workspace, "craftmd"), workspace))
-    folder = workspace.data / "medrbench"
-    folder.mkdir()
+    medrbench, orphanet = workspace.data / "medrbench", workspace.data / "orphanet"
+    medrbench.mkdir()
+    orphanet.mkdir()
+    (orphanet / "linearisation_of_rare_diseases.csv.gz").write_bytes(gzip.compress(b""))
     whole = gzip.compress(b'{"PMC1": {}}' * 100)
     name = "diagnosis_957_cases_with_rare_disease_491.json.gz"
-    (folder / name).write_bytes(whole[: len(whole) // 2])
+    (medrbench / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadInputError, match=name):
         list(ingest(_params(workspace, "medrbench"), workspace))
 

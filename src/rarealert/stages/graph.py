@@ -41,7 +41,7 @@ def code_dependencies(stage: str, source: Path) -> list[str]:
     modules = {name for name in reached if not _is_plumbing(name)}
     files = {source / Path(*name.split(".")).with_suffix(".py") for name in modules}
     files = {file for file in files if file.is_file()}
-    data = {beside for file in files for beside in _data_beside(file)}
+    data = {beside for file in files for beside in _data_read_by(file)}
     return sorted(file.relative_to(source.parent).as_posix() for file in files | data)
 
 
@@ -50,11 +50,14 @@ def _is_plumbing(module: str) -> bool:
     return exact or module.startswith("rarealert.tracking.") or module == "rarealert"
 
 
-def _data_beside(module: Path) -> list[Path]:
-    if module.parent.name == "stages":
-        return []
+def _data_read_by(module: Path) -> list[Path]:
+    """Packaged data at or below the module's folder that the module names, itself or its folder."""
     kept = {".tsv", ".yaml", ".j2", ".html", ".css", ".md"}
-    return [file for file in module.parent.rglob("*") if file.suffix in kept]
+    text = module.read_text(encoding="utf-8")
+    data = [file for file in module.parent.rglob("*") if file.suffix in kept]
+    below = [file for file in data if file.parent != module.parent]
+    named = {file for file in data if f'"{file.name}"' in text}
+    return sorted(named | {file for file in below if f'"{file.parent.name}"' in text})
 
 
 def sync(*, write: bool) -> str:
