@@ -5,7 +5,7 @@ sources differ in their share of rare cases. A model that sees where the gaps ar
 source. Two measures close this way:
 
 - ``NeutralImputer`` fills a gap with the value that speaks for neither class, so that a missing
-  teacher says nothing, and silences a column that only one class has;
+  teacher says nothing, and silences a column that nearly only one class has;
 - ``independence_weights`` weighs the training cases so that label and pattern of gaps are
   independent, which leaves nothing to be learnt from the pattern.
 """
@@ -18,12 +18,18 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.linear_model import LogisticRegression
 
 _LARGEST_WEIGHT = 10.0  # one case must not outweigh a dozen, however odd its pattern
+_LARGEST_GAP = 0.5  # beyond it trees still told the classes apart by presence, weights or not
 
 
-def known_in_both(values: NDArray[np.float64], rare: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each column has a known value in both classes, shape ``(n_features,)``."""
+def audible(values: NDArray[np.float64], rare: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each column may be heard, shape ``(n_features,)``.
+
+    It must be known in both classes, and in shares of them that differ by at most 0.5.
+    """
     known = ~np.isnan(values)
-    return np.asarray(known[rare].any(axis=0) & known[~rare].any(axis=0), dtype=bool)
+    of_rare, of_others = known[rare].mean(axis=0), known[~rare].mean(axis=0)
+    both = (of_rare > 0) & (of_others > 0)
+    return np.asarray(both & (np.abs(of_rare - of_others) <= _LARGEST_GAP), dtype=bool)
 
 
 class NeutralImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
@@ -31,8 +37,7 @@ class NeutralImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     For two normal classes of equal variance the log likelihood ratio of linear discriminant
     analysis is 0 half-way between their means, whatever the share of rare cases is: that value is
-    the fill. A column that only one class has could tell by its presence alone: it becomes 0
-    throughout.
+    the fill. A column that is not ``audible`` would tell by its presence: it becomes 0 throughout.
     """
 
     neutral_: NDArray[np.float64]
@@ -41,7 +46,7 @@ class NeutralImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
     def fit(self, values: NDArray[np.float64], rare: NDArray[np.bool_]) -> Self:
         """Learn the fills from ``values``, shape ``(n_cases, n_features)``, and their labels."""
         rare = np.asarray(rare, dtype=bool)
-        self.heard_ = known_in_both(values, rare)
+        self.heard_ = audible(values, rare)
         self.neutral_ = np.zeros(values.shape[1])
         heard = values[:, self.heard_]
         self.neutral_[self.heard_] = (
@@ -65,7 +70,7 @@ def independence_weights(
     conditional share from a logistic regression on the gaps, so that rare patterns borrow from
     common ones. Without gaps, or with the same gaps everywhere, all weights are 1.
     """
-    gaps = np.isnan(values[:, known_in_both(values, rare)])
+    gaps = np.isnan(values[:, audible(values, rare)])
     patterns = np.unique(gaps, axis=1)
     patterns = patterns[:, patterns.any(axis=0) & ~patterns.all(axis=0)]
     if not patterns.size:
