@@ -211,9 +211,11 @@ def _too_few(study: Study, index: IntArray, classes: tuple[int, ...] = (0, 1)) -
 
 def _absent(study: Study, model: str, index: IntArray, names: tuple[str, ...]) -> dict[str, str]:
     reasons: dict[str, str] = {}
+    of_classes = {classes: _too_few(study, index, classes) for classes in ((0,), (1,), (0, 1))}
     for name in names:
-        classes = (1,) if name in SENSITIVITIES else (0,) if name in SPECIFICITIES else (0, 1)
-        reason = _too_few(study, index, classes)
+        reason = of_classes[
+            (1,) if name in SENSITIVITIES else (0,) if name in SPECIFICITIES else (0, 1)
+        ]
         if reason is None and name in THRESHOLDED and model not in study.thresholds:
             reason = "the validation part holds no rare or no non-rare answer to choose it on"
         if reason is not None:
