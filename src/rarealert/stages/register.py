@@ -229,7 +229,7 @@ def _facts(study: _Study, version: Registered, commit: str) -> CardFacts:
     return CardFacts(
         name=version.name,
         version=version.version,
-        base_model=str(study.student["base_model"]),
+        base_model=_shown(str(study.student["base_model"])),
         identity=version.identity,
         renderer_version=str(study.student["renderer_version"]),
         commit=commit,
@@ -237,6 +237,11 @@ def _facts(study: _Study, version: Registered, commit: str) -> CardFacts:
         cases={part: len(cases) for part, cases in study.cases.items()},
         calibration_prevalence=study.calibration_prevalence,
     )
+
+
+def _shown(base_model: str) -> str:
+    """A name for readers elsewhere: a folder of this machine tells them nothing."""
+    return Path(base_model).name if Path(base_model).is_absolute() else base_model
 
 
 def _figures(report: Mapping[str, Any]) -> dict[str, float]:
@@ -291,7 +296,3 @@ def _write(file: Path, text: str) -> Path:
 def main() -> None:
     """Run the stage in the current workspace."""
     run_stage("register", register)
-
-
-if __name__ == "__main__":
-    main()
