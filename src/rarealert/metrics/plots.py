@@ -161,7 +161,7 @@ def decision_figure(curves: Sequence[Curve]) -> "Figure":
         xlim=(0, 0.8),
         ylim=(-0.15 * top, 1.08 * top),
     )
-    axes.legend(frameon=False, fontsize=8.5, loc="lower left", ncols=2)
+    figure.legend(frameon=False, fontsize=8.5, loc="outside lower center", ncols=3)
     return figure
 
 
