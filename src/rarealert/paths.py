@@ -1,5 +1,6 @@
 """Where everything lies in a checkout; the only module that knows folder names."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,11 @@ class Paths:
         """
         home = str(self.root).split(_DVC_TEMPORARY)[0]
         return Path(home) / "mlruns"
+
+    @property
+    def tracking_uri(self) -> str:
+        """``MLFLOW_TRACKING_URI`` where it is set, else the workspace's SQLite database."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlruns / 'mlflow.db'}"
 
     def build(self, stage: str) -> Path:
         """What ``stage`` makes, cached by DVC."""

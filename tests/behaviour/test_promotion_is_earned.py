@@ -280,7 +280,7 @@ def _quote_a_case(workspace):
 
     from rarealert.tracking.sink import connect
 
-    connect(workspace.paths.mlruns)
+    connect(workspace.paths.tracking_uri)
     text = pd.read_parquet(workspace.part("test"))["chief_complaint"][0]
     with mlflow.start_run() as run:
         mlflow.log_text(f"<p>{text}</p>", "worst.html")

@@ -38,6 +38,8 @@ class World:
 
     vocabulary: Mapping[str, VisitFinding]
     parents: Mapping[str, tuple[str, ...]]
+    siblings: Mapping[str, tuple[str, ...]]
+    """Per HPO id, the other children of its parents that a first visit can hold."""
     conditions: tuple[CommonCondition, ...]
     common: Mapping[str, Disease]
     condition_weights: tuple[float, ...]
@@ -52,12 +54,14 @@ def load_world() -> World:
     conditions = load_common_conditions()
     rare = [_disease(profile, vocabulary) for profile in load_rare_profiles()]
     usable = tuple(disease for disease in rare if len(disease.findings) >= MIN_FINDINGS)
+    parents = {
+        hpo_id: tuple(p for p in ontology.terms[hpo_id].parents if p in vocabulary)
+        for hpo_id in vocabulary
+    }
     return World(
         vocabulary=vocabulary,
-        parents={
-            hpo_id: tuple(p for p in ontology.terms[hpo_id].parents if p in vocabulary)
-            for hpo_id in vocabulary
-        },
+        parents=parents,
+        siblings=_siblings(parents),
         conditions=conditions,
         common={c.profile.disease_id: _disease(c.profile, vocabulary) for c in conditions},
         # The square root keeps the order of prevalences and leaves no condition above 3 %.
@@ -65,6 +69,15 @@ def load_world() -> World:
         rare=usable,
         rare_by_id={disease.profile.disease_id: disease for disease in usable},
     )
+
+
+def _siblings(parents: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    children: dict[str, list[str]] = {}
+    for hpo_id in sorted(parents):
+        for parent in parents[hpo_id]:
+            children.setdefault(parent, []).append(hpo_id)
+    kin = {h: {k for p in above for k in children[p]} - {h} for h, above in parents.items()}
+    return {hpo_id: tuple(sorted(others)) for hpo_id, others in kin.items()}
 
 
 def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) -> Disease:

@@ -20,7 +20,7 @@ from typing import IO, Any
 from rarealert.errors import BadInputError
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.screening.champion import ScreeningModel, load_model, store_uri
+from rarealert.screening.champion import ScreeningModel, load_model
 from rarealert.screening.frames import request_frame
 from rarealert.screening.rows import Row, read_rows
 
@@ -89,7 +89,7 @@ def screen(source: Path, out: Path, alias: str, rationale: bool) -> ScreenReport
     files = _checked(source, out)
     paths = Paths.here()
     name = load_params(paths.params).register_.model_name
-    model = load_model(name, alias, store_uri(paths.mlruns))
+    model = load_model(name, alias, paths.tracking_uri)
     return _screen(files, model, rationale, CHUNK_ROWS)
 
 

@@ -33,11 +33,6 @@ class ScreeningModel:
     scorer: RiskScorer
 
 
-def store_uri(mlruns: Path) -> str:
-    """``MLFLOW_TRACKING_URI`` where it is set, else the workspace's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlruns / 'mlflow.db'}"
-
-
 def load_model(name: str, alias: str, tracking_uri: str) -> ScreeningModel:
     """The version of ``name`` that ``alias`` points at, ready to be asked.
 

@@ -20,7 +20,8 @@ def run_stage(name: str, stage: StageFunction) -> None:
     started = time.perf_counter()
     paths = Paths.here()
     params = load_params(paths.params)
-    with open_run(name, paths.root, paths.mlruns, paths.build(name) / "run.json") as sink:
+    record = paths.build(name) / "run.json"
+    with open_run(name, paths.root, paths.tracking_uri, record) as sink:
         said = ""
         for item in stage(params, paths):
             if isinstance(item, Summary):

@@ -6,6 +6,7 @@ Everything a run needs for its lineage is added here, so that no stage can forge
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,30 +19,30 @@ from rarealert.tracking.lineage import lineage_tags, stage_inputs, stage_paramet
 EXPERIMENT = "rarealert"
 
 
-def tracking_uri(mlruns: Path) -> str:
-    """``MLFLOW_TRACKING_URI`` where it is set, else the workspace's SQLite database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlruns / 'mlflow.db'}"
+_SQLITE = "sqlite:///"
+_BATCH = 100  # metrics a call; one call a metric costs a database commit each
 
 
-def connect(mlruns: Path) -> None:
-    """Point MLflow at the workspace's store and select the experiment, creating both if new.
+def connect(uri: str) -> None:
+    """Point MLflow at the store ``uri`` and select the experiment, creating both if new.
+
+    Beside a SQLite store, artifacts lie in its folder; a server has its own place for them.
 
     Raises:
         RareAlertError: the store can't be reached.
-
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     import mlflow
 
-    uri = tracking_uri(mlruns)
-    local = "MLFLOW_TRACKING_URI" not in os.environ
-    if local:
-        mlruns.mkdir(parents=True, exist_ok=True)
+    place = None
     try:
+        if uri.startswith(_SQLITE):
+            folder = Path(uri.removeprefix(_SQLITE)).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            place = (folder / "artifacts").as_uri()
         mlflow.set_tracking_uri(uri)
         if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-            place = (mlruns / "artifacts").as_uri() if local else None
             mlflow.create_experiment(EXPERIMENT, artifact_location=place)
         mlflow.set_experiment(EXPERIMENT)
     except Exception as error:  # each store raises its own; the user's remedy is the same
@@ -56,6 +57,7 @@ class Sink:
 
     def __init__(self, inputs: dict[str, str]) -> None:
         self._inputs = inputs
+        self._metrics: list[items.Metric] = []
 
     def log(self, item: items.Item) -> None:
         """Hand one item to MLflow.
@@ -64,22 +66,41 @@ class Sink:
             TypeError: ``item`` is not one of ``rarealert.tracking.items``.
 
         """
+        if isinstance(item, items.Metric):
+            self._metrics.append(item)
+            if len(self._metrics) >= _BATCH:
+                self.flush()
+            return
         handler = self._handlers().get(type(item))
         if handler is None:
             raise TypeError(f"{type(item).__name__} is not an item the sink knows")
+        self.flush()
         handler(item)
 
     def finish(self) -> None:
-        """Log the inputs that no ``Dataset`` item has described."""
+        """Log what is still held back, and the inputs that no ``Dataset`` item has described."""
+        self.flush()
         for path, md5 in self._inputs.items():
             _log_dataset(Path(path).as_posix(), path, md5, None, "input")
         self._inputs = {}
+
+    def flush(self) -> None:
+        import mlflow
+        from mlflow.entities import Metric
+
+        if not self._metrics:
+            return
+        now = int(time.time() * 1000)
+        batch = [Metric(m.name, m.value, now, m.step or 0) for m in self._metrics]
+        run = mlflow.active_run()
+        assert run is not None
+        mlflow.MlflowClient().log_batch(run.info.run_id, metrics=batch)
+        self._metrics = []
 
     def _handlers(self) -> dict[type, Callable[[Any], object]]:
         import mlflow
 
         return {
-            items.Metric: lambda i: mlflow.log_metric(i.name, i.value, step=i.step),
             items.Parameters: lambda i: mlflow.log_params(dict(i.values)),
             items.Tags: lambda i: mlflow.set_tags(dict(i.values)),
             items.Table: lambda i: mlflow.log_table(i.frame, i.name),
@@ -101,6 +122,7 @@ class Sink:
         with mlflow.start_run(run_name=child.name, nested=True):
             for item in child.items:
                 self.log(item)
+            self.flush()
 
 
 def _log_figure(item: items.Figure) -> None:
@@ -133,12 +155,12 @@ def _log_dataset(name: str, source: str, digest: str, rows: int | None, context:
 
 
 @contextmanager
-def open_run(stage: str, root: Path, mlruns: Path, record: Path) -> Iterator[Sink]:
-    """An MLflow run of ``stage`` with its lineage; ``record`` gets the run's id at the end.
+def open_run(stage: str, root: Path, uri: str, record: Path) -> Iterator[Sink]:
+    """An MLflow run of ``stage`` in the store ``uri``; ``record`` gets its id at the end.
 
     A stage that raises leaves a FAILED run tagged with the exception's type, and no record.
     """
-    connect(mlruns)
+    connect(uri)
     import mlflow
 
     _close_orphans(stage)
@@ -151,6 +173,7 @@ def open_run(stage: str, root: Path, mlruns: Path, record: Path) -> Iterator[Sin
             yield sink
             sink.finish()
         except BaseException as error:
+            sink.flush()
             mlflow.set_tag("error", type(error).__name__)
             raise
     _write_record(record, run.info.run_id)

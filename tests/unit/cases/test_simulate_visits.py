@@ -102,19 +102,23 @@ def test_no_case_names_its_disease() -> None:
         assert not names_diagnosis(render(item.case), [item.label.disease_name])
 
 
-def test_most_findings_come_from_the_disease_or_above_it() -> None:
-    ontology = load_ontology()
+def test_most_findings_come_from_the_disease_or_beside_or_above_it() -> None:
+    ontology, siblings = load_ontology(), load_world().siblings
     profiles = {p.disease_id: p for p in (*load_rare_profiles(), *load_common_profiles())}
-    shares = []
+    exact, near = [], []
     for item in _corpus():
         profile = profiles[item.label.disease_id]
         own = frozenset().union(
             *(ontology.ancestors(f.hpo_id) for f in profile.findings if not f.excluded)
         )
         present = item.case.findings_present or ()
-        shares.append(sum(term in own for term in present) / len(present))
-    assert min(shares) > 0.3
-    assert np.mean(shares) > 0.8
+        around = own.union(*(siblings.get(term, ()) for term in own))
+        exact.append(sum(term in own for term in present) / len(present))
+        near.append(sum(term in around for term in present) / len(present))
+    # Patients are not textbooks: many findings stand beside the annotated term, few far from it.
+    assert 0.45 < np.mean(exact) < 0.85
+    assert min(near) > 0.3
+    assert np.mean(near) > 0.9
 
 
 def test_nothing_needs_a_laboratory_a_scan_or_another_sex_or_age() -> None:

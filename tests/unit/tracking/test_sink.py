@@ -16,7 +16,7 @@ from rarealert.tracking.sink import open_run
 @dataclass(frozen=True)
 class Workspace:
     root: Path
-    mlruns: Path
+    uri: str
 
     @property
     def record(self) -> Path:
@@ -33,11 +33,11 @@ def workspace(tmp_path: Path, mlflow_store: str) -> Workspace:
         "stages:\n  split:\n    outs:\n    - {path: build/train.parquet, md5: aa}\n"
     )
     (tmp_path / "data.dvc").write_text("outs:\n- {md5: bb.dir, path: data}\n")
-    return Workspace(tmp_path, Path(mlflow_store.removeprefix("sqlite:///")).parent)
+    return Workspace(tmp_path, mlflow_store)
 
 
 def _run(workspace: Workspace, *logged: items.Item) -> str:
-    with open_run("align", workspace.root, workspace.mlruns, workspace.record) as sink:
+    with open_run("align", workspace.root, workspace.uri, workspace.record) as sink:
         for item in logged:
             sink.log(item)
     run_id: str = json.loads(workspace.record.read_text())["run_id"]
@@ -78,8 +78,8 @@ def test_every_kind_of_item_arrives(workspace: Workspace) -> None:
 def test_all_items_of_the_vocabulary_have_a_handler(workspace: Workspace) -> None:
     from rarealert.tracking.sink import Sink
 
-    # Summary is for the terminal: the harness prints it and hands it to no sink.
-    vocabulary = set(items.Item.__args__) - {items.Summary}
+    # Summary is for the terminal: the harness prints it. Metrics are gathered into batches.
+    vocabulary = set(items.Item.__args__) - {items.Summary, items.Metric}
     assert set(Sink({})._handlers()) == vocabulary
 
 
@@ -93,7 +93,7 @@ def test_a_stage_that_raises_leaves_a_failed_run_and_no_record(workspace: Worksp
 
     with (
         pytest.raises(ValueError, match="broken"),
-        open_run("align", workspace.root, workspace.mlruns, workspace.record),
+        open_run("align", workspace.root, workspace.uri, workspace.record),
     ):
         raise ValueError("broken")
     assert not workspace.record.exists()
@@ -109,11 +109,11 @@ def test_the_run_of_a_killed_process_is_closed_by_the_next_one(workspace: Worksp
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from rarealert.tracking.sink import open_run\n"
-        "root, mlruns = Path(sys.argv[1]), Path(sys.argv[2])\n"
-        "with open_run('align', root, mlruns, root / 'build/align/run.json'):\n"
+        "root, uri = Path(sys.argv[1]), sys.argv[2]\n"
+        "with open_run('align', root, uri, root / 'build/align/run.json'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    arguments = [str(workspace.root), str(workspace.mlruns)]
+    arguments = [str(workspace.root), workspace.uri]
     subprocess.run([sys.executable, "-c", code, *arguments], check=False)
     assert not workspace.record.exists()
     _run(workspace)
@@ -122,8 +122,8 @@ def test_the_run_of_a_killed_process_is_closed_by_the_next_one(workspace: Worksp
 
 
 def test_a_store_that_cannot_be_used_is_one_sentence(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.root}/params.yaml/no.db")
+    blocked = f"sqlite:///{workspace.root}/params.yaml/no.db"
     with pytest.raises(RareAlertError, match="MLFLOW_TRACKING_URI"):
-        _run(workspace)
+        _run(Workspace(workspace.root, blocked))
