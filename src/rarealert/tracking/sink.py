@@ -85,6 +85,7 @@ class Sink:
         self._inputs = {}
 
     def flush(self) -> None:
+        """Log the metrics that are held back to go out together."""
         import mlflow
         from mlflow.entities import Metric
 
