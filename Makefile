@@ -39,19 +39,25 @@ data: env ## data/ as data.dvc pins it
 	@rarealert data materialise
 
 repro: data ## everything: environment, data, the whole pipeline, a registered model
-	@dvc repro --quiet
+	@dvc repro
 	@rarealert next
 
-# The same pipeline on real cases in a clone below real/, so that the checkout stays clean. Run it
-# again to resume. The overrides are DVC's own: dvc exp run -S section.key=value.
-REAL := 'ingest.sources=[craftmd,medrbench]' teach.panel=recorded
+# The same pipeline on real cases, in a clone below real/, so that the checkout stays clean. Run it
+# again to resume, remove real/ to start over. Overrides are written as for `dvc exp run -S`; they
+# are committed in the clone, because only a committed run can be promoted.
+REAL := 'ingest.sources=[craftmd,medrbench]' teach.panel=recorded distil.max_prompt_tokens=320 \
+	distil.risk_layer=16 distil.lora_layers=4 distil.epochs=3 tune.timeout_s=300
+OVERRIDE := import sys; from dvc.utils.hydra import apply_overrides as put; put("params.yaml", sys.argv[1:])
 repro-real: env ## CORPORA=<folder>: the same pipeline on CRAFT-MD and MedR-Bench
-	@test -n "$(CORPORA)" || { echo "usage: make repro-real CORPORA=<folder of corpora>"; exit 2; }
+	@test -d "$(CORPORA)" || { echo "usage: make repro-real CORPORA=<folder of corpora>"; exit 2; }
 	@test -d real/.git || git clone --quiet . real
-	@git -C real pull --quiet --ff-only
 	@export PYTHONPATH="$(CURDIR)/real/src" && corpora=$$(cd "$(CORPORA)" && pwd) && cd real \
-	&& for kind in craftmd medrbench orphanet; do rarealert data import $$kind "$$corpora/$$kind" || exit; done \
-	&& dvc add --quiet data && dvc exp run --quiet $(addprefix -S ,$(REAL)) && rarealert next
+	&& for kind in orphanet craftmd medrbench; do \
+	     rarealert data import $$kind "$$corpora/$$kind" || exit; done \
+	&& dvc add --quiet data && python -c '$(OVERRIDE)' $(REAL) \
+	&& { git diff --quiet || git -c user.name=rarealert -c user.email=rarealert@localhost \
+	     commit --quiet --all --message "The real corpora and their settings"; } \
+	&& dvc repro && rarealert next
 
 test: $(VENV)/.installed-dev lint ## the whole suite
 	@$(BIN)/python -m pytest -n 2 --dist loadscope
