@@ -39,7 +39,7 @@ data: env ## data/ as data.dvc pins it
 	@rarealert data materialise
 
 repro: data ## everything: environment, data, the whole pipeline, a registered model
-	@dvc repro
+	@dvc repro --quiet
 	@rarealert next
 
 # The same pipeline on real cases, in a clone below real/, so that the checkout stays clean. Run it
@@ -57,7 +57,7 @@ repro-real: env ## CORPORA=<folder>: the same pipeline on CRAFT-MD and MedR-Benc
 	&& dvc add --quiet data && python -c '$(OVERRIDE)' $(REAL) \
 	&& { git diff --quiet || git -c user.name=rarealert -c user.email=rarealert@localhost \
 	     commit --quiet --all --message "The real corpora and their settings"; } \
-	&& dvc repro && rarealert next
+	&& dvc repro --quiet && rarealert next
 
 test: $(VENV)/.installed-dev lint ## the whole suite
 	@$(BIN)/python -m pytest -n 2 --dist loadscope

@@ -1,5 +1,6 @@
 """What every stage's ``main`` does around its one function: parameters, sink, summary line."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,6 +21,8 @@ def run_stage(name: str, stage: StageFunction) -> None:
     started = time.perf_counter()
     paths = Paths.here()
     params = load_params(paths.params)
+    if sys.stdout.isatty():  # a line that the summary overwrites
+        print(f"{name:<11}running", end="\r", flush=True)
     record = paths.build(name) / "run.json"
     with open_run(name, paths.root, paths.tracking_uri, record) as sink:
         said = ""
