@@ -6,6 +6,7 @@ other data starts afresh beside it.
 """
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -47,6 +48,8 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
     digests = {name: digest_of_file(file) for name, file in inputs.items() if file.is_file()}
     build = paths.build("tune")
     build.mkdir(parents=True, exist_ok=True)
+    for leftover in build.glob("activations-*"):  # of a run that was killed
+        shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(dir=build, prefix="activations-") as folder:
         room, base_digest = _classroom(params, paths, Path(folder))
         for name, lessons in (("train", room.train), ("valid", room.valid)):
