@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _RUN = "judged.run"
 _AUROC = "auroc"
+_TAGGED = (_AUROC, "auprc", "brier", "ece", "calibration_slope", "sensitivity_at_95_specificity")
+"""The few figures that the registry's list of versions has room for; the rest is in the run."""
 
 
 @contextmanager
@@ -104,7 +106,7 @@ def _risks(run_id: str | None, lock: str) -> dict[str, float]:
 
 
 def _rounded(figures: Mapping[str, float]) -> dict[str, str]:
-    return {key: f"{value:.4f}" for key, value in figures.items()}
+    return {key: f"{figures[key]:.4f}" for key in _TAGGED if key in figures}
 
 
 def _run_id(record: Path) -> str:

@@ -48,6 +48,13 @@ _REQUIREMENTS = (
 )
 
 
+_DESCRIPTION = (
+    "Risk of rare disease from a first visit. `champion` is what clinics screen with, "
+    "`challenger` the newest version, `previous` the way back. A version's tag `gates.failed` "
+    "says why it was not promoted. Decision support, not a diagnosis."
+)
+
+
 @dataclass(frozen=True)
 class ModelPackage:
     """What a version is made from.
@@ -110,7 +117,9 @@ def register_version(name: str, package: ModelPackage, tags: Mapping[str, str]) 
         version = found or _create(name, package, code, identity)
     registered = Registered(name, version, found is None, identity)
     tag_version(registered, {**identity, **tags})
-    mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, version)
+    client = mlflow.MlflowClient()
+    client.update_registered_model(name, _DESCRIPTION)
+    client.set_registered_model_alias(name, CHALLENGER, version)
     return registered
 
 

@@ -17,6 +17,16 @@ from rarealert.tracking import items
 from rarealert.tracking.lineage import lineage_tags, stage_inputs, stage_parameters
 
 EXPERIMENT = "rarealert"
+_EXPERIMENT_TAGS = {
+    # opens the UI on training runs and models instead of its pages for chat traces
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": (
+        "One run a stage of `dvc repro`; runs of one pipeline share the tag `pipeline.id`. Start "
+        "with `evaluate` (every model with its interval and the controls) and `register` (the "
+        "gates). `align` and `tune` hold their trials as children. Decision support, not a "
+        "diagnosis."
+    ),
+}
 
 
 _SQLITE = "sqlite:///"
@@ -43,7 +53,7 @@ def connect(uri: str) -> None:
             place = (folder / "artifacts").as_uri()
         mlflow.set_tracking_uri(uri)
         if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-            mlflow.create_experiment(EXPERIMENT, artifact_location=place)
+            mlflow.create_experiment(EXPERIMENT, place, tags=_EXPERIMENT_TAGS)
         mlflow.set_experiment(EXPERIMENT)
     except Exception as error:  # each store raises its own; the user's remedy is the same
         raise RareAlertError(
