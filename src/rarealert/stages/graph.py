@@ -6,6 +6,7 @@ DVC skips a stage whose ``deps`` did not change, so a module that is imported bu
 stage that is skipped although its code changed.
 """
 
+import ast
 from pathlib import Path
 
 from rarealert.errors import BadInputError, RareAlertError
@@ -29,9 +30,9 @@ Parameter values are tracked by DVC's own ``params``; see docs/decisions/0001.
 def code_dependencies(stage: str, source: Path) -> list[str]:
     """Files below ``source`` that decide what ``stage`` makes, as paths ``src/…``, sorted.
 
-    They are all modules it imports, directly or not, at module level or inside functions, and
-    the packaged data beside those modules. A package's ``__init__`` holds no logic here and is
-    left out.
+    They are all modules it imports, directly or not, at module level or inside functions, the
+    packages these lie in where their ``__init__`` holds more than a docstring, and the packaged
+    data that they name.
     """
     import grimp
 
@@ -39,8 +40,11 @@ def code_dependencies(stage: str, source: Path) -> list[str]:
     start = f"rarealert.stages.{stage}"
     reached = {start} | graph.find_upstream_modules(start)
     modules = {name for name in reached if not _is_plumbing(name)}
-    files = {source / Path(*name.split(".")).with_suffix(".py") for name in modules}
-    files = {file for file in files if file.is_file()}
+    places = {source / Path(*name.split(".")) for name in modules}
+    files = {place.with_suffix(".py") for place in places if not place.is_dir()}
+    packages = {folder for place in places for folder in (place, *place.parents)}
+    inits = (folder / "__init__.py" for folder in packages if folder.is_relative_to(source))
+    files |= {file for file in inits if file.is_file() and _holds_code(file)}
     data = {beside for file in files for beside in _data_read_by(file)}
     return sorted(file.relative_to(source.parent).as_posix() for file in files | data)
 
@@ -48,6 +52,12 @@ def code_dependencies(stage: str, source: Path) -> list[str]:
 def _is_plumbing(module: str) -> bool:
     exact = module in PLUMBING
     return exact or module.startswith("rarealert.tracking.") or module == "rarealert"
+
+
+def _holds_code(init: Path) -> bool:
+    body = ast.parse(init.read_text(encoding="utf-8")).body
+    plumbing = _is_plumbing(f"rarealert.{init.parent.name}")
+    return not plumbing and not all(isinstance(node, ast.Expr) for node in body)
 
 
 def _data_read_by(module: Path) -> list[Path]:
