@@ -121,7 +121,7 @@ class Workspace:
         params = params.model_copy(update={"register_": chosen, "evaluate": quick})
         record = self.root / "build/register/run.json"
         said = ""
-        with open_run("register", self.root, self.paths.mlruns, record) as sink:
+        with open_run("register", self.root, self.paths.tracking_uri, record) as sink:
             for item in stage(params, self.paths):
                 if isinstance(item, Summary):
                     said = item.text

@@ -44,6 +44,7 @@ def connect(uri: str) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     place = None
     try:
@@ -55,7 +56,7 @@ def connect(uri: str) -> None:
         if mlflow.get_experiment_by_name(EXPERIMENT) is None:
             mlflow.create_experiment(EXPERIMENT, place, tags=_EXPERIMENT_TAGS)
         mlflow.set_experiment(EXPERIMENT)
-    except Exception as error:  # each store raises its own; the user's remedy is the same
+    except (MlflowException, OSError) as error:
         raise RareAlertError(
             f"MLflow's store can't be used ({type(error).__name__}); check MLFLOW_TRACKING_URI "
             "or mlruns/mlflow.db. What stages have built is kept: run the command again."
