@@ -44,7 +44,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", root)
     shutil.copy(ROOT / ".gitignore", root)
-    shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for key, value in SHRUNK.items():
         *sections, name = key.split(".")
@@ -56,7 +55,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _run(root, "git", "init", "-q")
     _run(root, "git", "config", "user.name", "test")
     _run(root, "git", "config", "user.email", "test@example.org")
-    _run(root, "dvc", "init", "-q", "--force")
+    _run(root, "dvc", "init", "-q")
+    shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
     _run(root, "dvc", "config", "core.analytics", "false")
     _run(root, "rarealert", "data", "materialise")
     _run(root, "dvc", "add", "-q", "data")
