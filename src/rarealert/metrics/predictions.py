@@ -29,7 +29,6 @@ def check_predictions(frame: "pd.DataFrame", cases: Mapping[str, Sequence[str]])
     Raises:
         BadInputError: a column is missing, a risk is NaN or outside 0-1, a case appears twice
             or belongs to no part, or a model that must be complete is not.
-
     """
     lacking = [name for name in COLUMNS if name not in frame.columns]
     if lacking:
@@ -92,7 +91,6 @@ def read_predictions(path: Path) -> "pd.DataFrame":
 
     Raises:
         BadInputError: the file is missing or is not Parquet.
-
     """
     import pandas as pd
     import pyarrow as pa

@@ -30,7 +30,6 @@ def at_prevalence(sensitivity: float, specificity: float, prevalence: float) -> 
 
     Raises:
         BadInputError: a value lies outside 0-1.
-
     """
     if not all(0 <= value <= 1 for value in (sensitivity, specificity, prevalence)):
         raise BadInputError("Sensitivity, specificity and prevalence must lie in 0-1.")

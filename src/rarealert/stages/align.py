@@ -49,7 +49,6 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
     Raises:
         BadInputError: an input is missing, a class has too few diseases with an answered case, or
             the validation part lacks a class, so that no threshold can be chosen on it.
-
     """
     from rarealert.alignment.ensemble import Ensemble, fit_model
     from rarealert.alignment.explain import teacher_reports

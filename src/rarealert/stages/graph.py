@@ -75,7 +75,6 @@ def sync(*, write: bool) -> str:
 
     Raises:
         RareAlertError: ``write`` is off and a stage's deps are not what it imports.
-
     """
     from ruamel.yaml import YAML
 

@@ -80,7 +80,6 @@ def check_lock(test: Sequence[LabelledCase], lock: Path) -> None:
 
     Raises:
         BadInputError: the lock is missing or unreadable, or its digest is another one.
-
     """
     if not lock.is_file():
         raise BadInputError(f"{lock} is missing; run the split stage (dvc repro split).")

@@ -20,13 +20,13 @@ def materialise() -> str:
     Raises:
         RareAlertError: what lies in ``data/`` differs from the pin; the sentence says how to
             decide which of the two is right.
-
     """
     from rarealert.cases.simulate import materialise as simulate
 
     paths = Paths.here()
     folder = paths.data / "simulated"
-    rebuilt = not paths.data.is_dir() or not any(paths.data.iterdir())
+    imported = any(place != folder for place in paths.data.glob("*"))
+    rebuilt = not imported and not (folder / "SOURCE.json").is_file()  # written last
     if rebuilt:
         simulate(load_params(paths.params).data.simulated, folder)
     if not (paths.root / "data.dvc").is_file():
@@ -55,7 +55,6 @@ def what_next() -> str:
 
     Raises:
         BadInputError: a report is missing because ``dvc repro`` has not finished.
-
     """
     paths = Paths.here()
     gates = _read_report(paths, "register", "gates.json")

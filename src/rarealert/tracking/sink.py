@@ -75,7 +75,6 @@ class Sink:
 
         Raises:
             TypeError: ``item`` is not one of ``rarealert.tracking.items``.
-
         """
         if isinstance(item, items.Metric):
             self._metrics.append(item)

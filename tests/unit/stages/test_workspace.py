@@ -1,0 +1,57 @@
+"""Filling data/: rebuilt where it is empty or half written, never over what a user imported."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rarealert.errors import BadInputError, RareAlertError
+from rarealert.stages.workspace import materialise, what_next
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    for label in ("rare", "nonrare"):
+        params = params.replace(f" {label}_cases: 700", f" {label}_cases: 3")
+    (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
+    subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_pinned_corpus_is_rebuilt_to_the_same_bytes(workspace: Path) -> None:
+    assert "not pinned" in materialise()
+    subprocess.run(["dvc", "add", "-q", "data"], cwd=workspace, check=True)
+    assert materialise() == "data/ matches data.dvc (already there)"
+    shutil.rmtree(workspace / "data")
+    assert materialise() == "data/ matches data.dvc (rebuilt)"
+
+
+def test_a_half_written_corpus_is_written_again(workspace: Path) -> None:
+    (workspace / "data/simulated").mkdir(parents=True)
+    (workspace / "data/simulated/cases.partial").write_text("half")
+    materialise()
+    assert {file.name for file in (workspace / "data/simulated").iterdir()} == {
+        "cases.jsonl",
+        "SOURCE.json",
+    }
+
+
+def test_what_differs_from_the_pin_is_said_and_left_alone(workspace: Path) -> None:
+    materialise()
+    subprocess.run(["dvc", "add", "-q", "data"], cwd=workspace, check=True)
+    cases = workspace / "data/simulated/cases.jsonl"
+    cases.chmod(0o644)
+    cases.write_text("mine")
+    with pytest.raises(RareAlertError, match="dvc add data"):
+        materialise()
+    assert cases.read_text() == "mine"
+
+
+def test_what_next_before_a_run_says_so(workspace: Path) -> None:
+    with pytest.raises(BadInputError, match="dvc repro"):
+        what_next()
