@@ -31,8 +31,7 @@ def materialise() -> str:
         simulate(load_params(paths.params).data.simulated, folder)
     if not (paths.root / "data.dvc").is_file():
         return "data/ is filled but not pinned: run `dvc add data`."
-    status = _dvc_status(paths)
-    if status:
+    if _differs_from_pin(paths):
         raise RareAlertError(
             "data/ differs from what data.dvc pins. To keep what is there: `dvc add data` and "
             "commit data.dvc. To go back to the pin: `rm -r data` and run this again, or "
@@ -41,13 +40,15 @@ def materialise() -> str:
     return f"data/ matches data.dvc ({'rebuilt' if rebuilt else 'already there'})"
 
 
-def _dvc_status(paths: Paths) -> dict[str, object]:
+def _differs_from_pin(paths: Paths) -> bool:
+    """Whether the bytes differ; that a fresh clone has not cached them yet is no difference."""
     command = ["dvc", "status", "--json", "data.dvc"]
     done = subprocess.run(command, cwd=paths.root, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BadInputError(f"`dvc status data.dvc` failed: {done.stderr.strip()[:300]}")
-    status: dict[str, object] = json.loads(done.stdout or "{}")
-    return status
+    changes = json.loads(done.stdout or "{}").get("data.dvc", [])
+    said = [state for change in changes for state in change.get("changed outs", {}).values()]
+    return any(state != "not in cache" for state in said)
 
 
 def what_next() -> str:
