@@ -132,7 +132,13 @@ def _screen(files: _Files, model: ScreeningModel, rationale: bool, chunk_rows: i
     with (
         _partial(files.out).open("ab") as out,
         _partial(files.refused).open("ab") as refused,
-        tqdm(total=size, initial=progress.source_bytes, unit="B", unit_scale=True) as bar,
+        tqdm(
+            total=size,
+            initial=progress.source_bytes,
+            unit="B",
+            unit_scale=True,
+            disable=None,  # a bar on a terminal, no control characters in a log
+        ) as bar,
     ):
         out.truncate(progress.out_bytes)
         refused.truncate(progress.refused_bytes)
