@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # pip compiles on one core, this on all; files for other Python versions are skipped with a shrug
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 
-.PHONY: help env data repro repro-real test test-fast lint ui clean
+.PHONY: help env data repro repro-real test test-fast test-scale lint ui clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,10 +64,13 @@ repro-real: env ## CORPORA=<folder>: the same pipeline on CRAFT-MD and MedR-Benc
 	&& dvc repro --quiet && rarealert next
 
 test: $(VENV)/.installed-dev lint ## the whole suite
-	@$(BIN)/python -m pytest -n 2 --dist loadscope
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "not scale"
 
 test-fast: $(VENV)/.installed-dev ## the everyday suite, without the slow tests
-	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not scale"
+
+test-scale: $(VENV)/.installed-dev ## what takes minutes or gigabytes: kills, servers, 160,000 cases
+	@$(BIN)/python -m pytest -m scale --timeout=1800
 
 lint: $(VENV)/.installed-dev ## style, types, layers, dependencies
 	@ruff check --quiet . && ruff format --check --quiet . && mypy && lint-imports --no-logo \
