@@ -59,7 +59,7 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from rarealert.student.base import load_base
+    from rarealert.language.base import load_base
     from rarealert.student.calibration import Bands, Calibration
     from rarealert.student.network import RiskHead
     from rarealert.student.package import Card, save_package

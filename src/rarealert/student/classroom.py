@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rarealert.language.base import BaseModel, load_base
 from rarealert.student.activations import Frozen, freeze
-from rarealert.student.base import BaseModel, load_base
 from rarealert.student.encoding import Encoder
 from rarealert.student.head import choose_strength, fit_head
 from rarealert.student.lessons import Lessons

@@ -14,7 +14,7 @@ from rarealert.student.package import Card, load_package
 from rarealert.student.rationale import evidence_list, is_sound, opening
 
 if TYPE_CHECKING:
-    from rarealert.student.base import BaseModel
+    from rarealert.language.base import BaseModel
     from rarealert.student.network import RiskHead
 
 _REPETITION_PENALTY = 1.3  # the second try of a rationale that failed its check

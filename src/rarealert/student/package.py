@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rarealert.cases.render import RENDERER_VERSION
 from rarealert.errors import BadInputError
-from rarealert.student.base import BaseModel as Base
-from rarealert.student.base import load_base, quiet
+from rarealert.language.base import BaseModel as Base
+from rarealert.language.base import load_base, quiet
 from rarealert.student.calibration import Bands, Calibration
 from rarealert.student.encoding import ENCODING_VERSION
 

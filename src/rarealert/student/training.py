@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from rarealert.errors import RareAlertError
+from rarealert.language.base import quiet
 from rarealert.student import checkpoint as store
 from rarealert.student.activations import Frozen
-from rarealert.student.base import quiet
 from rarealert.student.network import RiskHead, Trunk, pool
 
 _WARMUP_SHARE = 0.1

