@@ -88,6 +88,18 @@ def data_import(
 
 
 @app.command()
+def schema(
+    labelled: Annotated[bool, typer.Option(help="with the label, or the visit alone")] = True,
+) -> None:
+    """Print the JSON Schema of a case."""
+    import json
+
+    from rarealert.cases.case import json_schema
+
+    print(json.dumps(json_schema(labelled=labelled), indent=2, sort_keys=True))
+
+
+@app.command()
 def screen(
     source: Annotated[Path, typer.Argument(help="JSONL of visits, one case a line")],
     out: Annotated[Path, typer.Option(help="JSONL of risks to write")],

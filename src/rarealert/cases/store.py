@@ -14,6 +14,8 @@ SCHEMA = pa.schema(
     [
         pa.field("case_id", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string()),
+        pa.field("visit_date", pa.date32()),
         pa.field("age_years", pa.float64()),
         pa.field("sex", pa.string()),
         *(pa.field(name, pa.string()) for name in TEXT_FIELDS),

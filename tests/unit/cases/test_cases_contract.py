@@ -1,0 +1,125 @@
+"""The case as a contract: JSON Schema and model agree, missing is not empty, rendering is one."""
+
+import hashlib
+import json
+from datetime import date
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from published_files import labelled
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from rarealert.cases.case import TEXT_FIELDS, Case, Label, LabelledCase, json_schema
+from rarealert.cases.render import RENDERER_VERSION, render
+from rarealert.cases.store import read_cases, write_cases
+from rarealert.cli import app
+
+words = st.text("ab \n", max_size=6)
+numbers = st.one_of(st.floats(allow_nan=False), st.integers(-5, 200), st.booleans())
+codes = st.lists(st.sampled_from(["HP:0001250", "HP:12", "HP:00012501"]), max_size=2)
+maybe_cases = st.fixed_dictionaries(
+    {"case_id": words, "source": st.sampled_from(["table", "Bad Source", "t2"])},
+    optional={
+        "age_years": st.none() | numbers,
+        "sex": st.sampled_from([None, "female", "male", "F", ""]),
+        "patient_id": st.none() | words,
+        "visit_date": st.sampled_from([None, "2020-01-31"]),
+        "findings_present": st.none() | codes,
+        "weight": numbers,
+        **{name: st.none() | words for name in TEXT_FIELDS},
+    },
+)
+maybe_labels = st.fixed_dictionaries(
+    {
+        "label": st.sampled_from(["rare", "nonrare", "excluded"]),
+        "disease_id": words,
+        "disease_name": words,
+        "reason": words,
+    },
+    optional={"orpha_code": st.sampled_from([None, "ORPHA:558", "558"])},
+)
+
+
+SCHEMA = Draft202012Validator(json_schema(labelled=True))
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=maybe_cases, label=maybe_labels)
+def test_the_schema_accepts_what_the_models_accept(case, label):
+    row = {"case": case, "label": label}
+    try:
+        LabelledCase.model_validate_json(json.dumps(row))
+        accepted = True
+    except ValidationError:
+        accepted = False
+    assert SCHEMA.is_valid(row) == accepted
+
+
+def test_the_schema_is_one_and_says_units_ranges_and_meaning():
+    Draft202012Validator.check_schema(json_schema(labelled=True))
+    visit = json_schema(labelled=False)
+    age = visit["properties"]["age_years"]
+    assert {"minimum": 0, "maximum": 120, "unit": "years"}.items() <= age["anyOf"][0].items()
+    for model in (Case, Label):
+        fields = model.model_json_schema()["properties"]
+        assert all(field.get("description") for field in fields.values())
+
+
+def test_the_command_prints_the_schema():
+    run = CliRunner().invoke(app, ["schema", "--no-labelled"])
+    assert json.loads(run.stdout) == json_schema(labelled=False)
+    run = CliRunner().invoke(app, ["schema"])
+    assert json.loads(run.stdout) == json_schema(labelled=True)
+
+
+@pytest.mark.parametrize("findings", [None, (), ("HP:0001250",)])
+def test_missing_and_empty_findings_stay_apart_on_disk(tmp_path, findings):
+    item = labelled("a", "gout", rare=False, text="The toe hurts.")
+    case = item.case.model_copy(
+        update={"findings_present": findings, "visit_date": date(2020, 1, 31), "patient_id": "p"}
+    )
+    write_cases(tmp_path / "cases.parquet", [LabelledCase(case=case, label=item.label)])
+    assert [read.case for read in read_cases(tmp_path / "cases.parquet")] == [case]
+
+
+GOLDEN = (
+    Case(case_id="1", source="t", age_years=0.25, sex="female", chief_complaint="Cough\n for  2 d"),
+    Case(case_id="2", source="t", age_years=41.9, vitals="Pulse 80", family_history="Gout."),
+    Case(case_id="3", source="t", sex="male", physical_examination="Pale.", social_history="Cook."),
+)
+
+
+def test_another_text_needs_another_version():
+    """Whoever changes the text raises the version, so that no cached answer is for another one."""
+    text = "\n\n".join(render(case) for case in GOLDEN)
+    assert (RENDERER_VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == (
+        "1",
+        "a4160198360fc8f2",
+    )
+
+
+def test_the_text_holds_nothing_that_names_the_patient_the_source_or_the_codes():
+    case = Case(
+        case_id="secret-id",
+        source="secretsource",
+        patient_id="secret-patient",
+        visit_date=date(2020, 1, 31),
+        findings_present=("HP:0001250",),
+        chief_complaint="Fits.",
+    )
+    assert render(case) == "Chief complaint: Fits."
+
+
+def test_an_embedded_teachers_cache_key_follows_the_renderers_version(monkeypatch):
+    from rarealert.teachers.panel import load_panel
+    from rarealert.teachers.reasoners import teacher as module
+    from rarealert.teachers.reasoners.teacher import ReasonerTeacher
+
+    assert load_panel("embedded")
+    teacher = ReasonerTeacher("t", "likelihood_ratio")
+    before = teacher.request(GOLDEN[0]).key
+    monkeypatch.setattr(module, "RENDERER_VERSION", "next")
+    assert teacher.request(GOLDEN[0]).key != before
