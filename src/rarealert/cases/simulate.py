@@ -12,7 +12,7 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.cases.simulate_text import Course, Sex, Visit, render_visit
@@ -99,7 +99,7 @@ def _case(seed: int, label: Literal["rare", "nonrare"], index: int) -> LabelledC
     own, other = (rare, common) if label == "rare" else (common, rare)
     course = _course(condition, label, rng)
     visit = _visit(own, other, age, sex, course, _FAMILIAL_SHARE[label], rng)
-    text = render_visit(visit, rng)
+    text: dict[str, Any] = render_visit(visit, rng)
     case = Case(
         case_id=f"simulated-{key.hex()[:16]}",
         source="simulated",
