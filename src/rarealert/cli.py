@@ -35,6 +35,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fill data/: the embedded corpus, or one of your own.")
 app.add_typer(data_app, name="data")
+cache_app = typer.Typer(help="What the teachers said: what is in it, is it whole, give it to me.")
+app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:
@@ -85,6 +87,44 @@ def data_import(
     from rarealert.paths import Paths
 
     print(import_source(source, path, Paths.here().data).sentence())
+
+
+def _cache_folder() -> Path:
+    from rarealert.paths import Paths
+
+    return Paths.here().build("teach") / "cache"
+
+
+@cache_app.command("stats")
+def cache_stats() -> None:
+    """Answers, failures, tokens and cost of each teacher."""
+    from rarealert.teachers.audit import stats
+
+    print(stats(_cache_folder()))
+
+
+@cache_app.command("verify")
+def cache_verify() -> None:
+    """Check every line's checksum."""
+    from rarealert.teachers.audit import verify
+
+    print(verify(_cache_folder()))
+
+
+@cache_app.command("compact")
+def cache_compact() -> None:
+    """Merge finished shards and drop repeated answers."""
+    from rarealert.teachers.audit import compact
+
+    print(compact(_cache_folder()))
+
+
+@cache_app.command("export")
+def cache_export(out: Annotated[Path, typer.Argument(help="JSONL of answers to write")]) -> None:
+    """Write every answer with its provenance, without any case's text."""
+    from rarealert.teachers.audit import export
+
+    print(export(_cache_folder(), out))
 
 
 @app.command()

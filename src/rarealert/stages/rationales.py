@@ -29,7 +29,6 @@ def rationales(params: Params, paths: Paths) -> Iterator[Item]:
         BadInputError: a part, the panel or a recorded file is missing or damaged, or no teacher
             reaches ``rationales.min_coverage``.
     """
-    from rarealert.teachers.answer import write_answers
     from rarealert.teachers.cache import RationaleCache
     from rarealert.teachers.panel import load_panel
     from rarealert.teachers.projection import coverage, project
@@ -42,9 +41,9 @@ def rationales(params: Params, paths: Paths) -> Iterator[Item]:
         yield dataset
     cases = [case for part in _PARTS for case in parts[part]]
     teachers = assemble(panel, paths.data, frozenset(case.source for case in cases))
-    rows = project(teachers, cases, RationaleCache(paths.build("teach") / "cache"))
+    projection = project(teachers, cases, RationaleCache(paths.build("teach") / "cache"))
     judged = frozenset(case.case_id for part in ("train", "valid") for case in parts[part])
-    found = coverage(teachers, cases, rows, judged, params.rationales.min_coverage)
+    found = coverage(projection, judged, params.rationales.min_coverage)
     _write_report(params, paths, found)
     listened = [name for name, entry in found.items() if entry.listened]
     if not listened:
@@ -53,10 +52,9 @@ def rationales(params: Params, paths: Paths) -> Iterator[Item]:
             f"{params.rationales.min_coverage:.0%} of its cases (rationales.min_coverage); "
             "see reports/rationales/coverage.json."
         )
-    kept = [row for row in rows if row.teacher in listened]
-    write_answers(paths.build("rationales") / "answers.parquet", kept)
+    answers = paths.build("rationales") / "answers.parquet"
+    answered = projection.write(answers, frozenset(listened))
     yield from _report(found)
-    answered = sum(row.status == "ok" for row in kept)
     yield Summary(
         f"{answered:,} answers on {len(cases):,} cases, "
         f"{len(listened)} of {len(teachers)} teachers listened to"

@@ -8,7 +8,7 @@ in shard order is the one that is read, so that two writers never change what wa
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from rarealert.teachers.answer import Answer
+from rarealert.teachers.compaction import Compaction, compact
+from rarealert.teachers.located import Located
 from rarealert.teachers.shards import ShardWriter, scan, set_aside_damage, shards
 from rarealert.teachers.teacher import Request, digest
 
@@ -32,6 +34,8 @@ class Usage:
     cost_usd: float | None = None
     seconds: float | None = None
     finish_reason: str | None = None
+    request_id: str | None = None
+    """What the endpoint calls this request; its operator can look it up."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class TeacherStats:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0
+    last: str = ""
+    """When the newest answer was given, ISO 8601 in UTC."""
 
 
 class RationaleCache:
@@ -68,6 +74,7 @@ class RationaleCache:
         self._answers = ShardWriter(folder, _ANSWERS)
         self._failures = ShardWriter(folder, _FAILURES)
         self._lock = threading.Lock()
+        self._just_read: set[str] | None = None
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -87,23 +94,36 @@ class RationaleCache:
 
         What they held is simply no longer answered, so the next run asks for it and only for it.
         """
-        return sum(set_aside_damage(self.folder, kind) for kind in (_ANSWERS, _FAILURES))
+        moved, self._just_read = set_aside_damage(self.folder, _ANSWERS)
+        return moved + set_aside_damage(self.folder, _FAILURES)[0]
 
     def answered(self) -> set[str]:
-        """Keys of all requests that were answered."""
-        return {line.key for line in scan(self.folder, _ANSWERS) if line.key is not None}
+        """Keys of all requests that were answered.
+
+        What ``set_aside_damage`` has read a moment ago is not read again: a large cache takes
+        seconds.
+        """
+        known, self._just_read = self._just_read, None
+        if known is None:
+            known = {line.key for line in scan(self.folder, _ANSWERS) if line.key is not None}
+        return known
 
     def failed(self) -> set[str]:
         """Keys of all requests that failed at least once."""
         return {line.key for line in scan(self.folder, _FAILURES) if line.key is not None}
 
-    def answers(self, keys: set[str]) -> Iterator[tuple[str, Answer]]:
-        """The answers to ``keys`` in shard order, each key once; unanswered keys are left out."""
-        open_keys = set(keys)
+    def locate(self, keys: Mapping[str, int]) -> Located:
+        """Where the first answer to each of ``keys`` lies; its value is its place in the arrays."""
+        places = Located.nowhere(len(keys))
+        number: dict[Path, int] = {}
         for line in scan(self.folder, _ANSWERS):
-            if line.key in open_keys and line.row is not None:
-                open_keys.remove(line.key)
-                yield line.key, Answer.model_validate(json.loads(line.row)["answer"])
+            at = None if line.key is None else keys.get(line.key)
+            if at is not None and line.row is not None and places.shard[at] < 0:
+                places.shard[at] = number.setdefault(line.shard, len(number))
+                places.offset[at] = line.offset
+                places.length[at] = len(line.row)
+        places.shards.extend(number)
+        return places
 
     def add(
         self,
@@ -120,8 +140,10 @@ class RationaleCache:
         row = self._row(request, case_id, usage)
         row["answer"] = answer.model_dump(mode="json")
         row["response"] = response
-        row["response_digest"] = None if response is None else digest(response.encode())
+        raw = None if response is None else response.encode(errors="replace")
+        row["response_digest"] = None if raw is None else digest(raw)
         with self._lock:
+            self._just_read = None
             self._answers.append(request.key, row)
 
     def fail(
@@ -164,12 +186,30 @@ class RationaleCache:
                 entry = found.setdefault(row["request"]["teacher"], TeacherStats())
                 if kind == _ANSWERS:
                     entry.answers += 1
+                    entry.last = max(entry.last, row["at"])
                 else:
                     entry.failures[row["error"]] += 1
                 entry.prompt_tokens += row["usage"]["prompt_tokens"] or 0
                 entry.completion_tokens += row["usage"]["completion_tokens"] or 0
                 entry.cost_usd += row["usage"]["cost_usd"] or 0.0
         return dict(sorted(found.items()))
+
+    def export(self) -> Iterator[dict[str, object]]:
+        """Each answer once, with its provenance and without the model's raw response."""
+        seen: set[str] = set()
+        for line in scan(self.folder, _ANSWERS):
+            if line.key is not None and line.row is not None and line.key not in seen:
+                seen.add(line.key)
+                row = json.loads(line.row)
+                row["teacher"] = row["request"]["teacher"]
+                yield {name: value for name, value in row.items() if name != "response"}
+
+    def compact(self) -> tuple[Compaction, Compaction]:
+        """Merge finished shards: answers, each question's first alone, and all failures."""
+        return (
+            compact(self.folder, _ANSWERS, once=True),
+            compact(self.folder, _FAILURES, once=False),
+        )
 
     def _row(self, request: Request, case_id: str, usage: Usage | None) -> dict[str, object]:
         return {

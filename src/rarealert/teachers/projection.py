@@ -1,40 +1,124 @@
-"""The rationale cache seen from these cases and this panel, and how much of it there is."""
+"""The rationale cache seen from these cases and this panel, and how much of it there is.
 
-from collections.abc import Mapping, Sequence
+Answers are read straight from the shards into Arrow, a block at a time: a row under a key is what
+the answer's schema accepted when it was asked for, because the schema's digest is in the key.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from rarealert.cases.case import Case
-from rarealert.teachers.answer import TeacherAnswer
+from rarealert.teachers.answer import SCHEMA
 from rarealert.teachers.cache import RationaleCache
+from rarealert.teachers.located import Located
 from rarealert.teachers.teacher import Teacher
 
 _DIGITS = 4
+_BLOCK = 8192  # answers parsed at a time, and a row group of the file: some 20 MB
+_CHUNK = 512  # cases whose keys are computed for all teachers before the next: renders stay warm
+STATUSES = ("missing", "failed", "ok")
+_MISSING, _FAILED, _OK = range(3)
+_NOBODY = -1  # the teacher has no answer to give
+_KEYS = ("case_id", "teacher", "status")
+_SAID = pa.schema([column for column in SCHEMA if column.name not in _KEYS])
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One row a teacher and case, teacher by teacher in panel order, cases in their order.
+
+    ``status`` indexes ``STATUSES``, shape ``(n_teachers, n_cases)``: a request that only ever
+    failed is ``failed``, one that was never answered ``missing``.
+    """
+
+    teachers: Sequence[Teacher]
+    cases: Sequence[Case]
+    status: NDArray[np.int8]
+    _answer: NDArray[np.int32]
+    _keys: Sequence[str]
+    _located: Located
+
+    def write(self, path: Path, listened: frozenset[str]) -> int:
+        """Write the rows of the teachers in ``listened``; returns how many hold an answer.
+
+        The file has the columns of ``answer.SCHEMA`` and appears only once it is whole. The same
+        cache, cases and panel give the same bytes.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        kept = [row for row, teacher in enumerate(self.teachers) if teacher.id in listened]
+        with pq.ParquetWriter(partial, SCHEMA) as writer:
+            for row in kept:
+                for start in range(0, len(self.cases), _BLOCK):
+                    writer.write_table(self._block(row, slice(start, start + _BLOCK)))
+        partial.replace(path)
+        return int((self.status[kept] == _OK).sum())
+
+    def _block(self, row: int, span: slice) -> pa.Table:
+        cases = self.cases[span]
+        rows = self._located.rows(self._answer[row, span].tolist(), self._keys)
+        said = _parse(rows)
+        columns = {
+            "case_id": pa.array([case.case_id for case in cases], pa.string()),
+            "teacher": pa.array([self.teachers[row].id] * len(cases), pa.string()),
+            "status": pa.array([STATUSES[code] for code in self.status[row, span]], pa.string()),
+            **{column.name: said.field(column.name) for column in _SAID},
+        }
+        return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _parse(rows: Sequence[bytes]) -> pa.StructArray:
+    """The field ``answer`` of each row, null where the row is empty, shape ``(n_rows,)``."""
+    lines = b"\n".join(row or b"{}" for row in rows)
+    answer = pa.struct(list(_SAID))
+    table = pj.read_json(
+        pa.BufferReader(lines),
+        pj.ReadOptions(block_size=max(1 << 20, len(lines) + 1)),
+        pj.ParseOptions(
+            explicit_schema=pa.schema([("answer", answer)]), unexpected_field_behavior="ignore"
+        ),
+    )
+    found: pa.ChunkedArray = table.column("answer")
+    whole = found.combine_chunks()
+    return pa.StructArray.from_arrays(whole.flatten(), fields=list(_SAID))
 
 
 def project(
     teachers: Sequence[Teacher], cases: Sequence[Case], cache: RationaleCache
-) -> list[TeacherAnswer]:
-    """One row a teacher and case, teacher by teacher in panel order, cases in their order.
+) -> Projection:
+    """What the cache holds of ``teachers`` on ``cases``; asks nobody and changes nothing.
 
-    Answers come from the cache alone: the same cache, cases and panel give the same rows. A
-    request that only ever failed is ``failed``; one that was never answered is ``missing``.
+    Memory is about 400 bytes an answer, whatever its length.
     """
-    keys = [[_key(teacher, case) for case in cases] for teacher in teachers]
-    answers = dict(cache.answers({key for row in keys for key in row if key is not None}))
-    failed = cache.failed()
-    rows = []
-    for teacher, row in zip(teachers, keys, strict=True):
-        for case, key in zip(cases, row, strict=True):
-            answer = answers.get(key) if key is not None else None
-            status = "ok" if answer else "failed" if key in failed else "missing"
-            fields = {"case_id": case.case_id, "teacher": teacher.id, "status": status}
-            rows.append(TeacherAnswer.model_validate({**fields, "answer": answer}))
-    return rows
+    keys: dict[str, int] = {}
+    answer = np.full((len(teachers), len(cases)), _NOBODY, np.int32)
+    for start, chunk in _chunks(cases):
+        for row, teacher in enumerate(teachers):
+            for column, case in enumerate(chunk, start=start):
+                request = teacher.request(case)
+                if request is not None:
+                    answer[row, column] = keys.setdefault(request.key, len(keys))
+    located = cache.locate(keys)
+    of_key = np.where(located.found, _OK, _MISSING).astype(np.int8)
+    failed = [keys[key] for key in cache.failed() if key in keys]
+    of_key[failed] = np.maximum(of_key[failed], _FAILED)
+    status = np.where(answer == _NOBODY, _MISSING, np.append(of_key, _MISSING)[answer])
+    return Projection(teachers, cases, status.astype(np.int8), answer, list(keys), located)
 
 
-def _key(teacher: Teacher, case: Case) -> str | None:
-    request = teacher.request(case)
-    return None if request is None else request.key
+def _chunks(cases: Sequence[Case]) -> Iterator[tuple[int, list[Case]]]:
+    left, start = iter(cases), 0
+    while chunk := list(islice(left, _CHUNK)):
+        yield start, chunk
+        start += len(chunk)
 
 
 @dataclass(frozen=True)
@@ -48,11 +132,7 @@ class Coverage:
 
 
 def coverage(
-    teachers: Sequence[Teacher],
-    cases: Sequence[Case],
-    rows: Sequence[TeacherAnswer],
-    judged: frozenset[str],
-    min_coverage: float,
+    projection: Projection, judged: frozenset[str], min_coverage: float
 ) -> dict[str, Coverage]:
     """The coverage of each teacher, by id.
 
@@ -61,26 +141,21 @@ def coverage(
     part decides nothing; the counts are of all cases. A teacher without a single judged case of
     its sources is not listened to, and its share is ``None``.
     """
-    source_of = {case.case_id: case.source for case in cases}
-    by_teacher: dict[str, list[TeacherAnswer]] = {teacher.id: [] for teacher in teachers}
-    for row in rows:
-        by_teacher[row.teacher].append(row)
+    source = np.array([case.source for case in projection.cases])
+    decides = np.array([case.case_id in judged for case in projection.cases], bool)
     found = {}
-    for teacher in teachers:
-        own = [
-            row
-            for row in by_teacher[teacher.id]
-            if teacher.sources is None or source_of[row.case_id] in teacher.sources
-        ]
-        counts: dict[str, dict[str, int]] = {}
-        for row in own:
-            entry = counts.setdefault(source_of[row.case_id], {"failed": 0, "missing": 0, "ok": 0})
-            entry[row.status] += 1
-        judged_rows = [row for row in own if row.case_id in judged]
-        share = None
-        if judged_rows:
-            share = sum(row.status == "ok" for row in judged_rows) / len(judged_rows)
+    for teacher, status in zip(projection.teachers, projection.status, strict=True):
+        spoken = sorted(set(source) if teacher.sources is None else set(source) & teacher.sources)
+        counts = {
+            str(name): {
+                STATUSES[code]: int(((source == name) & (status == code)).sum())
+                for code in (_FAILED, _MISSING, _OK)
+            }
+            for name in spoken
+        }
+        own = status[decides & np.isin(source, spoken)]
+        share = float((own == _OK).mean()) if own.size else None
         listened = share is not None and share > 0 and share >= min_coverage
         rounded = None if share is None else round(share, _DIGITS)
-        found[teacher.id] = Coverage(rounded, listened, dict(sorted(counts.items())))
+        found[teacher.id] = Coverage(rounded, listened, counts)
     return found

@@ -10,10 +10,9 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import BinaryIO, NamedTuple
 
 from rarealert.errors import RareAlertError
 from rarealert.teachers.teacher import canonical_json, digest
@@ -26,15 +25,18 @@ _ROW_AT = len(_HEAD) + _HEX + len(_MIDDLE)
 _KEY_AT = _ROW_AT + len(_ROW_HEAD)
 _FSYNC_ROWS = 256
 _FSYNC_SECONDS = 1.0
+_READ_AHEAD = 1 << 20  # bytes; one system call for some 500 rows
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a shard: ``key`` and ``row`` (JSON bytes), both ``None`` where it is damaged."""
+class Line(NamedTuple):
+    """One line of a shard: ``key`` and ``row`` (JSON bytes), both ``None`` where it is damaged.
+
+    The row's bytes begin ``offset`` bytes into the shard.
+    """
 
     shard: Path
     number: int
-    raw: bytes
+    offset: int
     key: str | None
     row: bytes | None
 
@@ -62,45 +64,116 @@ def shards(folder: Path, kind: str) -> list[Path]:
 
 
 def scan(folder: Path, kind: str) -> Iterator[Line]:
-    """Every line of every shard of ``kind``; nothing is changed on disk."""
-    for shard in shards(folder, kind):
-        with shard.open("rb") as stream:
-            for number, raw in enumerate(stream, start=1):
-                key, row = decode(raw) or (None, None)
-                yield Line(shard, number, raw, key, row)
+    """Every line of every shard of ``kind``; nothing is changed on disk.
+
+    A shard that a compaction takes away meanwhile is read in what it was merged into.
+    """
+    done: set[Path] = set()
+    while fresh := [shard for shard in shards(folder, kind) if shard not in done]:
+        for shard in fresh:
+            done.add(shard)
+            yield from _lines(shard)
 
 
-def set_aside_damage(folder: Path, kind: str) -> int:
+def _lines(shard: Path) -> Iterator[Line]:
+    try:
+        stream = shard.open("rb", buffering=_READ_AHEAD)
+    except FileNotFoundError:
+        return
+    with stream:
+        at = 0
+        for number, raw in enumerate(stream, start=1):
+            key, row = decode(raw) or (None, None)
+            yield Line(shard, number, at + _ROW_AT, key, row)
+            at += len(raw)
+
+
+def set_aside_damage(folder: Path, kind: str) -> tuple[int, set[str]]:
     """Move damaged lines of finished shards to ``damaged/`` and keep the good ones.
 
-    A shard whose writer still lives (it holds a lock) is left alone. Returns the number of lines
-    moved. Killed in between, it leaves the shard as it was.
+    A shard whose writer still lives (it holds a lock) is left as it is. Killed in between, it
+    leaves the shard as it was. Returns the number of lines moved and the keys of all good lines.
     """
-    moved = 0
+    moved, keys = 0, set()
     for shard in shards(folder, kind):
-        with shard.open("rb") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            bad = [line for line in stream if decode(line) is None]
-            if bad:
-                stream.seek(0)
-                _keep_good(shard, (line for line in stream if decode(line)), bad)
-                moved += len(bad)
-    return moved
+        bad = 0
+        for line in _lines(shard):
+            if line.key is None:
+                bad += 1
+            else:
+                keys.add(line.key)
+        if bad:
+            with maintenance(shard.parent), locked(shard) as stream:
+                moved += _repair(shard, stream) if stream else 0
+    return moved, keys
 
 
-def _keep_good(shard: Path, good: Iterable[bytes], bad: list[bytes]) -> None:
+@contextmanager
+def maintenance(folder: Path) -> Iterator[None]:
+    """Only one process at a time rewrites shards of ``folder``; writers and readers go on."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for left in folder.glob("*.partial"):  # of a process that was killed
+            left.unlink()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(shard: Path) -> Iterator[BinaryIO | None]:
+    """The finished shard, open and locked; ``None`` if it is gone or its writer still lives."""
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(shard.open("rb"))
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError):
+            yield None
+        else:
+            yield stream
+
+
+def _repair(shard: Path, stream: BinaryIO) -> int:
+    bad = [line for line in stream if decode(line) is None]
+    stream.seek(0)
     aside = shard.parent / "damaged"
-    aside.mkdir(exist_ok=True)
-    (aside / f"{shard.stem}-{secrets.token_hex(4)}.txt").write_bytes(b"\n".join(bad))
+    with disk_full(shard.parent):
+        aside.mkdir(exist_ok=True)
+        (aside / f"{shard.stem}-{secrets.token_hex(4)}.txt").write_bytes(b"\n".join(bad))
+    replace_shard(shard, (line for line in stream if decode(line)))
+    return len(bad)
+
+
+def replace_shard(shard: Path, lines: Iterable[bytes]) -> None:
+    """Write ``shard`` anew, whole or not at all; the caller holds ``maintenance``.
+
+    Raises:
+        RareAlertError: the disk is full; the shard is as it was.
+    """
     partial = shard.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        stream.writelines(good)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(shard)
+    try:
+        with disk_full(shard.parent), partial.open("wb") as stream:
+            stream.writelines(lines)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(shard)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_full(folder: Path) -> Iterator[None]:
+    """Turn the system's "no space left" into a sentence that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RareAlertError(
+            f"The disk that holds {folder} is full; free some space and run the command again, "
+            "it goes on where it stopped."
+        ) from error
 
 
 class ShardWriter:
@@ -114,6 +187,7 @@ class ShardWriter:
         self._folder = folder
         self._kind = kind
         self._descriptor: int | None = None
+        self._size = 0
         self._unsynced = 0
         self._synced_at = time.monotonic()
 
@@ -123,21 +197,15 @@ class ShardWriter:
         Raises:
             RareAlertError: the disk is full; what was appended before stays whole.
         """
-        if self._descriptor is None:
-            self._descriptor = self._create()
-        try:
-            _write_all(self._descriptor, encode(key, row))
+        line = encode(key, row)
+        with disk_full(self._folder):
+            if self._descriptor is None:
+                self._descriptor = self._create()
+            self._write(self._descriptor, line)
             self._unsynced += 1
             waited = time.monotonic() - self._synced_at
             if self._unsynced >= _FSYNC_ROWS or waited >= _FSYNC_SECONDS:
                 self.sync()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise RareAlertError(
-                    f"The disk that holds {self._folder} is full; free some space and run the "
-                    "command again, it goes on where it stopped."
-                ) from error
-            raise
 
     def sync(self) -> None:
         """Force what was appended to disk."""
@@ -149,20 +217,10 @@ class ShardWriter:
     def close(self) -> None:
         """Sync and let the shard go; another append would open a new shard."""
         if self._descriptor is not None:
-            self.sync()
+            with disk_full(self._folder):
+                self.sync()
             os.close(self._descriptor)
             self._descriptor = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _create(self) -> int:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -171,10 +229,17 @@ class ShardWriter:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         descriptor = os.open(self._folder / name, flags, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
+        self._size = 0
         return descriptor
 
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    def _write(self, descriptor: int, line: bytes) -> None:
+        """All of ``line`` or, where the disk fills up, none of it: the next row starts clean."""
+        view = memoryview(line)
+        try:
+            while view:
+                view = view[os.write(descriptor, view) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(descriptor, self._size)
+            raise
+        self._size += len(line)

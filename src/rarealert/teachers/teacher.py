@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol
 
 from rarealert.cases.case import Case
 from rarealert.teachers.answer import Answer
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(data: bytes) -> str:
@@ -19,7 +21,7 @@ def digest(data: bytes) -> str:
 
 def canonical_json(value: object) -> bytes:
     """``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _CANONICAL.encode(value).encode(errors="replace")
 
 
 @cache
@@ -63,7 +65,8 @@ class Request:
 
     def described(self) -> dict[str, object]:
         """The request as the cache keeps it."""
-        return {**asdict(self), "answer_schema": answer_schema_digest()}
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**own, "answer_schema": answer_schema_digest()}
 
     @cached_property
     def key(self) -> str:

