@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,13 +88,18 @@ class Study:
     risks: Mapping[str, FloatArray]
     thresholds: Mapping[str, Thresholds]
 
+    @cached_property
+    def diseases(self) -> IntArray:
+        """``clusters`` as numbers from 0, shape ``(n,)``: names are slow to compare."""
+        return np.unique(self.clusters, return_inverse=True)[1].reshape(-1)
+
     def answered(self, model: str, among: IntArray) -> IntArray:
         """The cases of ``among`` that ``model`` answered."""
         return among[~np.isnan(self.risks[model][among])]
 
     def job(self, model: str, index: IntArray, metrics: Mapping[str, CountsMetric]) -> Job:
         """``model`` on the cases at ``index``."""
-        return Job(index, self.labels[index], self.risks[model][index], metrics)
+        return Job(model, index, self.labels[index], self.risks[model][index], metrics)
 
 
 def evaluate(
@@ -117,7 +122,7 @@ def evaluate(
             if wanted:
                 functions = {name: _function(name, study.thresholds.get(model)) for name in wanted}
                 jobs[key] = study.job(model, index, functions)
-    drawn = draw(jobs, study.clusters, plan)
+    drawn = draw(jobs, study.diseases, plan)
     return {
         cell: {
             model: _result(
@@ -160,7 +165,7 @@ def compare(
         if _too_few(study, shared) is None:
             jobs[f"{name}\n0"] = study.job(first, shared, {metric: function})
             jobs[f"{name}\n1"] = study.job(second, shared, {metric: function})
-    drawn = draw(jobs, study.clusters, plan)
+    drawn = draw(jobs, study.diseases, plan)
     found: dict[str, tuple[Estimate, float, float]] = {}
     for name in pairs:
         if f"{name}\n0" not in jobs:
@@ -204,18 +209,18 @@ def _too_few(study: Study, index: IntArray, classes: tuple[int, ...] = (0, 1)) -
         of_class = index[study.labels[index] == label]
         if of_class.size == 0:
             return f"no {word} case"
-        if np.unique(study.clusters[of_class]).size < _MIN_CLUSTERS:
+        if np.unique(study.diseases[of_class]).size < _MIN_CLUSTERS:
             return f"all {word} cases have one disease, which leaves no spread for an interval"
     return None
 
 
 def _absent(study: Study, model: str, index: IntArray, names: tuple[str, ...]) -> dict[str, str]:
     reasons: dict[str, str] = {}
-    of_classes = {classes: _too_few(study, index, classes) for classes in ((0,), (1,), (0, 1))}
+    nonrare, rare = _too_few(study, index, (0,)), _too_few(study, index, (1,))
     for name in names:
-        reason = of_classes[
-            (1,) if name in SENSITIVITIES else (0,) if name in SPECIFICITIES else (0, 1)
-        ]
+        reason = rare if name in SENSITIVITIES else nonrare if name in SPECIFICITIES else None
+        if name not in THRESHOLDED:
+            reason = nonrare or rare
         if reason is None and name in THRESHOLDED and model not in study.thresholds:
             reason = "the validation part holds no rare or no non-rare answer to choose it on"
         if reason is not None:

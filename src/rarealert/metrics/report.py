@@ -5,14 +5,14 @@ left out and its reason stands under ``absent``. Nothing is ever NaN.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rarealert.metrics.counts import FloatArray, IntArray
+from rarealert.metrics.counts import FloatArray
 from rarealert.metrics.discrimination import auroc
+from rarealert.metrics.fairness import contrasts, fairness
 from rarealert.metrics.intervals import Bootstrap
 from rarealert.metrics.panel import (
     METRICS,
@@ -25,25 +25,18 @@ from rarealert.metrics.panel import (
     evaluate,
 )
 from rarealert.metrics.predictions import CONTROL_PREFIX, ENSEMBLE, STUDENT, TEACHER_PREFIX
-from rarealert.metrics.prevalence import PREVALENCES, at_prevalence
+from rarealert.metrics.prevalence import prevalence_table
+from rarealert.metrics.robustness import Retold, robustness
+from rarealert.metrics.subgroups import Cells, Traits, blocks_of, sizes
+from rarealert.metrics.uncertainty import abstention, conformal
 
-MIN_CELL = 10  # rare cases; a smaller Orphanet head says more about chance than about the model
-AGE_BANDS = ((0, 2), (2, 18), (18, 40), (40, 65), (65, 121))
 COMPARED = "auroc"
 SUBGROUP_METRICS = ("auroc", "sensitivity_at_95_specificity", "achieved_specificity")
+CLAIMED = (STUDENT, ENSEMBLE)
+"""Models that stand for the product: predictive values and prediction sets are theirs."""
 _DIGITS = 6  # decimals in the report; beyond them lies the order of a sum
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What subgroups are made of, each of shape ``(n,)``; ``None`` in a list where unknown."""
-
-    source: NDArray[np.str_]
-    head: list[str | None]
-    age_years: list[float | None]
-    sex: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -78,96 +71,103 @@ class Reference:
         return max(sorted(reached), key=lambda model: reached[model], default=None)
 
 
+@dataclass(frozen=True)
+class Cohort:
+    """What ``metrics.cohort`` makes of all parts: the participant flow and table one."""
+
+    flow: Mapping[str, Any]
+    table_one: Mapping[str, Any]
+
+
 def of_kind(models: Iterable[str], prefix: str) -> list[str]:
     """The models whose name starts with ``prefix``, sorted."""
     return sorted(model for model in models if model.startswith(prefix))
 
 
 def build_report(
-    study: Study, traits: Traits, reference: Reference, plan: Bootstrap, digest: str
+    study: Study,
+    traits: Traits,
+    reference: Reference,
+    plan: Bootstrap,
+    digest: str,
+    *,
+    cohort: Cohort | None = None,
+    retold: Mapping[str, Retold] | None = None,
 ) -> Json:
     """The whole of ``metrics.json`` as plain data, rounded to six decimals.
 
-    ``study`` is the test part; ``digest`` names it (sha256 of its case ids).
+    ``study`` is the test part; ``digest`` names it (sha256 of its case ids); ``retold`` are the
+    student's risks of perturbed cases.
     """
-    everyone = {"all": np.arange(study.labels.size)}
-    metrics = (*METRICS, *THRESHOLDED)
-    pooled = evaluate(study, everyone, metrics, plan)["all"]
+    whole = {"all": np.arange(study.labels.size)}
+    every = (*METRICS, *THRESHOLDED)
+    cells = blocks_of(study, traits)
+    pooled = evaluate(study, whole, every, plan)["all"]
     blocks = {
-        "by_source": evaluate(study, _by(traits.source.tolist()), metrics, plan),
-        "by_category": evaluate(study, head_cells(study, traits), SUBGROUP_METRICS, plan),
-        "by_age_band": evaluate(study, _by(_age_bands(traits)), SUBGROUP_METRICS, plan),
-        "by_sex": evaluate(study, _by(traits.sex), SUBGROUP_METRICS, plan),
+        block: evaluate(study, of_block, every if block == "by_source" else SUBGROUP_METRICS, plan)
+        for block, of_block in cells.items()
     }
-    models = {name: _estimates(result) for name, result in pooled.items()}
+    models = {name: _plain(result.estimates) for name, result in pooled.items()}
     return {
-        "dataset": _dataset(study, traits, plan, digest),
+        "dataset": _dataset(study, cells, plan, digest),
         "models": models,
         "controls": {name: models[name] for name in of_kind(models, CONTROL_PREFIX)},
         **{
             block: {
-                cell: {name: _estimates(result) for name, result in of_cell.items()}
-                for cell, of_cell in cells.items()
+                cell: {name: _plain(result.estimates) for name, result in of_cell.items()}
+                for cell, of_cell in of_block.items()
             }
-            for block, cells in blocks.items()
+            for block, of_block in blocks.items()
         },
+        "by_case": _by_case(study, plan),
         "comparisons": _comparisons(study, plan),
-        "thresholds": {name: _rounded(asdict(at)) for name, at in study.thresholds.items()},
-        "prevalence": _prevalence(models),
+        "thresholds": {name: _plain(at) for name, at in study.thresholds.items()},
         "chosen_on_validation": {
             "best_teacher": reference.best(of_kind(models, TEACHER_PREFIX)),
             "best_control": reference.best(of_kind(models, CONTROL_PREFIX)),
         },
+        **_practice(study, reference, cells, plan),
+        "robustness": _plain(robustness(study, STUDENT, retold or {}, plan)),
+        "cohort": {} if cohort is None else {"flow": cohort.flow, "table_one": cohort.table_one},
         "absent": {"models": _absent(pooled)}
         | {
-            block: {cell: _absent(found) for cell, found in cells.items() if _absent(found)}
-            for block, cells in blocks.items()
+            block: {cell: _absent(found) for cell, found in of_block.items() if _absent(found)}
+            for block, of_block in blocks.items()
         },
     }
 
 
-def head_cells(study: Study, traits: Traits) -> dict[str, IntArray]:
-    """The rare cases of each Orphanet head together with all non-rare cases.
-
-    Heads with fewer than ten rare cases, and rare cases without a head, are pooled under a name
-    that says so.
-    """
-    rare = np.flatnonzero(study.labels == 1)
-    nonrare = np.flatnonzero(study.labels == 0)
-    heads = np.array([traits.head[at] or "" for at in rare], dtype=np.str_)
-    cells: dict[str, IntArray] = {}
-    small: list[IntArray] = []
-    for head in sorted(set(heads.tolist())):
-        members = rare[heads == head]
-        if head and members.size >= MIN_CELL:
-            cells[head] = np.concatenate([members, nonrare])
-        else:
-            small.append(members)
-    if small:
-        name = f"other heads (each fewer than {MIN_CELL} rare cases)"
-        cells[name] = np.concatenate([*small, nonrare])
-    return {name: np.sort(index) for name, index in cells.items()}
-
-
-def _by(values: Iterable[str | None]) -> dict[str, IntArray]:
-    named = np.array([value or "unknown" for value in values], dtype=np.str_)
-    return {name: np.flatnonzero(named == name) for name in sorted(set(named.tolist()))}
-
-
-def _age_bands(traits: Traits) -> list[str | None]:
-    def band(age: float | None) -> str | None:
-        if age is None:
-            return None
-        low, high = next(edges for edges in AGE_BANDS if age < edges[1])
-        return f"{low:02d}-{high - 1:02d} years" if high < 121 else f"{low} years and older"
-
-    return [band(age) for age in traits.age_years]
-
-
-def _dataset(study: Study, traits: Traits, plan: Bootstrap, digest: str) -> Json:
-    sources = {
-        source: _sizes(study, index) for source, index in _by(traits.source.tolist()).items()
+def _practice(
+    study: Study, reference: Reference, cells: Mapping[str, Cells], plan: Bootstrap
+) -> Json:
+    """What the claimed models would mean in use: predictive values, gaps, when to say nothing."""
+    measured_at = float(reference.labels.mean())
+    claimed = [model for model in CLAIMED if model in study.risks]
+    answered = {model: reference.answered(model) for model in study.risks}
+    return {
+        "prevalence": _plain(
+            {
+                model: rows
+                for model in claimed
+                if 0 < measured_at < 1
+                and (rows := prevalence_table(study, model, measured_at, plan))
+            }
+        ),
+        "uncertainty": _plain(
+            {
+                "abstention": abstention(study, answered, plan),
+                "conformal": {
+                    model: conformal(study, model, *answered[model], plan) for model in claimed
+                },
+            }
+        ),
+        "fairness": _plain(fairness(study, STUDENT, cells, plan)),
+        "subgroup_differences": _plain(contrasts(study, STUDENT, cells, plan)),
     }
+
+
+def _dataset(study: Study, cells: Mapping[str, Cells], plan: Bootstrap, digest: str) -> Json:
+    sources = {source: sizes(study, index) for source, index in cells["by_source"].items()}
     return {
         "name": "+".join(sources),
         "simulated": set(sources) == {"simulated"},
@@ -175,27 +175,34 @@ def _dataset(study: Study, traits: Traits, plan: Bootstrap, digest: str) -> Json
         "digest": digest,
         "sources": sources,
         "categories": {
-            cell: _sizes(study, index[study.labels[index] == 1])
-            for cell, index in head_cells(study, traits).items()
+            cell: sizes(study, index[study.labels[index] == 1])
+            for cell, index in cells["by_category"].items()
         },
+        "age_bands": {cell: sizes(study, at) for cell, at in cells["by_age_band"].items()},
+        "sexes": {cell: sizes(study, index) for cell, index in cells["by_sex"].items()},
         "interval": {
             "method": "percentile bootstrap clustered by disease",
             "resamples": plan.resamples,
             "confidence": plan.confidence,
         },
-        **_sizes(study, np.arange(study.labels.size)),
+        **sizes(study, np.arange(study.labels.size)),
     }
 
 
-def _sizes(study: Study, index: IntArray) -> dict[str, int]:
-    rare = index[study.labels[index] == 1]
-    return {
-        "n": int(index.size),
-        "n_rare": int(rare.size),
-        "n_nonrare": int(index.size - rare.size),
-        "diseases": int(np.unique(study.clusters[index]).size),
-        "rare_diseases": int(np.unique(study.clusters[rare]).size),
-    }
+def _by_case(study: Study, plan: Bootstrap) -> Json:
+    """AUROC of the claimed models with intervals that take cases as independent.
+
+    They stand beside the clustered ones for readers who expect them; they are too narrow where a
+    disease has several cases.
+    """
+    alone = Study(
+        study.labels,
+        np.arange(study.labels.size).astype(np.str_),
+        {model: study.risks[model] for model in CLAIMED if model in study.risks},
+        {},
+    )
+    found = evaluate(alone, {"all": np.arange(study.labels.size)}, (COMPARED,), plan)["all"]
+    return {name: _plain(result.estimates) for name, result in found.items()}
 
 
 def _comparisons(study: Study, plan: Bootstrap) -> Json:
@@ -209,39 +216,24 @@ def _comparisons(study: Study, plan: Bootstrap) -> Json:
 def _comparison(found: Comparison) -> Json:
     return {
         "metric": COMPARED,
-        **_rounded(asdict(found.difference)),
-        **_rounded({"p_value": found.p_value, "p_holm": found.p_holm, "p_delong": found.p_delong}),
+        **_plain(found.difference),
+        **_plain({"p_value": found.p_value, "p_holm": found.p_holm, "p_delong": found.p_delong}),
     }
-
-
-def _prevalence(models: Mapping[str, Json]) -> Json:
-    """Predictive values of student and ensemble at the threshold of 95 % specificity."""
-    table: Json = {}
-    for name in (STUDENT, ENSEMBLE):
-        of_model = models.get(name, {})
-        if {"sensitivity_at_95_specificity", "achieved_specificity"} <= set(of_model):
-            sensitivity = of_model["sensitivity_at_95_specificity"]["value"]
-            specificity = of_model["achieved_specificity"]["value"]
-            table[name] = [
-                _rounded(asdict(at_prevalence(sensitivity, specificity, prevalence)))
-                for prevalence in PREVALENCES
-            ]
-    return table
-
-
-def _estimates(result: Result) -> Json:
-    return {name: _rounded(asdict(estimate)) for name, estimate in result.estimates.items()}
 
 
 def _absent(results: Mapping[str, Result]) -> dict[str, dict[str, str]]:
     return {name: result.absent for name, result in results.items() if result.absent}
 
 
-def _rounded(values: Mapping[str, Any]) -> Json:
-    return {
-        key: round(value, _DIGITS) if isinstance(value, float) else value
-        for key, value in values.items()
-    }
+def _plain(value: Any) -> Any:
+    """Dataclasses as objects, tuples as lists, floats rounded."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return round(value, _DIGITS) if isinstance(value, float) else value
 
 
-__all__ = ["MIN_CELL", "Reference", "Study", "Traits", "build_report", "head_cells", "of_kind"]
+__all__ = ["Cohort", "Reference", "Retold", "Study", "Traits", "build_report", "of_kind"]

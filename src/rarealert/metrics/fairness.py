@@ -1,0 +1,153 @@
+"""Whether the student serves some patients worse than others: rates by group and their gaps.
+
+Rates of each group are fairlearn's; intervals come from the report's own resamples of diseases.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rarealert.metrics.compare import bootstrap_p_value, holm
+from rarealert.metrics.counts import FloatArray, Ranking, RiskCounts, ratio
+from rarealert.metrics.discrimination import auroc_of, sensitivity_of, specificity_of
+from rarealert.metrics.intervals import Bootstrap, CountsMetric, Job, draw
+from rarealert.metrics.panel import Estimate, Study
+from rarealert.metrics.subgroups import Cells, sizes
+
+BLOCKS = {"by_age_band": "age band", "by_sex": "sex", "by_source": "source"}
+"""Subgroups that divide the cases and so can be compared with each other."""
+
+
+def alert_rate_of(counts: RiskCounts, threshold: float) -> FloatArray:
+    """Share of all cases with a risk at or above ``threshold``."""
+    rare_below, nonrare_below = counts.below(threshold)
+    return 1 - ratio(rare_below + nonrare_below, counts.total)
+
+
+def fairness(study: Study, model: str, blocks: Mapping[str, Cells], plan: Bootstrap) -> Any:
+    """Rates of ``model``'s alerts by group, and the largest gap between groups: ``{block: ...}``.
+
+    ``groups`` holds, per group with cases of both labels, its sizes, ``alert_rate``,
+    ``sensitivity`` and ``false_positive_rate`` (fairlearn's ``MetricFrame``); ``gaps`` the
+    differences that fairlearn names: ``demographic_parity_difference`` (alert rate),
+    ``equal_opportunity_difference`` (sensitivity) and ``equalized_odds_difference`` (the larger
+    of sensitivity's and false positive rate's; Hardt et al., NeurIPS 2016), each an estimate.
+    A gap is the largest of several noisy differences: where groups are small it lies above 0
+    even for a fair model, so read its interval's lower end. Blocks of one group are left out, as
+    is everything where the validation part chose no threshold.
+    """
+    if model not in study.thresholds:
+        return {}
+    threshold = study.thresholds[model].at_95_specificity
+    found = {}
+    for block, cells in blocks.items():
+        groups = {
+            name: answered
+            for name, index in cells.items()
+            if np.unique(study.labels[answered := study.answered(model, index)]).size == 2
+        }
+        if block in BLOCKS and len(groups) > 1:
+            found[block] = {
+                "groups": _rates(study, model, groups, threshold),
+                "gaps": _gaps(study, model, groups, threshold, plan),
+            }
+    return found
+
+
+def contrasts(study: Study, model: str, blocks: Mapping[str, Cells], plan: Bootstrap) -> Any:
+    """AUROC of ``model`` in each group minus that in all other cases of the block.
+
+    ``{block: {group: {value, ci_low, ci_high, n, p_value, p_holm}}}``; the p-values of all groups
+    are adjusted together (Holm, Scand J Stat 6:65, 1979). Groups are left out whose own cases,
+    or all others, do not define an AUROC with an interval.
+    """
+    jobs: dict[str, Job] = {}
+    for block in [block for block in BLOCKS if block in blocks]:
+        whole = np.sort(np.concatenate(list(blocks[block].values())))
+        for name, index in blocks[block].items():
+            for side, part in (("in", index), ("out", np.setdiff1d(whole, index))):
+                answered = study.answered(model, part)
+                if np.unique(study.labels[answered]).size == 2:
+                    job = study.job(model, answered, {"auroc": auroc_of})
+                    jobs[f"{block}\n{name}\n{side}"] = job
+    drawn = draw(jobs, study.diseases, plan)
+    estimates: dict[str, Estimate] = {}
+    p_values: dict[str, float] = {}
+    for key, inside in jobs.items():
+        other = f"{key.removesuffix('in')}out"
+        if key.endswith("\nin") and other in jobs:
+            value = _auroc(inside) - _auroc(jobs[other])
+            draws = drawn[key]["auroc"] - drawn[other]["auroc"]
+            interval = plan.interval(value, draws)
+            if interval is not None:
+                estimates[key] = Estimate(value, *interval, n=inside.index.size)
+                p_values[key] = bootstrap_p_value(draws)
+    adjusted = holm(p_values)
+    found: dict[str, dict[str, Any]] = {}
+    for key, estimate in estimates.items():
+        block, name, _ = key.split("\n")
+        row = {**asdict(estimate), "p_value": p_values[key], "p_holm": adjusted[key]}
+        found.setdefault(block, {})[name] = row
+    return found
+
+
+def _rates(study: Study, model: str, groups: Cells, threshold: float) -> dict[str, Any]:
+    from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate
+    from fairlearn.metrics import true_positive_rate as sensitivity
+
+    index = np.concatenate(list(groups.values()))
+    names = np.concatenate([np.full(part.size, name) for name, part in groups.items()])
+    frame = MetricFrame(
+        metrics={
+            "alert_rate": selection_rate,
+            "sensitivity": sensitivity,
+            "false_positive_rate": false_positive_rate,
+        },
+        y_true=study.labels[index].astype(int),
+        y_pred=(study.risks[model][index] >= threshold).astype(int),
+        sensitive_features=names,
+    )
+    rates = frame.by_group.to_dict("index")
+    return {
+        name: {**sizes(study, part), **{key: float(rate) for key, rate in rates[name].items()}}
+        for name, part in groups.items()
+    }
+
+
+def _gaps(
+    study: Study, model: str, groups: Cells, threshold: float, plan: Bootstrap
+) -> dict[str, Estimate]:
+    functions: dict[str, CountsMetric] = {
+        "alert_rate": partial(alert_rate_of, threshold=threshold),
+        "sensitivity": partial(sensitivity_of, threshold=threshold),
+        "specificity": partial(specificity_of, threshold=threshold),
+    }
+    jobs = {name: study.job(model, index, functions) for name, index in groups.items()}
+    drawn = draw(jobs, study.diseases, plan)
+    counts = {name: Ranking(job.labels, job.risks).count() for name, job in jobs.items()}
+
+    def gap(metric: str) -> tuple[float, FloatArray]:
+        values = [float(functions[metric](counts[name])[0]) for name in groups]
+        draws = np.stack([drawn[name][metric] for name in groups])
+        return max(values) - min(values), draws.max(axis=0) - draws.min(axis=0)
+
+    parity, opportunity, false_alarms = (gap(metric) for metric in functions)
+    odds = (max(opportunity[0], false_alarms[0]), np.maximum(opportunity[1], false_alarms[1]))
+    n = sum(index.size for index in groups.values())
+    found = {
+        "demographic_parity_difference": parity,
+        "equal_opportunity_difference": opportunity,
+        "equalized_odds_difference": odds,
+    }
+    return {
+        name: Estimate(value, *interval, n=n)
+        for name, (value, draws) in found.items()
+        if (interval := plan.interval(value, draws)) is not None
+    }
+
+
+def _auroc(job: Job) -> float:
+    return float(auroc_of(Ranking(job.labels, job.risks).count())[0])
