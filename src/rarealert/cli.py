@@ -79,14 +79,20 @@ def data_materialise() -> None:
 
 @data_app.command("import")
 def data_import(
-    source: Annotated[str, typer.Argument(help="craftmd, medrbench, orphanet or table")],
-    path: Annotated[Path, typer.Argument(help="file or folder in its published format")],
+    source: Annotated[
+        str,
+        typer.Argument(help="craftmd, medrbench, phenopackets, table or orphanet"),
+    ],
+    path: Annotated[Path, typer.Argument(help="file, folder or zip in its published format")],
+    columns: Annotated[
+        Path | None, typer.Option(help="column map of a table (docs/importing.md)")
+    ] = None,
 ) -> None:
     """Check a corpus and copy it into data/; then run `dvc add data` to pin it."""
     from rarealert.cases.imports import import_source
     from rarealert.paths import Paths
 
-    print(import_source(source, path, Paths.here().data).sentence())
+    print(import_source(source, path, Paths.here().data, columns).sentence())
 
 
 def _cache_folder() -> Path:

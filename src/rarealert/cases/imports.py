@@ -7,30 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rarealert.cases.sources import SOURCES, craftmd, medrbench, read_source, table
+from rarealert.cases.published import KINDS, copy_published
+from rarealert.cases.sources import SOURCES, read_source
 from rarealert.cases.sources.files import read_text
-from rarealert.cases.sources.orphanet import LINEARISATION, load_disorders
+from rarealert.cases.sources.orphanet import load_disorders
 from rarealert.cases.sources.refused import Refused
 from rarealert.errors import BadInputError
-
-_TABLE_KINDS = ("simulated", "table")
-
-
-@dataclass(frozen=True)
-class _Published:
-    """The files of a kind: names it needs, and patterns of what else is copied when there."""
-
-    needed: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-
-
-_FILES: Mapping[str, _Published] = {
-    "craftmd": _Published((craftmd.VIGNETTES, craftmd.LABELS), ("teachers/*.jsonl.gz",)),
-    "medrbench": _Published((medrbench.FILE,), ("teachers/*.jsonl.gz",)),
-    "orphanet": _Published((LINEARISATION,), ("*.csv.gz",)),
-    "simulated": _Published((table.FILE,)),
-    "table": _Published((table.FILE,)),
-}
 
 
 @dataclass(frozen=True)
@@ -57,34 +39,35 @@ class ImportReport:
         )
 
 
-def import_source(kind: str, path: Path, data: Path) -> ImportReport:
+def import_source(kind: str, path: Path, data: Path, columns: Path | None = None) -> ImportReport:
     """Copy the published files of ``kind`` from ``path`` into ``data/<kind>``.
 
-    ``path`` is the folder as published; for ``table`` it may be the JSONL file itself. The copy is
-    read through the adapter before it takes its place, so a failed import leaves ``data`` as it
-    was. Rows that were left out are listed in ``build/import/<kind>/refused.jsonl`` beside
-    ``data``: ``data`` holds raw inputs only.
+    ``path`` is what was published: a folder, or for ``table``, ``phenopackets`` and ``fhir`` also
+    a file or a zip. ``columns`` is the column map of a table. The copy is read through the
+    adapter before it takes its place, so a failed import leaves ``data`` as it was. Rows that
+    were left out are listed in ``build/import/<kind>/refused.jsonl`` beside ``data``: ``data``
+    holds raw inputs only.
 
     Raises:
         BadInputError: the kind is unknown, a file is missing or corrupt, or no case can be read.
     """
-    if kind not in _FILES:
-        raise BadInputError(f"Unknown source {kind}; known are {', '.join(sorted(_FILES))}.")
+    if kind not in KINDS:
+        raise BadInputError(f"Unknown source {kind}; known are {', '.join(sorted(KINDS))}.")
     target, staged = data / kind, data / f".{kind}.partial"
     old = data / f".{kind}.old"
     if old.exists() and not target.exists():
         old.rename(target)  # an earlier import was killed between its two renames
     for left_over in (staged, old):
         shutil.rmtree(left_over, ignore_errors=True)
+    copy = staged
     try:
-        _copy(kind, path, staged)
+        copy = copy_published(kind, path, staged, columns)
         report = _checked(kind, staged, target, data.parent / "build" / "import" / kind)
     except BaseException as error:
         shutil.rmtree(staged, ignore_errors=True)
         if not isinstance(error, BadInputError):
             raise
         # the user knows the file as it was given, not our copy of it
-        copy = staged / table.FILE if path.is_file() else staged
         raise BadInputError(str(error).replace(str(copy), str(path))) from error
     if target.exists():
         target.rename(old)
@@ -93,44 +76,39 @@ def import_source(kind: str, path: Path, data: Path) -> ImportReport:
     return report
 
 
-def _copy(kind: str, path: Path, staged: Path) -> None:
-    published = _FILES[kind]
-    staged.mkdir(parents=True)
-    if kind in _TABLE_KINDS and path.is_file():
-        shutil.copyfile(path, staged / table.FILE)
-        return
-    for name in published.needed:
-        if not (path / name).is_file():
-            raise BadInputError(
-                f"{path / name} is missing; give the folder that holds {kind}'s published files."
-            )
-    found = {path / name for name in published.needed}
-    found.update(item for pattern in published.optional for item in path.glob(pattern))
-    for item in sorted(found):
-        copy = staged / item.relative_to(path)
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copyfile(item, copy)
-
-
 def _checked(kind: str, staged: Path, target: Path, reports: Path) -> ImportReport:
     for archive in sorted(staged.glob("teachers/*.gz")):
         read_text(archive)
     if kind not in SOURCES:
         load_disorders(staged)
         return ImportReport(kind, target, 0, {}, None)
-    kept, refused = 0, []
-    for item in read_source(kind, staged):
-        if isinstance(item, Refused):
-            refused.append(item)
-        else:
-            kept += 1
+    kept, refused = _counted(kind, staged)
     if not kept:
-        why = f" (row {refused[0].row}: {refused[0].reason})" if refused else ""
-        raise BadInputError(f"No case of {kind} could be read{why}; give its published files.")
+        why = ""
+        if refused:
+            first = refused[0]
+            why = f" (row {first.row}, {first.field}: {first.reason})"
+        raise BadInputError(f"No case of {kind} could be read{why}; see docs/importing.md.")
     refused_file = reports / "refused.jsonl"
     write_refused(refused_file, refused)
     left_out = Counter[str](item.kind for item in refused)
     return ImportReport(kind, target, kept, left_out, refused_file if refused else None)
+
+
+def _counted(kind: str, staged: Path) -> tuple[int, list[Refused]]:
+    """Cases that can be read, and the refused rows, with a bar of bytes on a terminal."""
+    from tqdm import tqdm
+
+    kept, refused = 0, list[Refused]()
+    size = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
+    with tqdm(total=size, unit="B", unit_scale=True, desc=kind, disable=None) as bar:
+        for item in read_source(kind, staged, bar.update):
+            if isinstance(item, Refused):
+                refused.append(item)
+            else:
+                kept += 1
+            bar.set_postfix(kept=kept, refused=len(refused), refresh=False)
+    return kept, refused
 
 
 def write_refused(path: Path, refused: list[Refused]) -> None:

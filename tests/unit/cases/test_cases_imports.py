@@ -12,7 +12,6 @@ from published_files import (
     write_orphanet,
 )
 
-from rarealert.cases import imports
 from rarealert.cases.imports import import_source, read_refused
 from rarealert.errors import BadInputError
 
@@ -138,14 +137,17 @@ def test_an_unreadable_table_is_named_as_the_user_gave_it(tmp_path):
 
 
 def test_an_unknown_kind_names_the_known_ones(tmp_path):
-    with pytest.raises(BadInputError, match="craftmd, medrbench, orphanet, simulated, table"):
+    with pytest.raises(
+        BadInputError, match="craftmd, medrbench, orphanet, phenopackets, simulated, table"
+    ):
         import_source("nonsense", tmp_path, tmp_path)
 
 
 def test_every_source_can_be_imported():
+    from rarealert.cases.published import KINDS
     from rarealert.cases.sources import SOURCES
 
-    assert set(SOURCES) <= set(imports._FILES)
+    assert set(SOURCES) <= set(KINDS)
 
 
 def test_a_damaged_refused_file_says_what_to_do(tmp_path):

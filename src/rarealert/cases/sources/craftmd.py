@@ -13,7 +13,7 @@ from pathlib import Path
 from rarealert.cases.render import render
 from rarealert.cases.sources.demographics import parse_age, parse_sex
 from rarealert.cases.sources.diagnosis import disease_key, names_diagnosis
-from rarealert.cases.sources.files import read_text
+from rarealert.cases.sources.files import Tick, no_tick, read_text
 from rarealert.cases.sources.refused import Place, Read, Refused, build_case
 from rarealert.errors import BadInputError
 
@@ -26,14 +26,16 @@ _QUESTION = re.compile(r"(?:^|(?<=[.!?:\"”])\s+|\n\s*)[^.!?\n]*\?[\"”'\s]*$"
 _Row = Mapping[str, str | None]
 
 
-def read(folder: Path) -> Iterator[Read]:
+def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
     """Every vignette of ``folder`` as a labelled case or refused, in the published order.
 
     Raises:
         BadInputError: a file is missing, empty, not UTF-8 or lacks a column.
     """
     labels = _labels(folder / LABELS)
+    tick((folder / LABELS).stat().st_size)
     for number, row in _table(folder / VIGNETTES, _VIGNETTE_COLUMNS):
+        tick(sum(len(cell or "") for cell in row.values()))
         place = Place("craftmd", VIGNETTES, number)
         found = labels.get(row["case_id"], [])
         if len(found) == 1:

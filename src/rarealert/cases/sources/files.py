@@ -3,10 +3,23 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from rarealert.errors import BadInputError
+
+Tick = Callable[[int], object]
+"""Told how many bytes of the source were read since it was last told."""
+
+MAX_RECORD_BYTES = 64 * 1024**2
+"""A longer line or document is no visit; reading it could take all memory."""
+
+TOO_LONG = f"longer than {MAX_RECORD_BYTES // 1024**2} MiB"
+
+
+def no_tick(_: int) -> None:
+    """For whoever reads without showing how far it got."""
 
 
 def read_text(path: Path) -> str:
@@ -56,7 +69,7 @@ def parse_json(text: str | bytes) -> object:
     return value
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, object] | str]]:
+def json_lines(path: Path, tick: Tick = no_tick) -> Iterator[tuple[int, dict[str, object] | str]]:
     """Number (from 1) of every line that is not blank, with its object or what is wrong with it.
 
     Raises:
@@ -64,12 +77,12 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, object] | str]]:
     """
     found = False
     try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
+        with path.open("rb") as stream:
+            for number, line in enumerate(_bounded_lines(stream, tick), 1):
+                if line is not None and not line.strip():
                     continue
                 found = True
-                yield number, _object(line.removeprefix(b"\xef\xbb\xbf"))
+                yield number, TOO_LONG if line is None else _object(line)
     except OSError as error:
         raise BadInputError(
             f"{path} can't be read ({error.strerror}); import the source again."
@@ -78,9 +91,20 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, object] | str]]:
         raise BadInputError(f"{path} is empty; import the source again.")
 
 
+def _bounded_lines(stream: IO[bytes], tick: Tick) -> Iterator[bytes | None]:
+    """Every line, ``None`` for one that is too long, without ever holding more than the limit."""
+    while line := stream.readline(MAX_RECORD_BYTES):
+        tick(len(line))
+        whole = len(line) < MAX_RECORD_BYTES or line.endswith(b"\n")
+        yield line if whole else None
+        while not whole and (rest := stream.readline(MAX_RECORD_BYTES)):
+            tick(len(rest))
+            whole = rest.endswith(b"\n")
+
+
 def _object(line: bytes) -> dict[str, object] | str:
     try:
-        value = parse_json(line)
+        value = parse_json(line.removeprefix(b"\xef\xbb\xbf"))
     except UnicodeDecodeError:
         return "not UTF-8"
     except ValueError:

@@ -12,7 +12,7 @@ from rarealert.cases.groups import DisjointSets
 from rarealert.cases.render import render
 from rarealert.cases.sources.demographics import parse_age, parse_sex
 from rarealert.cases.sources.diagnosis import core_name, disease_key, names_diagnosis
-from rarealert.cases.sources.files import parse_json, read_text
+from rarealert.cases.sources.files import Tick, no_tick, parse_json, read_text
 from rarealert.cases.sources.orphanet import LINEARISATION, Disorder, load_disorders
 from rarealert.cases.sources.refused import Place, Read, Refused, build_case
 from rarealert.cases.sources.sections import visit_sections
@@ -41,7 +41,7 @@ _PERSON_ONLY = re.compile(
 _Names = Mapping[str, Disorder]
 
 
-def read(folder: Path) -> Iterator[Read]:
+def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
     """Every report of ``folder`` as a labelled case or refused, in the published order.
 
     Rare diseases are published by Orphanet name, so Orphanet's tables must lie in the folder
@@ -60,7 +60,9 @@ def read(folder: Path) -> Iterator[Read]:
     reports = _reports(path)
     names = load_disorders(tables)
     groups = _groups(reports, names)
+    share = path.stat().st_size // len(reports)
     for number, (key, report) in enumerate(reports.items(), 1):
+        tick(share)
         yield _labelled(Place("medrbench", FILE, number), key, report, names, groups)
 
 
