@@ -9,7 +9,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,6 +37,9 @@ data_app = typer.Typer(help="Fill data/: the embedded corpus, or one of your own
 app.add_typer(data_app, name="data")
 cache_app = typer.Typer(help="What the teachers said: what is in it, is it whole, give it to me.")
 app.add_typer(cache_app, name="cache")
+teach_app = typer.Typer()
+_WITH_SUBCOMMANDS = {"teach": teach_app}
+"""Stages whose command does more than run the stage: ``rarealert teach import``."""
 
 
 def main() -> None:
@@ -57,12 +60,20 @@ def _add_stage(name: str) -> None:
     assert spec.origin is not None
     doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
 
-    def command() -> None:
-        importlib.import_module(module).main()
+    def command(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            importlib.import_module(module).main()
 
-    app.command(name, help=doc.split("\n\n")[0], rich_help_panel="Stages (run by dvc repro)")(
-        command
-    )
+    said: dict[str, Any] = {
+        "help": doc.split("\n\n")[0],
+        "rich_help_panel": "Stages (run by dvc repro)",
+    }
+    if name in _WITH_SUBCOMMANDS:
+        stage = _WITH_SUBCOMMANDS[name]
+        stage.callback(invoke_without_command=True)(command)
+        app.add_typer(stage, name=name, **said)
+    else:
+        app.command(name, **said)(command)
 
 
 for _stage in STAGES:
@@ -93,6 +104,19 @@ def data_import(
     from rarealert.paths import Paths
 
     print(import_source(source, path, Paths.here().data, columns).sentence())
+
+
+@teach_app.command("import")
+def teach_import(
+    path: Annotated[Path, typer.Argument(help="JSONL: case_id with diagnoses or answer")],
+    teacher: Annotated[str, typer.Option(help="who gave the answers; the name in a panel")],
+    source: Annotated[str, typer.Option(help="folder of data/ whose cases were judged")],
+) -> None:
+    """Check answers made elsewhere and copy them into data/, for a panel to name."""
+    from rarealert.paths import Paths
+    from rarealert.teachers.importing import import_answers
+
+    print(import_answers(path, teacher, source, Paths.here().data))
 
 
 def _cache_folder() -> Path:

@@ -37,7 +37,7 @@ class RecordedSpec(BaseModel):
 
     id: TeacherId
     kind: Literal["recorded"]
-    corpus: Literal["craftmd", "medrbench"]
+    corpus: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
     file: FileName
 
 

@@ -1,7 +1,9 @@
-"""Answers made elsewhere, read from ``data/<corpus>/teachers/*.jsonl.gz`` as published.
+"""Answers made elsewhere, read from ``data/<corpus>/teachers/*.jsonl.gz``.
 
-A row is ``{"case_id", "diagnoses": [...]}`` (CRAFT-MD) or ``{"case_id", "answer", "thinking"?}``
-(MedR-Bench). A case without a row is missing: nobody asked that model.
+A row is ``{"case_id", "diagnoses": [...]}`` (free-text diagnoses of several trials, as CRAFT-MD
+publishes them), ``{"case_id", "answer", "thinking"?}`` (free-text reasoning, as MedR-Bench does)
+or ``{"case_id", "answer": {...}}`` (an ``Answer``, as ``rarealert cache export`` writes it). A case
+without a row is missing: nobody asked that model.
 """
 
 import gzip
@@ -11,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
 from rarealert.teachers.answer import Answer
@@ -18,9 +22,6 @@ from rarealert.teachers.teacher import Request, digest
 
 Row = Mapping[str, object]
 Mapper = Callable[[Row], Answer | None]
-
-_FIELD = {"craftmd": "diagnoses", "medrbench": "answer"}
-_TYPE = {"craftmd": list, "medrbench": str}
 
 
 @dataclass(frozen=True)
@@ -35,42 +36,64 @@ def read_rows(path: Path, corpus: str) -> dict[str, RecordedRow]:
     """The rows of a recorded file by case id.
 
     Raises:
-        BadInputError: the file is missing or damaged, or a row is not in the published format.
+        BadInputError: the file is missing or damaged, or a row is in no shape that we read.
     """
-    try:
-        with gzip.open(path, "rb") as stream:
-            lines = stream.read().splitlines()
-    except FileNotFoundError as error:
-        raise BadInputError(
-            f"{path} is missing, but the panel asks for it; import the corpus "
-            f"(rarealert data import {corpus} PATH) or choose another teach.panel."
-        ) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadInputError(
-            f"{path} is not a whole gzip file; copy it again from where it was published."
-        ) from error
     rows: dict[str, RecordedRow] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path, corpus), start=1):
         if line.strip():
-            case_id, row = _parse(line, path, number, corpus)
+            case_id, row = parse_row(line, path, number)
             if case_id in rows:
                 raise BadInputError(f"{path}, row {number}: case_id stands twice; keep one row.")
             rows[case_id] = RecordedRow(digest(line), row)
     return rows
 
 
-def _parse(line: bytes, path: Path, number: int, corpus: str) -> tuple[str, Row]:
+def _lines(path: Path, corpus: str) -> list[bytes]:
+    try:
+        with gzip.open(path, "rb") as stream:
+            return stream.read().splitlines()
+    except FileNotFoundError as error:
+        raise BadInputError(
+            f"{path} is missing, but the panel asks for it; import the corpus "
+            f"(rarealert data import {corpus} PATH) or the answers (rarealert teach import), or "
+            "choose another teach.panel."
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInputError(
+            f"{path} is not a whole gzip file; copy it again from where it was published."
+        ) from error
+
+
+def parse_row(line: bytes, path: Path, number: int) -> tuple[str, Row]:
+    """Case id and row of one line in any of the three shapes.
+
+    Raises:
+        BadInputError: it is in none; the sentence names file, row and field, and quotes nothing.
+    """
     try:
         row = json.loads(line)
     except ValueError as error:
         raise BadInputError(f"{path}, row {number} is not JSON; mend or delete the row.") from error
-    name = _FIELD[corpus]
-    if not isinstance(row, dict) or not isinstance(row.get("case_id"), str):
-        raise BadInputError(f"{path}, row {number}: case_id is not a text; mend the row.")
-    if not isinstance(row.get(name), _TYPE[corpus]):
-        kind = "a list" if corpus == "craftmd" else "a text"
-        raise BadInputError(f"{path}, row {number}: {name} is not {kind}; mend the row.")
+    wrong = _wrong(row)
+    if wrong:
+        raise BadInputError(f"{path}, row {number}: {wrong}; mend the row.")
     return row["case_id"], row
+
+
+def _wrong(row: object) -> str:
+    if not isinstance(row, dict) or not isinstance(row.get("case_id"), str):
+        return "case_id is not a text"
+    if "diagnoses" in row:
+        return "" if isinstance(row["diagnoses"], list) else "diagnoses is not a list"
+    if isinstance(row.get("answer"), dict):
+        try:
+            Answer.model_validate(row["answer"])
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(("answer", *(str(part) for part in first["loc"])))
+            return f"{place}: {first['msg']}"
+        return ""
+    return "" if isinstance(row.get("answer"), str) else "answer is not a text"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """From a panel to teachers that can be asked."""
 
-from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +8,8 @@ import rarealert.knowledge
 from rarealert.errors import BadInputError
 from rarealert.teachers.answer import Answer
 from rarealert.teachers.panel import Panel, RecordedSpec
-from rarealert.teachers.recorded import Mapper, RecordedTeacher, Row, read_rows
+from rarealert.teachers.recorded import RecordedTeacher, Row, read_rows
+from rarealert.teachers.recorded_rows import answer_of_row
 from rarealert.teachers.teacher import Teacher, source_digest
 
 
@@ -44,41 +44,12 @@ def _recorded(spec: RecordedSpec, data: Path, sources: frozenset[str]) -> Record
         return RecordedTeacher(spec.id, spec.corpus, {}, "unread", _nobody)
     rows = read_rows(data / spec.corpus / "teachers" / spec.file, spec.corpus)
     return RecordedTeacher(
-        spec.id, spec.corpus, rows, _mapping_version(data), _MAPPERS[spec.corpus](data)
+        spec.id, spec.corpus, rows, _mapping_version(data), lambda row: answer_of_row(row, data)
     )
 
 
 def _nobody(_: Row) -> Answer | None:
     raise LookupError("no row belongs to a corpus that was not read")
-
-
-def _trials(data: Path) -> Mapper:
-    from rarealert.teachers.orphanet_readers import load_readers
-    from rarealert.teachers.recorded_craftmd import answer_of_trials
-
-    def answer(row: Row) -> Answer | None:
-        diagnoses = row["diagnoses"]
-        assert isinstance(diagnoses, list)  # read_rows has checked it
-        return answer_of_trials(diagnoses, load_readers(data).resolve)
-
-    return answer
-
-
-def _reasoning(data: Path) -> Mapper:
-    from rarealert.teachers.orphanet_readers import load_readers
-    from rarealert.teachers.recorded_medrbench import answer_of_reasoning
-
-    def answer(row: Row) -> Answer | None:
-        thinking = row.get("thinking")
-        said = str(row["answer"])
-        return answer_of_reasoning(
-            said, thinking if isinstance(thinking, str) else "", load_readers(data)
-        )
-
-    return answer
-
-
-_MAPPERS: dict[str, Callable[[Path], Mapper]] = {"craftmd": _trials, "medrbench": _reasoning}
 
 
 @cache

@@ -182,6 +182,8 @@ _ROW = json.dumps({"case_id": "case_0", "diagnoses": ["Gout"] * 5})
         (['{"diagnoses": []}'], "row 1: case_id is not a text"),
         (['{"case_id": "a", "diagnoses": "Gout"}'], "row 1: diagnoses is not a list"),
         (["[]"], "row 1: case_id is not a text"),
+        (['{"case_id": "a"}'], "row 1: answer is not a text"),
+        (['{"case_id": "a", "answer": {"risk": 250}}'], r"row 1: answer\.insights: Field required"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, lines, sentence):
