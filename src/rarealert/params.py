@@ -3,6 +3,7 @@
 An unknown key, a missing one or a value out of range is refused with the key's name.
 """
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,6 +58,9 @@ class SplitParams(_Section):
     test_share: Share
     near_duplicate_jaccard: Share
     minhash_permutations: Count
+    assign: Path | None
+    hold_out: Annotated[str, Field(pattern=r"^(source|head):.+$")] | None
+    test_from: date | Literal["auto"] | None
     test_lock: str | None
 
 

@@ -1,8 +1,8 @@
 """What could let a model know the test part: near-duplicate texts and diseases on two sides."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -15,6 +15,9 @@ from rarealert.cases.case import LabelledCase
 from rarealert.cases.groups import DisjointSets
 from rarealert.cases.render import render
 from rarealert.knowledge.names import normalise_name
+
+SET_ASIDE = "set_aside"
+"""Stands for the part of a case that no part may hold."""
 
 _SHINGLE_WORDS = 5
 _MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that the order of words counts modulo 2^64
@@ -122,11 +125,33 @@ def disease_keys(item: LabelledCase) -> list[str]:
     return [key for key in keys if key]
 
 
+def patient_key(item: LabelledCase) -> str | None:
+    """What names the patient of a case where the source says; ids mean nothing across sources."""
+    patient = item.case.patient_id
+    return None if patient is None else f"PATIENT:{item.case.source}:{patient}"
+
+
 def tied_groups(cases: Sequence[LabelledCase], duplicates: Sequence[Duplicate]) -> list[list[int]]:
-    """Positions of cases that no split may part: one disease, or near-duplicates, in any chain."""
+    """Positions of cases that no split may part, in any chain of ties.
+
+    A disease, a patient, or a near-duplicate text ties two cases.
+    """
+    sets: DisjointSets[int | str] = DisjointSets()
+    for position, item in enumerate(cases):
+        patient = patient_key(item)
+        sets.union([position, *disease_keys(item), *([patient] if patient else [])])
+    return _positions(sets, duplicates)
+
+
+def same_disease(cases: Sequence[LabelledCase]) -> list[list[int]]:
+    """Positions of cases of one disease: what a split by disease alone would keep together."""
     sets: DisjointSets[int | str] = DisjointSets()
     for position, item in enumerate(cases):
         sets.union([position, *disease_keys(item)])
+    return _positions(sets, ())
+
+
+def _positions(sets: DisjointSets[int | str], duplicates: Sequence[Duplicate]) -> list[list[int]]:
     for pair in duplicates:
         sets.union([pair.first, pair.second])
     groups = [
@@ -143,15 +168,34 @@ def rendered(cases: Sequence[LabelledCase]) -> list[str]:
 
 def count_leaks(
     cases: Sequence[LabelledCase], parts: Sequence[str], duplicates: Sequence[Duplicate]
-) -> Mapping[str, int]:
-    """What stands on two sides of a split: diseases by any key, and near-duplicate pairs."""
-    sides: dict[str, set[str]] = defaultdict(set)
+) -> dict[str, int]:
+    """What stands on two sides of a split: diseases by any key, patients, near-duplicate pairs.
+
+    ``parts`` has shape ``(n_cases,)``; a case that is set aside stands on no side.
+    """
+    diseases: dict[str, set[str]] = defaultdict(set)
+    patients: dict[str, set[str]] = defaultdict(set)
     for item, part in zip(cases, parts, strict=True):
+        if part == SET_ASIDE:
+            continue
         for key in disease_keys(item):
-            sides[key].add(part)
+            diseases[key].add(part)
+        if patient := patient_key(item):
+            patients[patient].add(part)
     return {
-        "diseases_on_two_sides": sum(len(seen) > 1 for seen in sides.values()),
+        "diseases_on_two_sides": sum(len(seen) > 1 for seen in diseases.values()),
         "near_duplicate_pairs_on_two_sides": sum(
-            parts[pair.first] != parts[pair.second] for pair in duplicates
+            parts[pair.first] != parts[pair.second]
+            and SET_ASIDE not in (parts[pair.first], parts[pair.second])
+            for pair in duplicates
         ),
+        "patients_on_two_sides": sum(len(seen) > 1 for seen in patients.values()),
     }
+
+
+def cases_to_move(groups: Sequence[Sequence[int]], parts: Sequence[str]) -> int:
+    """How many cases must change sides until ``parts`` cuts none of ``groups``: the fewest."""
+    return sum(
+        len(group) - Counter(parts[position] for position in group).most_common(1)[0][1]
+        for group in groups
+    )

@@ -1,38 +1,28 @@
 """Lay diseases into train, valid and test (``rarealert split``).
 
-Writes ``build/split/{train,valid,test}.parquet``, ``reports/split/leakage.json`` (what was
-checked, and how much had to be kept together) and ``reports/split/lock.json`` (the test part's
-digest, which ``split.test_lock`` pins).
+Writes ``build/split/{train,valid,test}.parquet``, ``reports/split/leakage.json`` and its page
+(what was checked, and what had to move), and ``reports/split/lock.json``: the test part's digest
+for each corpus, which a later run must meet unless ``split.test_lock`` names another.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rarealert.cases.case import LabelledCase
-from rarealert.cases.leakage import (
-    Duplicate,
-    count_leaks,
-    disease_keys,
-    near_duplicates,
-    rendered,
-    tied_groups,
-)
-from rarealert.cases.splits import (
-    PARTS,
-    Shares,
-    assign,
-    check_labels,
-    check_lock,
-    counts_by_part,
-    lock_digest,
-)
+from rarealert.cases.leakage import Duplicate, near_duplicates, rendered, tied_groups
+from rarealert.cases.page import write_page
+from rarealert.cases.registered import read_registered
+from rarealert.cases.split_report import Split, leakage_report, render_split_page
+from rarealert.cases.split_rules import CutByDate, assign_by_rule, rule_for
+from rarealert.cases.splits import PARTS, Shares, check_labels, check_lock, lock_digest
 from rarealert.cases.store import read_cases, write_cases, write_json
 from rarealert.errors import BadInputError
 from rarealert.params import Params, SplitParams
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
-from rarealert.tracking.items import Dataset, Item, Metric, Summary, Tags
+from rarealert.tracking.items import Artifact, Dataset, Item, Metric, Summary, Tags
 
 _MIN_PERMUTATIONS = 2
 
@@ -41,8 +31,9 @@ def split(params: Params, paths: Paths) -> Iterator[Item]:
     """Split the ingested cases; nothing is written unless the whole split holds.
 
     Raises:
-        BadInputError: a part would hold one label only, the shares leave a part empty, or the
-            test part is not the locked one.
+        BadInputError: a part would hold one label only, the shares leave a part empty, the
+            registered split or what is held out does not fit the cases, or the test part is not
+            the locked one.
     """
     settings = params.split
     if settings.minhash_permutations < _MIN_PERMUTATIONS:
@@ -50,6 +41,31 @@ def split(params: Params, paths: Paths) -> Iterator[Item]:
     path = paths.build("ingest") / "cases.parquet"
     cases = sorted(read_cases(path), key=lambda item: item.case.case_id)
     yield Dataset("cases", path, _file_digest(path), len(cases), "split")
+    made = make_split(cases, settings, paths)
+    drawn = settings.hold_out is None and settings.assign is None
+    check_labels(cases, made.parts, everywhere=drawn)
+    chosen = {
+        name: [item for item, part in zip(cases, made.parts, strict=True) if part == name]
+        for name in PARTS
+    }
+    lock = _lock(chosen["test"], cases, settings, paths.report("split") / "lock.json")
+    for name, members in chosen.items():
+        write_cases(paths.build("split") / f"{name}.parquet", members)
+        yield Metric(f"{name}_cases", len(members))
+    report = leakage_report(made, _shares(settings), settings.seed, settings.near_duplicate_jaccard)
+    folder = paths.report("split")
+    write_json(folder / "leakage.json", report)
+    write_json(folder / "lock.json", lock)
+    write_page(folder / "index.html", render_split_page(report, lock))
+    yield Tags({"split.test_lock": str(lock["test_lock"]), **_registered_tag(made)})
+    yield Metric("near_duplicate_pairs", len(made.duplicates))
+    yield Metric("set_aside_cases", report["set_aside"])
+    yield Artifact(folder / "index.html")
+    yield Summary(_sentence(made, {name: len(members) for name, members in chosen.items()}, report))
+
+
+def make_split(cases: Sequence[LabelledCase], settings: SplitParams, paths: Paths) -> Split:
+    """The part of each of ``cases``, sorted by id: registered, or assigned under the rule."""
     duplicates = near_duplicates(
         rendered(cases),
         settings.near_duplicate_jaccard,
@@ -57,56 +73,87 @@ def split(params: Params, paths: Paths) -> Iterator[Item]:
         settings.seed,
     )
     groups = tied_groups(cases, duplicates)
-    parts = assign(cases, groups, _shares(settings), settings.seed)
-    check_labels(cases, parts)
-    chosen = {
-        name: [item for item, part in zip(cases, parts, strict=True) if part == name]
-        for name in PARTS
-    }
-    digest = lock_digest(item.case.case_id for item in chosen["test"])
-    check_lock(digest, settings.test_lock)
-    for name, members in chosen.items():
-        write_cases(paths.build("split") / f"{name}.parquet", members)
-        yield Metric(f"{name}_cases", len(members))
-    report = leakage_report(cases, parts, groups, duplicates, settings)
-    write_json(paths.report("split") / "leakage.json", report)
-    lock = {"cases": len(chosen["test"]), "test_lock": digest}
-    write_json(paths.report("split") / "lock.json", lock)
-    yield Tags({"split.test_lock": digest})
-    yield Metric("near_duplicate_pairs", len(duplicates))
-    sizes = ", ".join(f"{len(members):,} {name}" for name, members in chosen.items())
-    yield Summary(f"{sizes}; {len(groups):,} groups, no disease on two sides")
+    if settings.assign is not None:
+        return _registered(cases, groups, duplicates, settings, paths)
+    rule = rule_for(cases, settings.hold_out, settings.test_from, settings.test_share)
+    parts = assign_by_rule(cases, groups, _shares(settings), settings.seed, rule)
+    return Split(cases, parts, groups, duplicates, rule, None)
+
+
+def _registered(
+    cases: Sequence[LabelledCase],
+    groups: Sequence[Sequence[int]],
+    duplicates: Sequence[Duplicate],
+    settings: SplitParams,
+    paths: Paths,
+) -> Split:
+    assert settings.assign is not None
+    if settings.hold_out is not None:
+        raise BadInputError(
+            "split.assign and split.hold_out are both set; a registered split stands as it is, so "
+            "set one of them to null in params.yaml."
+        )
+    file = (paths.root / settings.assign).resolve()
+    if not file.is_relative_to(paths.data.resolve()):
+        raise BadInputError(
+            f"split.assign is {settings.assign}, which is not below data/, where DVC would see it "
+            "change; move it there and run dvc add data."
+        )
+    found = read_registered(file, [item.case.case_id for item in cases])
+    return Split(cases, found.parts, groups, duplicates, CutByDate({}), found)
 
 
 def _shares(settings: SplitParams) -> Shares:
     return Shares(valid=settings.valid_share, test=settings.test_share)
 
 
-def leakage_report(
+def _lock(
+    test: Sequence[LabelledCase],
     cases: Sequence[LabelledCase],
-    parts: Sequence[str],
-    groups: Sequence[Sequence[int]],
-    duplicates: Sequence[Duplicate],
     settings: SplitParams,
+    file: Path,
 ) -> dict[str, object]:
-    """What was checked on the finished split, and what tying near-duplicates changed."""
-    untied = assign(cases, tied_groups(cases, []), _shares(settings), settings.seed)
-    return {
-        **count_leaks(cases, parts, duplicates),
-        "near_duplicate_jaccard": settings.near_duplicate_jaccard,
-        "near_duplicate_pairs": len(duplicates),
-        "near_duplicate_pairs_cut_if_not_tied": count_leaks(cases, untied, duplicates)[
-            "near_duplicate_pairs_on_two_sides"
-        ],
-        "near_duplicate_pairs_of_two_diseases": sum(
-            not set(disease_keys(cases[pair.first])) & set(disease_keys(cases[pair.second]))
-            for pair in duplicates
-        ),
-        "diseases": len({item.label.disease_id for item in cases}),
-        "groups": len(groups),
-        "largest_group": max(len(group) for group in groups),
-        "cases": counts_by_part(cases, parts),
-    }
+    """The new content of ``lock.json``: this test part's digest, and those of all corpora so far.
+
+    A corpus is its sources, and what is held out of them on purpose.
+    """
+    corpus = "+".join(sorted({item.case.source for item in cases}))
+    if settings.hold_out:
+        corpus += f" without {settings.hold_out}"
+    locks = _earlier_locks(file)
+    digest = lock_digest(item.case.case_id for item in test)
+    check_lock(digest, settings.test_lock, locks.get(corpus))
+    return {"cases": len(test), "test_lock": digest, "locks": {**locks, corpus: digest}}
+
+
+def _earlier_locks(file: Path) -> dict[str, str]:
+    """Digests by corpus; none where no split has run here, or by a version that kept one only."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {str(name): str(digest) for name, digest in content.get("locks", {}).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError) as error:
+        raise BadInputError(
+            f"{file} is damaged; restore it with git checkout, or delete it to lock anew."
+        ) from error
+
+
+def _registered_tag(made: Split) -> dict[str, str]:
+    return {"split.assign_sha256": made.registered.sha256} if made.registered else {}
+
+
+def _sentence(made: Split, sizes: dict[str, int], report: dict[str, object]) -> str:
+    counted = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
+    aside = f", {report['set_aside']:,} set aside" if report["set_aside"] else ""
+    leaks = [
+        f"{count} {key.replace('_', ' ')}"
+        for key, count in report.items()
+        if key.endswith("_on_two_sides") and count
+    ]
+    if leaks:
+        return f"{counted}{aside}, as registered; LEAKS: {', '.join(leaks)}"
+    return f"{counted}{aside}; {len(made.groups):,} groups, no disease on two sides"
 
 
 def _file_digest(path: Path) -> str:

@@ -165,6 +165,7 @@ def test_no_group_is_cut_no_case_lost_and_order_does_not_matter(rows, seed, orde
         assert count_leaks(items, parts, pairs) == {
             "diseases_on_two_sides": 0,
             "near_duplicate_pairs_on_two_sides": 0,
+            "patients_on_two_sides": 0,
         }
         sides = {}
         for item, part in zip(items, parts, strict=True):
