@@ -92,7 +92,7 @@ def data_materialise() -> None:
 def data_import(
     source: Annotated[
         str,
-        typer.Argument(help="craftmd, medrbench, phenopackets, table or orphanet"),
+        typer.Argument(help="craftmd, medrbench, phenopackets, fhir, table or orphanet"),
     ],
     path: Annotated[Path, typer.Argument(help="file, folder or zip in its published format")],
     columns: Annotated[

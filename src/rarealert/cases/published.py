@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rarealert.cases.sources import columns, craftmd, medrbench, phenopackets, rows, table
+from rarealert.cases.sources import columns, craftmd, fhir, medrbench, phenopackets, rows, table
 from rarealert.cases.sources.orphanet import LINEARISATION
 from rarealert.errors import BadInputError
 
@@ -25,6 +25,7 @@ _NAMED: Mapping[str, _Named] = {
     "orphanet": _Named((LINEARISATION,), ("*.csv.gz",)),
 }
 _LOOSE: Mapping[str, tuple[str, ...]] = {
+    "fhir": (*fhir.SUFFIXES, ".zip"),
     "phenopackets": (*phenopackets.SUFFIXES, ".zip"),
 }
 _TABLES = ("simulated", "table")

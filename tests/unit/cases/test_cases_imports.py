@@ -138,7 +138,7 @@ def test_an_unreadable_table_is_named_as_the_user_gave_it(tmp_path):
 
 def test_an_unknown_kind_names_the_known_ones(tmp_path):
     with pytest.raises(
-        BadInputError, match="craftmd, medrbench, orphanet, phenopackets, simulated, table"
+        BadInputError, match="craftmd, fhir, medrbench, orphanet, phenopackets, simulated, table"
     ):
         import_source("nonsense", tmp_path, tmp_path)
 

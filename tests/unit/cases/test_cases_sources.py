@@ -41,7 +41,9 @@ def read_table(tmp_path, lines):
 
 
 def test_an_unknown_source_names_the_known_ones(tmp_path):
-    with pytest.raises(BadInputError, match="craftmd, medrbench, phenopackets, simulated, table"):
+    with pytest.raises(
+        BadInputError, match="craftmd, fhir, medrbench, phenopackets, simulated, table"
+    ):
         list(read_source("nonsense", tmp_path))
 
 

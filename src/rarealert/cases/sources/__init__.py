@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from rarealert.cases.sources import craftmd, medrbench, phenopackets, table
+from rarealert.cases.sources import craftmd, fhir, medrbench, phenopackets, table
 from rarealert.cases.sources.files import Tick, no_tick
 from rarealert.cases.sources.refused import Read, Reader, Refused
 from rarealert.errors import BadInputError
@@ -13,6 +13,7 @@ SOURCES: dict[str, Reader] = {
     "craftmd": craftmd.read,
     "medrbench": medrbench.read,
     "phenopackets": phenopackets.read,
+    "fhir": fhir.read,
     "table": table.reader("table"),
 }
 """Every kind of source by its name, which is also its folder below ``data/``."""

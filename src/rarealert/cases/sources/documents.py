@@ -36,7 +36,7 @@ def documents(path: Path, suffixes: tuple[str, ...], tick: Tick = no_tick) -> It
         BadInputError: ``path`` is missing, holds no such document, or is a damaged zip.
     """
     number = 0
-    for file, name in _files(path, (*suffixes, ".zip")):
+    for file, name in walk(path, (*suffixes, ".zip")):
         found = _members(file, suffixes) if name.lower().endswith(".zip") else _alone(file, name)
         for label, size, read in found:
             number += 1
@@ -46,8 +46,12 @@ def documents(path: Path, suffixes: tuple[str, ...], tick: Tick = no_tick) -> It
         raise BadInputError(f"{path} holds no {' or '.join(suffixes)} file; check the path.")
 
 
-def _files(path: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, str]]:
-    """Files at or below ``path`` with their names relative to it, sorted."""
+def walk(path: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, str]]:
+    """Files at or below ``path`` with their names relative to it, sorted by these.
+
+    Raises:
+        BadInputError: ``path`` is missing.
+    """
     if path.is_file():
         return [(path, path.name)]
     if not path.is_dir():

@@ -4,6 +4,7 @@ Telling, listening, looking and measuring belong to a first visit; laboratory, i
 recordings of nerve, muscle, heart or brain, and genetics do not.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 from rarealert.knowledge.hpo import load_ontology
@@ -90,3 +91,14 @@ def shows_at_a_visit(hpo_id: str) -> bool:
     if not load_ontology().is_phenotype(hpo_id):
         return False
     return not (NEEDS_A_TEST.keys() & above) or bool(SEEN_ANYWAY.keys() & above)
+
+
+def told_findings(present: Sequence[str], excluded: Sequence[str]) -> str | None:
+    """Living HPO ids in HPO's own words: nothing that a record says of a term gets in."""
+    name = load_ontology().name
+    told = [
+        f"{lead}: {'; '.join(name(term) for term in terms)}."
+        for lead, terms in (("Findings", present), ("Absent", excluded))
+        if terms
+    ]
+    return " ".join(told) or None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rarealert.cases.sources.documents import Document, documents
 from rarealert.cases.sources.files import Tick, no_tick, parse_json
 from rarealert.cases.sources.iso8601 import age_in_years
-from rarealert.cases.sources.observable import shows_at_a_visit
+from rarealert.cases.sources.observable import shows_at_a_visit, told_findings
 from rarealert.cases.sources.refused import Place, Read, Refused, build_visit, harmless
 from rarealert.cases.sources.visits import Diagnosis, Labeller, Visit
 from rarealert.errors import BadInputError
@@ -122,16 +122,12 @@ def _fields(
 ) -> dict[str, object]:
     from phenopackets.schema.v2 import Sex
 
-    name = load_ontology().name
-    told = f"Findings: {'; '.join(name(term) for term in present)}."
-    if excluded:
-        told += f" Absent: {'; '.join(name(term) for term in excluded)}."
     return {
         "case_id": packet.id,
         "source": "phenopackets",
         "age_years": age,
         "sex": _SEX.get(Sex.Name(packet.subject.sex)),
-        "history_of_present_illness": told,
+        "history_of_present_illness": told_findings(present, excluded),
         "findings_present": tuple(present),
         "findings_excluded": tuple(excluded),
     }

@@ -1,0 +1,193 @@
+"""FHIR resources out of bundles and NDJSON, one at a time, each checked by ``fhir.resources``."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rarealert.cases.sources.documents import Document, documents, walk
+from rarealert.cases.sources.fhir_codes import CATEGORIES, HPO, NARRATIVES, raw_codes
+from rarealert.cases.sources.fhir_record import TYPES
+from rarealert.cases.sources.files import Tick, json_lines, parse_json
+from rarealert.cases.sources.refused import Place, Refused, harmless
+from rarealert.errors import BadInputError
+
+SUFFIXES = (".json", ".ndjson", ".jsonl")
+_LINES = (".ndjson", ".jsonl")
+_TYPED = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[^/]+$")  # a Group or a Device is no patient
+Raw = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A checked resource, or why it is refused, and the id of its patient where it says one."""
+
+    place: Place
+    kind: str
+    patient: str | None
+    checked: Any
+    refused: Refused | None
+    name: Callable[[Any], str | None]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    place: Place
+    raw: Raw | str
+    aliases: Mapping[str, str]
+
+
+def resources(path: Path, tick: Tick) -> Iterator[Resource]:
+    """Every resource of the kinds that are read, from a file, a folder or a zip.
+
+    A bundle is read entry by entry, because one bad entry is no reason to lose the others.
+
+    Raises:
+        BadInputError: ``path`` holds no such file, or a damaged zip.
+    """
+    for entry in _entries(path, tick):
+        if isinstance(entry.raw, str):
+            yield _refused(entry.place, "resource", None, entry.place.refuse("entry", entry.raw))
+        elif _is_wanted(entry.raw):
+            yield _checked(entry, entry.raw)
+
+
+def _entries(path: Path, tick: Tick) -> Iterator[_Entry]:
+    found = walk(path, (*SUFFIXES, ".zip"))
+    if not found:
+        raise BadInputError(f"{path} holds no {' or '.join(SUFFIXES)} file; check the path.")
+    for file, name in found:
+        if name.lower().endswith(_LINES) and file.stat().st_size and not file.is_symlink():
+            for number, line in json_lines(file, tick):
+                yield _Entry(Place("fhir", name, number), line, {})
+        else:
+            for document in documents(file, SUFFIXES, tick):
+                label = name if document.name == file.name else document.name
+                yield from _unpacked(label, document)
+
+
+def _unpacked(name: str, document: Document) -> Iterator[_Entry]:
+    """The entries of a bundle, the lines of NDJSON in a zip, or the one resource."""
+    if document.problem:
+        yield _Entry(Place("fhir", name, document.number), document.problem, {})
+    elif name.lower().endswith(_LINES):
+        for number, line in enumerate(document.content.split(b"\n"), 1):
+            if line.strip():
+                yield _Entry(Place("fhir", name, number), _parsed(line), {})
+    else:
+        content = _parsed(document.content)
+        if isinstance(content, str) or content.get("resourceType") != "Bundle":
+            yield _Entry(Place("fhir", name, 1), content, {})
+        else:
+            yield from _of_bundle(name, content)
+
+
+def _of_bundle(name: str, bundle: Raw) -> Iterator[_Entry]:
+    listed = bundle.get("entry")
+    entries = listed if isinstance(listed, list) else []
+    if not entries:
+        yield _Entry(Place("fhir", name, 1), "a bundle without entries", {})
+    aliases = {
+        entry["fullUrl"]: entry["resource"]["id"]
+        for entry in entries
+        if isinstance(entry, dict)
+        and isinstance(entry.get("fullUrl"), str)
+        and isinstance(entry.get("resource"), dict)
+        and isinstance(entry["resource"].get("id"), str)
+    }
+    for number, entry in enumerate(entries, 1):
+        resource = entry.get("resource") if isinstance(entry, dict) else None
+        raw: Raw | str = resource if isinstance(resource, dict) else "no resource in the entry"
+        yield _Entry(Place("fhir", name, number), raw, aliases)
+
+
+def _parsed(content: bytes) -> Raw | str:
+    try:
+        value = parse_json(content.removeprefix(b"\xef\xbb\xbf"))
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    except ValueError:
+        return "not valid JSON"
+    return value if isinstance(value, dict) else "not a JSON object"
+
+
+def _is_wanted(raw: Raw) -> bool:
+    """Whether the resource may say something of a visit: laboratory and imaging are skipped."""
+    kind = raw.get("resourceType")
+    if kind != "Observation":
+        return kind in TYPES or not isinstance(kind, str)
+    if any(code in CATEGORIES for code in raw_codes(raw.get("category"))):
+        return True
+    return any(code in NARRATIVES or HPO.fullmatch(code) for code in raw_codes(raw.get("code")))
+
+
+@cache
+def _models() -> Mapping[str, Any]:
+    """The models of R4B, which for these five types are those of R4."""
+    from fhir.resources.R4B.condition import Condition
+    from fhir.resources.R4B.encounter import Encounter
+    from fhir.resources.R4B.familymemberhistory import FamilyMemberHistory
+    from fhir.resources.R4B.observation import Observation
+    from fhir.resources.R4B.patient import Patient
+
+    found = (Patient, Encounter, Condition, Observation, FamilyMemberHistory)
+    return {model.__name__: model for model in found}
+
+
+def _checked(entry: _Entry, raw: Raw) -> Resource:
+    kind = raw.get("resourceType")
+    place = entry.place
+    if not isinstance(kind, str):
+        return _refused(place, "resource", None, place.refuse("resourceType", "missing"))
+    patient = _patient(raw, kind, entry.aliases)
+    if patient is None:
+        field = "id" if kind == "Patient" else "subject"
+        return _refused(place, kind, None, place.refuse(f"{kind}.{field}", "no patient"))
+    try:
+        checked = _models()[kind].model_validate(raw)
+    except ValidationError as error:
+        # the messages can quote what they found, so only the field's name is told
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join((kind, *(harmless(part) for part in first["loc"])))
+        refusal = place.refuse(where, "not as FHIR R4 defines it")
+        return _refused(place, kind, patient, refusal)
+    except (ValueError, TypeError, ArithmeticError, AttributeError, RecursionError):
+        return _refused(place, kind, patient, place.refuse(kind, "not as FHIR R4 defines it"))
+    if kind == "Encounter" and not checked.id:
+        return _refused(place, kind, patient, place.refuse("Encounter.id", "missing"))
+
+    def name(reference: Any) -> str | None:
+        return _id(reference.reference if reference else None, entry.aliases)
+
+    return Resource(place, kind, patient, checked, None, name)
+
+
+def _refused(place: Place, kind: str, patient: str | None, refused: Refused) -> Resource:
+    return Resource(place, kind, patient, None, refused, lambda _: None)
+
+
+def _patient(raw: Raw, kind: str, aliases: Mapping[str, str]) -> str | None:
+    if kind == "Patient":
+        said = raw.get("id")
+        return said if isinstance(said, str) and said else None
+    subject = raw.get("patient" if kind == "FamilyMemberHistory" else "subject")
+    reference = subject.get("reference") if isinstance(subject, dict) else None
+    if not isinstance(reference, str):
+        return None
+    other = _TYPED.search(reference.split("/_history/")[0])
+    return None if other and other[1] != "Patient" else _id(reference, aliases)
+
+
+def _id(reference: object, aliases: Mapping[str, str]) -> str | None:
+    """``Patient/1``, ``https://…/Patient/1/_history/2`` or ``urn:uuid:1`` as the plain id.
+
+    A contained resource (``#p``) is nobody that other resources could refer to.
+    """
+    if not isinstance(reference, str) or reference.startswith("#"):
+        return None
+    known = aliases.get(reference)
+    return known or reference.split("/_history/")[0].replace(":", "/").rsplit("/", 1)[-1] or None
