@@ -115,6 +115,7 @@ class ScoreParams(_Section):
 
     batch_size: Count
     seed: Seed
+    robustness_cases: Count
 
 
 class EvaluateParams(_Section):

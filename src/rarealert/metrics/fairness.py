@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from rarealert.metrics.compare import bootstrap_p_value, holm
-from rarealert.metrics.counts import FloatArray, Ranking, RiskCounts, ratio
+from rarealert.metrics.counts import FloatArray, IntArray, Ranking, RiskCounts, ratio
 from rarealert.metrics.discrimination import auroc_of, sensitivity_of, specificity_of
 from rarealert.metrics.intervals import Bootstrap, CountsMetric, Job, draw
 from rarealert.metrics.panel import Estimate, Study
-from rarealert.metrics.subgroups import Cells, sizes
+from rarealert.metrics.subgroups import MIN_CELL, Cells, sizes
 
 BLOCKS = {"by_age_band": "age band", "by_sex": "sex", "by_source": "source"}
 """Subgroups that divide the cases and so can be compared with each other."""
@@ -30,8 +30,8 @@ def alert_rate_of(counts: RiskCounts, threshold: float) -> FloatArray:
 def fairness(study: Study, model: str, blocks: Mapping[str, Cells], plan: Bootstrap) -> Any:
     """Rates of ``model``'s alerts by group, and the largest gap between groups: ``{block: ...}``.
 
-    ``groups`` holds, per group with cases of both labels, its sizes, ``alert_rate``,
-    ``sensitivity`` and ``false_positive_rate`` (fairlearn's ``MetricFrame``); ``gaps`` the
+    ``groups`` holds, per group of at least ``MIN_CELL`` cases of each label, its sizes,
+    ``alert_rate``, ``sensitivity`` and ``false_positive_rate`` (fairlearn's ``MetricFrame``); ``gaps`` the
     differences that fairlearn names: ``demographic_parity_difference`` (alert rate),
     ``equal_opportunity_difference`` (sensitivity) and ``equalized_odds_difference`` (the larger
     of sensitivity's and false positive rate's; Hardt et al., NeurIPS 2016), each an estimate.
@@ -47,7 +47,7 @@ def fairness(study: Study, model: str, blocks: Mapping[str, Cells], plan: Bootst
         groups = {
             name: answered
             for name, index in cells.items()
-            if np.unique(study.labels[answered := study.answered(model, index)]).size == 2
+            if min(_of_each(study, answered := study.answered(model, index))) >= MIN_CELL
         }
         if block in BLOCKS and len(groups) > 1:
             found[block] = {
@@ -98,17 +98,25 @@ def _rates(study: Study, model: str, groups: Cells, threshold: float) -> dict[st
     from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate
     from fairlearn.metrics import true_positive_rate as sensitivity
 
-    index = np.concatenate(list(groups.values()))
-    names = np.concatenate([np.full(part.size, name) for name, part in groups.items()])
-    frame = MetricFrame(
-        metrics={
-            "alert_rate": selection_rate,
-            "sensitivity": sensitivity,
-            "false_positive_rate": false_positive_rate,
-        },
-        y_true=study.labels[index].astype(int),
-        y_pred=(study.risks[model][index] >= threshold).astype(int),
-        sensitive_features=names,
+    rows = []
+    for name, part in groups.items():
+        flagged = study.risks[model][part] >= threshold
+        for label in (0, 1):
+            for alert in (False, True):
+                times = int(((study.labels[part] == label) & (flagged == alert)).sum())
+                rows.append((name, label, int(alert), times))
+    names, labels, alerts, weights = zip(*rows, strict=True)
+    metrics = {
+        "alert_rate": selection_rate,
+        "sensitivity": sensitivity,
+        "false_positive_rate": false_positive_rate,
+    }
+    frame = MetricFrame(  # of counted cases: row by row it takes minutes on 160,000
+        metrics=metrics,
+        y_true=labels,
+        y_pred=alerts,
+        sensitive_features=list(names),
+        sample_params={name: {"sample_weight": np.array(weights)} for name in metrics},
     )
     rates = frame.by_group.to_dict("index")
     return {
@@ -147,6 +155,11 @@ def _gaps(
         for name, (value, draws) in found.items()
         if (interval := plan.interval(value, draws)) is not None
     }
+
+
+def _of_each(study: Study, index: IntArray) -> tuple[int, int]:
+    rare = int(study.labels[index].sum())
+    return rare, int(index.size) - rare
 
 
 def _auroc(job: Job) -> float:

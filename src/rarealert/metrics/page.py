@@ -3,10 +3,16 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
+import yaml
+
+from rarealert.metrics.fairness import BLOCKS
 from rarealert.metrics.plots import kind_of, title_of
+from rarealert.metrics.plots_use import PERTURBATION_TITLES
 from rarealert.metrics.predictions import ENSEMBLE, STUDENT
+from rarealert.metrics.subgroups import MIN_CELL
 
 Json = Mapping[str, Any]
 
@@ -18,16 +24,33 @@ COLUMNS: Mapping[str, str] = {
     "achieved_specificity": "Specificity",
     "brier": "Brier",
     "ece": "ECE",
+    "ici": "ICI",
     "calibration_slope": "Slope",
     "observed_to_expected": "O:E",
 }
 """Metrics of the table of models, with their headings."""
 
 
+CONTENTS: Mapping[str, str] = {
+    "flow": "Cases",
+    "models": "Models and controls",
+    "differences": "Differences",
+    "prevalence": "Prevalence",
+    "uncertainty": "Uncertainty",
+    "groups": "Groups",
+    "fairness": "Fairness",
+    "robustness": "Robustness",
+    "limits": "Limits",
+    "tripod": "TRIPOD+AI",
+}
+"""Anchors of the page's sections, with their names."""
+
+
 @dataclass(frozen=True)
 class Plot:
     """A figure of the page: PNG bytes, a title, and a sentence that says what to see in it."""
 
+    name: str
     title: str
     caption: str
     png: bytes
@@ -98,14 +121,38 @@ def render_page(report: Json, plots: Sequence[Plot]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["title_of"] = title_of
-    environment.filters["kind_of"] = kind_of
+    environment.filters |= {"title_of": title_of, "kind_of": kind_of}
+    environment.globals |= {"quartiles": _quartiles, "counted": _counted}
+    abstention = report["uncertainty"]["abstention"].values()
     page = environment.get_template("page.html.j2").render(
         report=report,
         data=report["dataset"],
-        plots=plots,
+        plots={plot.name: plot for plot in plots},
         columns=COLUMNS,
+        contents=CONTENTS,
         models=ordered(report["models"]),
         conclusions=conclusions(report),
+        targets=sorted({row["target"] for rows in abstention for row in rows}, reverse=True),
+        min_cell=MIN_CELL,
+        fairness_blocks=BLOCKS,
+        perturbations=PERTURBATION_TITLES,
+        tripod=checklist(),
     )
     return page.rstrip() + "\n"
+
+
+def checklist() -> list[dict[str, Any]]:
+    """The items of TRIPOD+AI: what each asks for, whether and how it is answered, and where."""
+    text = files("rarealert.metrics").joinpath("templates", "tripod_ai.yaml").read_text("utf-8")
+    items: list[dict[str, Any]] = yaml.safe_load(text)
+    return items
+
+
+def _quartiles(found: Json) -> str:
+    if found["median"] is None:
+        return "\u2013"
+    return f"{found['median']:.3g} ({found['q1']:.3g} to {found['q3']:.3g})"
+
+
+def _counted(count: int, of: int) -> str:
+    return f"{count:,} ({100 * count / of:.0f} %)" if of else "\u2013"

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 CALIBRATION_BINS = 10
 _MAX_ROC_POINTS = 200  # points a curve; finer can't be seen and fattens every git diff
-_STYLES: Mapping[str, dict[str, Any]] = {
+STYLES: Mapping[str, dict[str, Any]] = {
     "student": {"color": "#D55E00", "linestyle": "-", "linewidth": 2.4, "zorder": 5},
     "ensemble": {"color": "#0072B2", "linestyle": "--", "linewidth": 2.0, "zorder": 4},
     "teacher": {"color": "#009E73", "linestyle": "-.", "linewidth": 1.6, "zorder": 3},
     "control": {"color": "#555555", "linestyle": ":", "linewidth": 1.8, "zorder": 2},
 }
+"""How each kind of model is drawn; dashes tell them apart without colour."""
+
 _RARE, _NONRARE = "#D55E00", "#56B4E9"
 
 
@@ -87,7 +89,7 @@ def roc_figure(curves: Sequence[Curve]) -> "Figure":
         axes.plot(
             *roc_points(curve.labels, curve.risks),
             label=title_of(curve.model),
-            **_STYLES[kind_of(curve.model)],
+            **STYLES[kind_of(curve.model)],
         )
     axes.set(xlabel="False positive rate (1 - specificity)", ylabel="Sensitivity")
     axes.legend(loc="lower right", frameon=False, fontsize=9)
@@ -107,7 +109,7 @@ def calibration_figure(curves: Sequence[Curve]) -> "Figure":
             marker=marker,
             markersize=5,
             label=title_of(curve.model),
-            **_STYLES[kind_of(curve.model)],
+            **STYLES[kind_of(curve.model)],
         )
     axes.set(xlabel="Predicted risk (mean of the bin)", ylabel="Observed share of rare cases")
     axes.legend(loc="upper left", frameon=False, fontsize=9)
@@ -116,7 +118,7 @@ def calibration_figure(curves: Sequence[Curve]) -> "Figure":
 
 def distribution_figure(curve: Curve) -> "Figure":
     """How the risks of rare and non-rare cases are spread, one above the other."""
-    figure, axes = _wide()
+    figure, axes = wide_axes()
     edges = np.linspace(0, 1, 21)
     for label, sign, colour, word in ((1, 1, _RARE, "rare"), (0, -1, _NONRARE, "non-rare")):
         cases = np.histogram(curve.risks[curve.labels == label], edges)[0]
@@ -141,7 +143,7 @@ def distribution_figure(curve: Curve) -> "Figure":
 
 def decision_figure(curves: Sequence[Curve]) -> "Figure":
     """Net benefit of acting on each model over the threshold, against acting on all or none."""
-    figure, axes = _wide()
+    figure, axes = wide_axes()
     at = np.linspace(0.01, 0.8, 80)
     labels = curves[0].labels
     everyone = [net_benefit_of_all(labels, float(threshold)) for threshold in at]
@@ -152,7 +154,7 @@ def decision_figure(curves: Sequence[Curve]) -> "Figure":
             at,
             decision_curve(curve.labels, curve.risks, at),
             label=title_of(curve.model),
-            **_STYLES[kind_of(curve.model)],
+            **STYLES[kind_of(curve.model)],
         )
     top = float(labels.mean())
     axes.set(
@@ -167,9 +169,9 @@ def decision_figure(curves: Sequence[Curve]) -> "Figure":
 
 def forest_figure(rows: Sequence[tuple[str, float, float, float]]) -> "Figure":
     """AUROC with interval of each model, best first; rows are ``(model, value, low, high)``."""
-    figure, axes = _wide(height=1.1 + 0.27 * len(rows))
+    figure, axes = wide_axes(height=1.1 + 0.27 * len(rows))
     for place, (model, value, low, high) in enumerate(rows):
-        style = _STYLES[kind_of(model)]
+        style = STYLES[kind_of(model)]
         axes.plot([low, high], [place, place], color=style["color"], linewidth=2.2)
         axes.plot(
             value,
@@ -195,7 +197,8 @@ def _square() -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _wide(height: float = 3.8) -> tuple["Figure", "Axes"]:
+def wide_axes(height: float = 3.8) -> tuple["Figure", "Axes"]:
+    """An empty plot as wide as a column of the page, ``height`` in inches."""
     return _figure(6.4, height)
 
 

@@ -30,8 +30,9 @@ def balanced_error_of(counts: RiskCounts, threshold: float) -> FloatArray:
 def balanced_threshold(labels: FloatArray, risks: FloatArray) -> float:
     """The risk with the lowest balanced error on these cases (Youden, Cancer 3:32, 1950)."""
     counts = Ranking(labels, risks).count()
-    errors = [balanced_error_of(counts, float(at))[0] for at in counts.risk]
-    return float(counts.risk[int(np.argmin(errors))])
+    missed = (counts.rare_up_to - counts.rare)[0] / counts.n_rare[0]
+    silent = (counts.nonrare_up_to - counts.nonrare)[0] / counts.n_nonrare[0]
+    return float(counts.risk[int(np.argmin(missed - silent))])
 
 
 def abstention(

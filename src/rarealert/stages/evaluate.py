@@ -1,21 +1,21 @@
 """Measure every model on the test part, with intervals and controls: ``rarealert evaluate``.
 
-Reads the predictions of ``score`` and the labels; thresholds come from the validation part. Writes
-``reports/evaluate/``: ``metrics.json`` (the contract), ``summary.json``, the points behind the
-plots as CSV, the plots, and ``index.html``.
+Reads the predictions of ``score`` and the labels; thresholds come from the validation part, the
+training part is only counted. Writes ``reports/evaluate/``: ``metrics.json`` (the contract),
+``summary.json``, the points behind the plots as CSV, the plots, and ``index.html``.
 """
 
 import hashlib
-import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rarealert.cases.case import LabelledCase
+from rarealert.cases.case import TEXT_FIELDS, LabelledCase
+from rarealert.cases.render import render
 from rarealert.cases.splits import lock_digest
 from rarealert.cases.store import disease_groups, is_rare, read_cases
+from rarealert.errors import BadInputError
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
@@ -23,10 +23,9 @@ from rarealert.tracking.items import Artifact, Dataset, Figure, Item, Metric, Su
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure as MplFigure
 
     from rarealert.metrics.plots import Curve
-    from rarealert.metrics.report import Reference, Study, Traits
+    from rarealert.metrics.report import Cohort, Reference, Study, Traits
 
 Json = dict[str, Any]
 
@@ -35,29 +34,42 @@ _HEADLINE = ("auroc", "auprc", "sensitivity_at_95_specificity", "achieved_specif
 
 def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
     """Build the report and hand its figures to the run."""
+    from rarealert.metrics.gallery import curve, draw_all
     from rarealert.metrics.intervals import Bootstrap
     from rarealert.metrics.page import render_page
     from rarealert.metrics.predictions import PARTS, check_predictions, read_predictions
     from rarealert.metrics.report import build_report
+    from rarealert.metrics.robustness import read_robustness
+    from rarealert.metrics.tables import tables
 
     source = paths.build("score") / "predictions.parquet"
     frame = read_predictions(source)
-    cases = {part: read_cases(paths.build("split") / f"{part}.parquet") for part in PARTS}
-    check_predictions(frame, {part: _ids(of_part) for part, of_part in cases.items()})
+    split = paths.build("split")
+    cases = {part: read_cases(split / f"{part}.parquet") for part in ("train", *PARTS)}
+    check_predictions(frame, {part: _ids(cases[part]) for part in PARTS})
     yield Dataset("predictions", source, _sha256(source), len(frame), "evaluation")
+    test = split / "test.parquet"
+    yield Dataset("split.test", test, _sha256(test), len(cases["test"]), "test")
 
     plan = Bootstrap(params.evaluate.resamples, params.evaluate.confidence, params.evaluate.seed)
     study, reference = read_study(frame, cases["valid"], cases["test"])
+    ids = _ids(cases["test"])
     report = build_report(
-        study, _traits(cases["test"]), reference, plan, lock_digest(_ids(cases["test"]))
+        study,
+        _traits(cases["test"]),
+        reference,
+        plan,
+        lock_digest(ids),
+        cohort=_cohort(cases, paths.report("ingest") / "summary.json"),
+        retold=read_robustness(paths.build("score") / "robustness.parquet", ids),
     )
-    drawings = _draw(study, report)
+    drawings = draw_all(study, report)
 
     folder = paths.report("evaluate")
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "metrics.json", _json(report))
     _write(folder / "summary.json", _json(summary(report)))
-    _write_points(folder, [curve for name in study.risks if (curve := _curve(study, name))])
+    _write_points(folder, [found for name in study.risks if (found := curve(study, name))])
     for drawing in drawings:
         _write(folder / drawing.name, drawing.plot.png)
     page = render_page(report, [drawing.plot for drawing in drawings])
@@ -66,7 +78,8 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
     yield from _metrics(report)
     for drawing in drawings:
         yield Figure(drawing.name, drawing.figure)
-    yield Table("models.json", _table(report))
+    for name, table in tables(report).items():
+        yield Table(f"{name}.json", table)
     yield Artifact(folder / "index.html")
     yield Artifact(folder / "metrics.json")
     yield Summary(_sentence(report))
@@ -113,77 +126,6 @@ def summary(report: Json) -> Json:
     }
 
 
-@dataclass(frozen=True)
-class _Drawing:
-    name: str
-    figure: "MplFigure"
-    plot: Any
-
-
-def _draw(study: "Study", report: Json) -> list[_Drawing]:
-    """The figures whose models have both classes, as drawn and as PNG bytes."""
-    from rarealert.metrics import plots
-    from rarealert.metrics.page import Plot, ordered
-
-    best = report["chosen_on_validation"]
-    leading = ["student", "ensemble", best["best_teacher"], best["best_control"]]
-    curves = [curve for name in leading if name and (curve := _curve(study, name))]
-    ranked = [
-        (name, *(report["models"][name]["auroc"][key] for key in ("value", "ci_low", "ci_high")))
-        for name in ordered(report["models"])
-        if "auroc" in report["models"][name]
-    ]
-    if not curves or not ranked:
-        return []
-    drawn = [
-        (
-            "forest.png",
-            "AUROC of every model",
-            "Models whose intervals overlap widely may still differ: see the paired differences.",
-            plots.forest_figure(ranked),
-        ),
-        (
-            "roc.png",
-            "ROC curves",
-            "Student, ensemble, and the teacher and control that were best on validation.",
-            plots.roc_figure(curves),
-        ),
-        (
-            "calibration.png",
-            "Calibration",
-            "Ten equally full bins a model. Above the line the risks are too low.",
-            plots.calibration_figure(curves[:3]),
-        ),
-        (
-            "risk_distribution.png",
-            "Risks the student gives",
-            "Rare cases above the line, non-rare below; the less they overlap, the better.",
-            plots.distribution_figure(curves[0]),
-        ),
-        (
-            "decision_curve.png",
-            "Decision curve",
-            "At the prevalence of these cases; a model helps where it lies above both "
-            "acting on everyone and acting on no one.",
-            plots.decision_figure(curves),
-        ),
-    ]
-    return [
-        _Drawing(name, figure, Plot(title, caption, _png(figure)))
-        for name, title, caption, figure in drawn
-    ]
-
-
-def _curve(study: "Study", model: str) -> "Curve | None":
-    import numpy as np
-
-    from rarealert.metrics.plots import Curve
-
-    index = study.answered(model, np.arange(study.labels.size))
-    labels = study.labels[index]
-    return Curve(model, labels, study.risks[model][index]) if np.unique(labels).size == 2 else None
-
-
 def _write_points(folder: Path, curves: Sequence["Curve"]) -> None:
     import pandas as pd
 
@@ -223,23 +165,6 @@ def _with_bounds(model: str, found: Json) -> Iterator[Metric]:
         yield Metric(f"{key}.ci_high", estimate["ci_high"])
 
 
-def _table(report: Json) -> "pd.DataFrame":
-    import pandas as pd
-
-    from rarealert.metrics.page import COLUMNS, ordered
-
-    rows = []
-    for model in ordered(report["models"]):
-        found = report["models"][model]
-        row: Json = {"model": model}
-        for name in COLUMNS:
-            for key in ("value", "ci_low", "ci_high"):
-                column = name if key == "value" else f"{name}.{key}"
-                row[column] = found[name][key] if name in found else None
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def _sentence(report: Json) -> str:
     of = f"{report['dataset']['n']:,} {'simulated ' if report['dataset']['simulated'] else ''}cases"
     parts = []
@@ -267,19 +192,40 @@ def _traits(cases: Sequence[LabelledCase]) -> "Traits":
     )
 
 
+def _cohort(cases: Mapping[str, Sequence[LabelledCase]], ingest: Path) -> "Cohort":
+    import pandas as pd
+
+    from rarealert.metrics.cohort import MISSING_PREFIX, flow, table_one
+    from rarealert.metrics.report import Cohort
+
+    rows = [
+        {
+            "part": part,
+            "rare": item.label.label == "rare",
+            "disease": item.label.disease_id,
+            "source": item.case.source,
+            "age_years": item.case.age_years,
+            "sex": item.case.sex,
+            "words": len(render(item.case).split()),
+            **{f"{MISSING_PREFIX}{name}": getattr(item.case, name) is None for name in TEXT_FIELDS},
+        }
+        for part, of_part in cases.items()
+        for item in of_part
+    ]
+    frame = pd.DataFrame(rows).astype({"age_years": float, "words": float})
+    try:
+        read = json.loads(ingest.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{ingest} can't be read; run dvc repro ingest.") from error
+    return Cohort(flow(read, frame), table_one(frame))
+
+
 def _ids(cases: Sequence[LabelledCase]) -> list[str]:
     return [item.case.case_id for item in cases]
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _png(figure: "MplFigure") -> bytes:
-    buffer = io.BytesIO()
-    # Without the library's version the same figures give the same bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _json(content: Json) -> bytes:

@@ -1,7 +1,8 @@
 """Score the locked test part, and the validation part, with every model: ``rarealert score``.
 
 The only stage that lets a model see the test part. Teachers, ensemble, student and the negative
-controls score the same cases, into ``build/score/predictions.parquet``.
+controls score the same cases, into ``build/score/predictions.parquet``; the student's risks of
+test cases told otherwise go into ``robustness.parquet`` beside it.
 """
 
 import hashlib
@@ -67,6 +68,7 @@ def score(params: Params, paths: Paths) -> Iterator[Item]:
     check_predictions(frame, {part: [item.case.case_id for item in cases[part]] for part in PARTS})
     _check_ensemble(models[ENSEMBLE], answers)
     write_predictions(paths.build("score") / "predictions.parquet", frame)
+    yield from _score_retold(params, paths, cases["test"])
     for model, risks in models.items():
         yield Metric(f"{model.replace(':', '.')}.coverage", len(risks) / max(1, len(scored)))
     yield Summary(
@@ -108,6 +110,22 @@ def student_risks(adapter: Path, cases: Sequence[Case], batch_size: int) -> Risk
 
     said = Student.load(adapter).predict(cases, batch_size)
     return {item.case_id: item.risk for item in said}
+
+
+def _score_retold(params: Params, paths: Paths, test: Sequence[LabelledCase]) -> Iterator[Item]:
+    """The student on a sample of test cases after each perturbation; writes their risks."""
+    import pandas as pd
+
+    from rarealert.cases.perturb import retellings
+    from rarealert.metrics.robustness import COLUMNS, write_robustness
+
+    told = retellings(test, params.score.robustness_cases, params.score.seed)
+    adapter = paths.build("distil") / "adapter"
+    risks = student_risks(adapter, [item.case for item in told], params.score.batch_size)
+    rows = [(item.case_id, item.perturbation, risks[item.case.case_id]) for item in told]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    write_robustness(paths.build("score") / "robustness.parquet", frame)
+    yield Metric("robustness.visits", len(told))
 
 
 def control_frame(cases: Sequence[Case]) -> "pd.DataFrame":

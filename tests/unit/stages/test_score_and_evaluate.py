@@ -1,6 +1,7 @@
 """The two stages on a small workspace: what they write, refuse and repeat."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.cases.splits import lock_digest
 from rarealert.cases.store import write_cases
 from rarealert.errors import BadInputError
+from rarealert.metrics.page import checklist
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.stages import evaluate as evaluate_stage
@@ -46,7 +48,7 @@ def _case(part, number, source="simulated"):
 
 def _risk(case_id):
     """A fixed risk that leans towards the label of odd cases."""
-    number = int(case_id[-3:])
+    number = int(case_id.rpartition("-")[2])
     return round(0.2 + 0.35 * (number % 2) + 0.4 * ((number * 7919) % 97) / 97, 4)
 
 
@@ -61,6 +63,11 @@ def paths(tmp_path, monkeypatch):
     lock.write_text(
         json.dumps({"test_lock": lock_digest(item.case.case_id for item in parts["test"])})
     )
+    summary = found.report("ingest") / "summary.json"
+    summary.parent.mkdir(parents=True)
+    left_out = {"invalid": {"age_years: not a number": 4}}
+    sources = {"simulated": {"left_out": left_out}}
+    summary.write_text(json.dumps({"cases": 200, "left_out": 4, "sources": sources}))
     answers = []
     for item in [*parts["valid"], *parts["test"]]:
         name = item.case.case_id
@@ -159,8 +166,15 @@ def test_evaluate_keeps_the_contract(paths, params):
     metrics = {item.name: item.value for item in items if isinstance(item, Metric)}
     assert metrics["student.auroc.ci_low"] == auroc["ci_low"]
     assert np.isfinite(list(metrics.values())).all()
-    assert sum(isinstance(item, Figure) for item in items) == 5
-    assert sum(isinstance(item, Table) for item in items) == 1
+    drawn = {item.name for item in items if isinstance(item, Figure)}
+    assert drawn == {file.name for file in folder.glob("*.png")}
+    tables = {item.name: item.frame for item in items if isinstance(item, Table)}
+    assert tables["models.json"]["auroc.ci_low"].notna().any()
+    assert set(tables["subgroups.json"]["block"]) == {"source", "category", "age_band", "sex"}
+    assert report["cohort"]["flow"]["read"] == 204
+    assert report["robustness"]["without_age_and_sex"]["n"] == 32
+    assert len(report["prevalence"]["student"]) == 9
+    assert report["subgroup_differences"]["by_sex"]["female"]["p_holm"] <= 1
 
 
 def test_the_page_is_honest_whole_and_free_of_case_text(paths, params):
@@ -170,9 +184,24 @@ def test_the_page_is_honest_whole_and_free_of_case_text(paths, params):
     assert "on 80 simulated cases" in page
     assert "not a diagnosis" in page
     assert "http" not in page.replace("data:image", "")
+    anchors = set(re.findall(r'id="([a-z-]+)"', page))
+    assert set(re.findall(r'href="#([a-z-]+)"', page)) <= anchors
+    assert "200</b> cases" in page
+    assert "4: not a number" in page
     for file in paths.report("evaluate").iterdir():
         assert SECRET.encode() not in file.read_bytes()
         assert str(paths.root).encode() not in file.read_bytes()
+
+
+def test_every_item_of_the_checklist_says_where_it_is_answered():
+    items = checklist()
+    assert len(items) == len({row["item"] for row in items}) == 52
+    for row in items:
+        assert row["status"] in {"yes", "part", "no"}
+        assert row["status"] != "yes" or row["where"] or row["item"] == "24"
+        for place in row["where"]:
+            made = place.startswith(("#", "reports/", "build/"))
+            assert made or (REPOSITORY / place).is_file(), place
 
 
 def test_thresholds_come_from_the_validation_part(paths, params):
