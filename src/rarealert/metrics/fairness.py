@@ -31,8 +31,8 @@ def fairness(study: Study, model: str, blocks: Mapping[str, Cells], plan: Bootst
     """Rates of ``model``'s alerts by group, and the largest gap between groups: ``{block: ...}``.
 
     ``groups`` holds, per group of at least ``MIN_CELL`` cases of each label, its sizes,
-    ``alert_rate``, ``sensitivity`` and ``false_positive_rate`` (fairlearn's ``MetricFrame``); ``gaps`` the
-    differences that fairlearn names: ``demographic_parity_difference`` (alert rate),
+    ``alert_rate``, ``sensitivity`` and ``false_positive_rate`` (fairlearn's ``MetricFrame``);
+    ``gaps`` the differences that fairlearn names: ``demographic_parity_difference`` (alert rate),
     ``equal_opportunity_difference`` (sensitivity) and ``equalized_odds_difference`` (the larger
     of sensitivity's and false positive rate's; Hardt et al., NeurIPS 2016), each an estimate.
     A gap is the largest of several noisy differences: where groups are small it lies above 0
