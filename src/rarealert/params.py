@@ -82,6 +82,8 @@ class AlignParams(_Section):
 
     seed: Seed
     folds: Annotated[int, Field(ge=2)]
+    repeats: Count
+    search_cases: Annotated[int, Field(ge=100)]
     trials: Count
     timeout_s: Seconds
 

@@ -1,5 +1,6 @@
 """The algorithms that weigh teachers: named, seeded pipelines with their search spaces."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -7,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rarealert.alignment.balance import NeutralImputer, independence_weights
@@ -25,17 +31,24 @@ if TYPE_CHECKING:
 
 Settings = Mapping[str, float | int | str]
 
-_TREES = 100  # past this the out-of-fold AUROC moves by less than its own seed noise
+_TREES = 60  # past this the out-of-fold AUROC moves by less than its own seed noise
+_MANY = 20_000  # cases; beyond it only what is near linear in cases ends within minutes
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One way to weigh: ``build(settings, seed)`` makes the estimator that ends the pipeline."""
+    """One way to weigh: ``build(settings, seed)`` makes the estimator that ends the pipeline.
+
+    ``scaled`` wants columns of equal scale; ``linear_time`` is near linear in cases; without
+    ``weighted`` the estimator takes no weights, and cases are drawn by them instead.
+    """
 
     build: Callable[[Settings, int], Any]
     suggest: Callable[["optuna.Trial"], Settings]
     default: Settings
     scaled: bool
+    linear_time: bool = False
+    weighted: bool = True
 
 
 def _logistic(settings: Settings, seed: int) -> Any:
@@ -63,6 +76,14 @@ def _suggest_elastic_net(trial: "optuna.Trial") -> Settings:
         "C": trial.suggest_float("C", 1e-2, 3, log=True),
         "l1_ratio": trial.suggest_float("l1_ratio", 0.05, 1.0),
     }
+
+
+def _linear_svm(settings: Settings, seed: int) -> Any:
+    return LinearSVC(C=settings["C"], dual=False, max_iter=2000, random_state=seed)
+
+
+def _suggest_linear_svm(trial: "optuna.Trial") -> Settings:
+    return {"C": trial.suggest_float("C", 1e-4, 1, log=True)}
 
 
 def _svm(settings: Settings, seed: int) -> Any:
@@ -117,11 +138,64 @@ def _suggest_boosting(trial: "optuna.Trial") -> Settings:
     }
 
 
+def _lightgbm(settings: Mapping[str, Any], seed: int) -> Any:
+    from lightgbm import LGBMClassifier
+
+    return LGBMClassifier(
+        learning_rate=settings["learning_rate"],
+        n_estimators=settings["max_iter"],
+        num_leaves=settings["max_leaf_nodes"],
+        min_child_samples=settings["min_samples_leaf"],
+        colsample_bytree=0.6,
+        reg_lambda=1.0,
+        n_jobs=1,
+        deterministic=True,
+        force_row_wise=True,  # else it times both ways, and the faster one sums in its own order
+        random_state=seed,
+        verbosity=-1,
+    )
+
+
+def _nearest(settings: Settings, _seed: int) -> Any:
+    return KNeighborsClassifier(n_neighbors=settings["n_neighbors"], algorithm="brute")
+
+
+def _suggest_nearest(trial: "optuna.Trial") -> Settings:
+    return {"n_neighbors": trial.suggest_int("n_neighbors", 10, 80, log=True)}
+
+
+def _naive_bayes(settings: Settings, _seed: int) -> Any:
+    return GaussianNB(var_smoothing=settings["var_smoothing"])
+
+
+def _suggest_naive_bayes(trial: "optuna.Trial") -> Settings:
+    return {"var_smoothing": trial.suggest_float("var_smoothing", 1e-3, 1, log=True)}
+
+
+def _network(settings: Settings, seed: int) -> Any:
+    # Its few steps are part of how it is kept from overfitting, as is alpha.
+    return MLPClassifier(
+        (settings["width"],),
+        solver="lbfgs",
+        alpha=settings["alpha"],
+        max_iter=60,
+        random_state=seed,
+    )
+
+
+def _suggest_network(trial: "optuna.Trial") -> Settings:
+    return {
+        "width": trial.suggest_int("width", 2, 16, log=True),
+        "alpha": trial.suggest_float("alpha", 0.3, 100, log=True),
+    }
+
+
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "logistic": Algorithm(_logistic, _suggest_logistic, {"C": 0.1}, scaled=True),
+    "logistic": Algorithm(_logistic, _suggest_logistic, {"C": 0.1}, scaled=True, linear_time=True),
     "elastic_net": Algorithm(
         _elastic_net, _suggest_elastic_net, {"C": 0.1, "l1_ratio": 0.5}, scaled=True
     ),
+    "svm_linear": Algorithm(_linear_svm, _suggest_linear_svm, {"C": 0.003}, scaled=True),
     "svm_rbf": Algorithm(_svm, _suggest_svm, {"C": 0.5, "gamma": 0.03}, scaled=True),
     "random_forest": Algorithm(
         _forest(RandomForestClassifier),
@@ -140,9 +214,31 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         _suggest_boosting,
         {"learning_rate": 0.06, "max_iter": 60, "max_leaf_nodes": 6, "min_samples_leaf": 15},
         scaled=False,
+        linear_time=True,
+    ),
+    "lightgbm": Algorithm(
+        _lightgbm,
+        _suggest_boosting,
+        {"learning_rate": 0.06, "max_iter": 60, "max_leaf_nodes": 6, "min_samples_leaf": 15},
+        scaled=False,
+        linear_time=True,
+    ),
+    "nearest_neighbours": Algorithm(
+        _nearest, _suggest_nearest, {"n_neighbors": 30}, scaled=True, weighted=False
+    ),
+    "naive_bayes": Algorithm(
+        _naive_bayes, _suggest_naive_bayes, {"var_smoothing": 0.1}, scaled=True, linear_time=True
+    ),
+    "neural_network": Algorithm(
+        _network, _suggest_network, {"width": 6, "alpha": 10.0}, scaled=True
     ),
 }
 """Every algorithm by its name in reports and runs."""
+
+
+def algorithms_for(cases: int) -> tuple[str, ...]:
+    """The algorithms that can be fitted on ``cases`` cases within minutes."""
+    return tuple(name for name, one in ALGORITHMS.items() if cases <= _MANY or one.linear_time)
 
 
 def fit_pipeline(
@@ -157,19 +253,38 @@ def fit_pipeline(
     The same inputs give the same pipeline, bit for bit.
     """
     chosen = ALGORITHMS[algorithm]
+    if not np.ptp(NeutralImputer().fit(values, rare).transform(values), axis=0).any():
+        # nothing to tell cases apart by; not every estimator bears that
+        return Pipeline([("model", DummyClassifier(strategy="prior"))]).fit(values, rare)
     steps: list[tuple[str, Any]] = [("fill", NeutralImputer())]
     if chosen.scaled:
         steps.append(("scale", StandardScaler()))
     steps.append(("model", chosen.build(settings, seed)))
     weights = independence_weights(values, rare)
     # On a few hundred cases a second thread costs more than it gains, and sums in another order.
-    with threadpool_limits(1):
-        return Pipeline(steps).fit(values, rare, model__sample_weight=weights)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "lbfgs failed to converge", ConvergenceWarning)
+        if chosen.weighted:
+            return Pipeline(steps).fit(values, rare, model__sample_weight=weights)
+        drawn = _drawn(weights, rare, seed)
+        return Pipeline(steps).fit(values[drawn], rare[drawn])
+
+
+def _drawn(weights: NDArray[np.float64], rare: NDArray[np.bool_], seed: int) -> NDArray[np.intp]:
+    """Cases drawn by their weights, for estimators that take none; all once if these are equal."""
+    if np.ptp(weights) == 0:
+        return np.arange(len(weights))
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(len(weights), len(weights), p=weights / weights.sum())
+    one_of_each = [np.flatnonzero(rare)[:1], np.flatnonzero(~rare)[:1]]
+    return np.concatenate([drawn, *one_of_each])
 
 
 def raw_scores(pipeline: Pipeline, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Uncalibrated scores in 0 to 1, shape ``(n_cases,)``; higher speaks for rare."""
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        # LightGBM names columns of its own when fitted, and sklearn then misses the names
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
         if hasattr(pipeline, "predict_proba"):
             return np.asarray(pipeline.predict_proba(values)[:, 1], dtype=np.float64)
         return np.asarray(expit(pipeline.decision_function(values)), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""From scores to risks: Platt, isotonic, beta or nothing, chosen on held-out folds."""
+"""From scores to risks: five ways and leaving them as they are, chosen on held-out folds."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logit
-from sklearn.isotonic import IsotonicRegression
+from sklearn.isotonic import IsotonicRegression, isotonic_regression
 from sklearn.metrics import log_loss
 
 Floats = NDArray[np.float64]
 
+_GRID = 64  # scores at which Venn-Abers is worked out; more moved no risk by 0.01
 _EDGE = 1e-6  # scores this close to 0 or 1 count as certain; their logarithm must stay finite
 
 
@@ -20,8 +21,9 @@ _EDGE = 1e-6  # scores this close to 0 or 1 count as certain; their logarithm mu
 class Calibrator:
     """A frozen, non-decreasing map from score to risk, both in 0 to 1.
 
-    ``parameters`` are intercept and the slopes on ``log s`` and ``-log(1 - s)`` for ``platt`` and
-    ``beta``, or scores followed by their risks for ``isotonic``; nothing for ``none``.
+    ``parameters`` are intercept and the slopes on ``log s`` and ``-log(1 - s)`` for ``platt``,
+    ``temperature`` and ``beta``, or scores followed by their risks for ``isotonic`` and
+    ``venn_abers``; nothing for ``none``.
     """
 
     method: str
@@ -31,7 +33,7 @@ class Calibrator:
         """Risks of ``scores``, same shape."""
         if self.method == "none":
             return np.asarray(scores, dtype=np.float64)
-        if self.method == "isotonic":
+        if self.method in ("isotonic", "venn_abers"):
             half = len(self.parameters) // 2
             steps = np.asarray(self.parameters)
             return np.asarray(np.interp(scores, steps[:half], steps[half:]), dtype=np.float64)
@@ -46,7 +48,7 @@ def _log_sides(scores: Floats) -> Floats:
     return np.asarray([np.log(inside), -np.log1p(-inside)], dtype=np.float64)
 
 
-def _soft_targets(rare: NDArray[np.bool_], weights: Floats) -> Floats:
+def soft_targets(rare: NDArray[np.bool_], weights: Floats) -> Floats:
     """Platt's targets, which keep the maps finite when the classes separate.
 
     Platt, Probabilistic outputs for support vector machines, 1999, section 2.2.
@@ -56,7 +58,7 @@ def _soft_targets(rare: NDArray[np.bool_], weights: Floats) -> Floats:
     return np.asarray(targets, dtype=np.float64)
 
 
-def _fit_sigmoid(design: Floats, targets: Floats, weights: Floats) -> Floats:
+def fit_sigmoid(design: Floats, targets: Floats, weights: Floats) -> Floats:
     """Intercept and non-negative slopes that minimise the weighted log loss, shape ``(1 + k,)``."""
 
     def loss(theta: Floats) -> tuple[float, Floats]:
@@ -81,8 +83,48 @@ def fit_none(_scores: Floats, _rare: NDArray[np.bool_], _weights: Floats) -> Cal
 def fit_platt(scores: Floats, rare: NDArray[np.bool_], weights: Floats) -> Calibrator:
     """A sigmoid of the score's logit (Platt, 1999)."""
     line = logit(np.clip(scores, _EDGE, 1 - _EDGE))[None, :]
-    intercept, slope = _fit_sigmoid(line, _soft_targets(rare, weights), weights)
+    intercept, slope = fit_sigmoid(line, soft_targets(rare, weights), weights)
     return Calibrator("platt", (float(intercept), float(slope), float(slope)))
+
+
+def fit_temperature(scores: Floats, rare: NDArray[np.bool_], weights: Floats) -> Calibrator:
+    """The score's logit over one temperature (Guo et al., ICML 2017); 0.5 stays 0.5."""
+    line = logit(np.clip(scores, _EDGE, 1 - _EDGE))
+    targets = soft_targets(rare, weights)
+
+    def loss(log_slope: float) -> float:
+        scaled = np.exp(log_slope) * line
+        return float(weights @ (np.logaddexp(0, scaled) - targets * scaled))
+
+    slope = float(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x))
+    return Calibrator("temperature", (0.0, slope, slope))
+
+
+def fit_venn_abers(scores: Floats, rare: NDArray[np.bool_], weights: Floats) -> Calibrator:
+    """The inductive Venn-Abers predictor, merged to one risk for log loss.
+
+    Vovk and Petej, Venn-Abers predictors, UAI 2014: isotonic regressions with the new case taken
+    as non-rare and as rare give p0 and p1; the risk is p1 / (1 - p0 + p1). Worked out at up to 64
+    quantiles of the scores, with the new case weighing 1, and linear between.
+    """
+    grid = np.unique(np.quantile(scores, np.linspace(0, 1, _GRID)))
+    order = np.argsort(scores, kind="stable")
+    ranked, labels, heavy = scores[order], rare[order].astype(float), weights[order]
+    risks = []
+    for score in grid:
+        given = []
+        for label in (0.0, 1.0):
+            # among equal scores the mean decides, so they are one block to the new case
+            first, last = np.searchsorted(ranked, score), np.searchsorted(ranked, score, "right")
+            block = heavy[first:last]
+            mean = (block @ labels[first:last] + label) / (block.sum() + 1)
+            fitted = isotonic_regression(
+                np.concatenate([labels[:first], [mean], labels[last:]]),
+                sample_weight=np.concatenate([heavy[:first], [block.sum() + 1], heavy[last:]]),
+            )
+            given.append(fitted[first])
+        risks.append(given[1] / (1 - given[0] + given[1]))
+    return Calibrator("venn_abers", (*grid.tolist(), *map(float, risks)))
 
 
 def fit_beta(scores: Floats, rare: NDArray[np.bool_], weights: Floats) -> Calibrator:
@@ -91,23 +133,25 @@ def fit_beta(scores: Floats, rare: NDArray[np.bool_], weights: Floats) -> Calibr
     Kull, Silva Filho and Flach, Beta calibration, AISTATS 2017; slopes are kept from falling
     below 0, so that the map never turns ranks round.
     """
-    theta = _fit_sigmoid(_log_sides(scores), _soft_targets(rare, weights), weights)
+    theta = fit_sigmoid(_log_sides(scores), soft_targets(rare, weights), weights)
     return Calibrator("beta", tuple(float(value) for value in theta))
 
 
 def fit_isotonic(scores: Floats, rare: NDArray[np.bool_], weights: Floats) -> Calibrator:
     """A non-decreasing step map (Zadrozny and Elkan, 2002), linear between its steps."""
     model = IsotonicRegression(out_of_bounds="clip")
-    model.fit(scores, _soft_targets(rare, weights), sample_weight=weights)
+    model.fit(scores, soft_targets(rare, weights), sample_weight=weights)
     steps: Any = np.concatenate([model.X_thresholds_, model.y_thresholds_])
     return Calibrator("isotonic", tuple(float(value) for value in steps))
 
 
 METHODS: Mapping[str, Callable[[Floats, NDArray[np.bool_], Floats], Calibrator]] = {
     "none": fit_none,
+    "temperature": fit_temperature,
     "platt": fit_platt,
     "beta": fit_beta,
     "isotonic": fit_isotonic,
+    "venn_abers": fit_venn_abers,
 }
 """Every calibration by its name in reports."""
 

@@ -1,4 +1,4 @@
-"""The frozen ensemble: the chosen pipeline, its calibrator, its panel and its thresholds.
+"""The frozen ensemble: the chosen members, their blend, calibrator, panel and thresholds.
 
 Stored with skops, which loads only the types listed here and never runs code from the file.
 """
@@ -7,8 +7,8 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,22 @@ from numpy.typing import NDArray
 
 from rarealert.alignment.algorithms import fit_pipeline, raw_scores
 from rarealert.alignment.balance import independence_weights
+from rarealert.alignment.blend import Blend, choose_blend
 from rarealert.alignment.calibration import Calibrator, choose_calibrator
-from rarealert.alignment.features import build_features, panel_of
+from rarealert.alignment.features import FEATURE_SETS, build_features
 from rarealert.alignment.folds import TrainingSet, disease_folds
-from rarealert.alignment.search import Candidate
+from rarealert.alignment.panel import Panel, panel_of
+from rarealert.alignment.search import Candidate, Columns
+from rarealert.alignment.visits import visit_features
+from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
 from rarealert.teachers.answer import TeacherAnswer
 
 TRUSTED_TYPES = frozenset(
     {
+        "collections.OrderedDict",
+        "lightgbm.basic.Booster",
+        "lightgbm.sklearn.LGBMClassifier",
         "rarealert.alignment.balance.NeutralImputer",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.tree._tree.Tree",
@@ -37,58 +44,107 @@ _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date a zip entry can bear
 
 
 @dataclass(frozen=True)
-class FittedModel:
-    """A fitted pipeline and the calibrator that turns its scores into risks."""
+class Member:
+    """A fitted pipeline and the columns it reads, shape ``(k,)``, of the full matrix."""
 
+    candidate: Candidate
+    columns: NDArray[np.intp]
     pipeline: Any
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """Fitted members, how they are joined, and the calibrator that makes a risk of the score."""
+
+    members: tuple[Member, ...]
+    blend: Blend
     calibrator: Calibrator
 
     def risks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Risks 0 to 1, shape ``(n_cases,)``, for ``values`` of ``(n_cases, n_features)``."""
-        return np.clip(self.calibrator(raw_scores(self.pipeline, values)), 0.0, 1.0)
+        weights = self.blend.weights
+        scores = np.full((len(values), len(self.members)), 0.5)
+        for place, member in enumerate(self.members):
+            if weights[place]:  # what is not listened to is not asked
+                scores[:, place] = raw_scores(member.pipeline, values[:, member.columns])
+        return np.clip(self.calibrator(self.blend(scores)), 0.0, 1.0)
 
 
-def fit_model(candidate: Candidate, data: TrainingSet, folds: int, seed: int) -> FittedModel:
-    """Fit ``candidate`` on all of ``data``, with a calibrator chosen on its out-of-fold scores.
+def fit_model(
+    candidates: Sequence[Candidate], data: TrainingSet, columns: Columns, folds: int, seed: int
+) -> FittedModel:
+    """Fit ``candidates`` on all of ``data``, joined and calibrated by their out-of-fold scores.
 
-    The columns of ``data`` are those of the candidate's feature set.
+    ``data.values`` has all columns; ``columns`` says which of them each feature set holds.
     """
     fold = disease_folds(data, folds, seed)
-    scores = np.empty(len(data.rare))
+    scores = np.empty((len(data.rare), len(candidates)))
     for number in np.unique(fold):
         out = fold == number
-        inside = data.part(~out)
-        model = _fit(candidate, inside, seed)
-        scores[out] = raw_scores(model, data.values[out])
+        for place, candidate in enumerate(candidates):
+            member = fit_member(candidate, data.part(~out), columns, seed)
+            scores[out, place] = raw_scores(member.pipeline, data.values[out][:, member.columns])
     weights = independence_weights(data.values, data.rare)
-    calibrator = choose_calibrator(scores, data.rare, weights, fold)
-    return FittedModel(_fit(candidate, data, seed), calibrator)
+    blend, joined = choose_blend(scores, data.rare, weights, fold)
+    calibrator = choose_calibrator(joined, data.rare, weights, fold)
+    members = tuple(fit_member(candidate, data, columns, seed) for candidate in candidates)
+    return FittedModel(members, blend, calibrator)
 
 
-def _fit(candidate: Candidate, data: TrainingSet, seed: int) -> Any:
-    return fit_pipeline(candidate.algorithm, candidate.settings, data.values, data.rare, seed)
+def fit_member(candidate: Candidate, data: TrainingSet, columns: Columns, seed: int) -> Member:
+    """``candidate`` fitted on all of ``data``."""
+    chosen = columns[candidate.feature_set]
+    pipeline = fit_pipeline(
+        candidate.algorithm, candidate.settings, data.values[:, chosen], data.rare, seed
+    )
+    return Member(candidate, chosen, pipeline)
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """Ten unequal voices as one calibrated risk.
 
-    ``thresholds`` are risks by the rule that chose them on the validation part; a case at or
-    above one is called rare.
+    ``blocks`` are the teachers as ``blocks_of`` groups them. ``thresholds`` are risks by the rule
+    that chose them on the validation part; a case at or above one is called rare.
     """
 
-    teachers: tuple[str, ...]
-    candidate: Candidate
+    blocks: tuple[tuple[str, ...], ...]
     model: FittedModel
     thresholds: Mapping[str, float]
 
-    def predict(self, answers: Iterable[TeacherAnswer]) -> dict[str, float]:
-        """The risk 0 to 1 of each case that at least one known teacher answered, by case id."""
-        features = build_features(panel_of(answers), self.teachers)
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Everyone who may be heard, block by block."""
+        return tuple(name for block in self.blocks for name in block)
+
+    @property
+    def candidate(self) -> Candidate:
+        """The member that weighs most; the first of equals."""
+        heaviest = int(np.argmax(self.model.blend.weights))
+        return self.model.members[heaviest].candidate
+
+    def predict(
+        self, answers: Iterable[TeacherAnswer], cases: Iterable[Case] = ()
+    ) -> dict[str, float]:
+        """The risk 0 to 1 of each case that at least one known teacher answered, by case id.
+
+        ``cases`` are the visits; where one is missing, what it would say is unknown.
+        """
+        return self.predict_panel(panel_of(answers), cases)
+
+    def predict_panel(self, panel: Panel, cases: Iterable[Case] = ()) -> dict[str, float]:
+        """As ``predict``, for answers that are a panel already."""
+        used = {
+            group
+            for member, weight in zip(self.model.members, self.model.blend.weights, strict=True)
+            if weight
+            for group in FEATURE_SETS[member.candidate.feature_set]
+        }
+        visits = visit_features(cases) if "case" in used else None
+        features = build_features(panel, self.blocks, visits)
         if not features.case_ids:
             return {}
-        columns = features.columns(self.candidate.feature_set)
-        risks = self.model.risks(features.values[:, columns])
+        risks = self.model.risks(features.values)
         return dict(zip(features.case_ids, risks.tolist(), strict=True))
 
     def save(self, path: Path) -> None:
@@ -98,14 +154,21 @@ class Ensemble:
         """
         from skops.io import dumps
 
+        model = self.model
         state = {
-            "teachers": list(self.teachers),
-            "candidate": {**asdict(self.candidate), "settings": dict(self.candidate.settings)},
-            "pipeline": self.model.pipeline,
-            "calibrator": {
-                "method": self.model.calibrator.method,
-                "parameters": list(self.model.calibrator.parameters),
-            },
+            "blocks": [list(block) for block in self.blocks],
+            "members": [
+                {
+                    "algorithm": member.candidate.algorithm,
+                    "feature_set": member.candidate.feature_set,
+                    "settings": dict(member.candidate.settings),
+                    "columns": member.columns.tolist(),
+                    "pipeline": member.pipeline,
+                }
+                for member in model.members
+            ],
+            "blend": [model.blend.method, model.blend.intercept, list(model.blend.weights)],
+            "calibrator": [model.calibrator.method, list(model.calibrator.parameters)],
             "thresholds": dict(self.thresholds),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,19 +195,27 @@ def load_ensemble(path: Path) -> Ensemble:
                 f"{path} holds {foreign[0]}, which no ensemble has; delete it and run dvc repro."
             )
         state = load(path, trusted=sorted(TRUSTED_TYPES))
-        return Ensemble(
-            teachers=tuple(state["teachers"]),
-            candidate=Candidate(**state["candidate"]),
-            model=FittedModel(
-                state["pipeline"],
-                Calibrator(state["calibrator"]["method"], tuple(state["calibrator"]["parameters"])),
-            ),
-            thresholds=state["thresholds"],
-        )
-    except (zipfile.BadZipFile, KeyError, TypeError, json.JSONDecodeError) as error:
+        return _of_state(state)
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
         raise BadInputError(
             f"{path} can't be read as an ensemble; delete it and run dvc repro."
         ) from error
+
+
+def _of_state(state: Mapping[str, Any]) -> Ensemble:
+    members = tuple(
+        Member(
+            Candidate(one["algorithm"], one["feature_set"], one["settings"]),
+            np.asarray(one["columns"], dtype=np.intp),
+            one["pipeline"],
+        )
+        for one in state["members"]
+    )
+    method, intercept, weights = state["blend"]
+    blend = Blend(method, intercept, tuple(weights))
+    method, parameters = state["calibrator"]
+    model = FittedModel(members, blend, Calibrator(method, tuple(parameters)))
+    return Ensemble(tuple(map(tuple, state["blocks"])), model, state["thresholds"])
 
 
 def _write_reproducibly(stored: bytes, path: Path) -> None:

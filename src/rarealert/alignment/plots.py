@@ -23,7 +23,7 @@ def heat_map(cells: Mapping[tuple[str, str], float]) -> Figure:
             shade = "black" if value > middle else "white"
             axes.text(col, row, f"{value:.3f}", ha="center", va="center", color=shade)
     figure.colorbar(image, label="AUROC, unseen diseases")
-    axes.set_title("Screening: algorithm and feature set, default settings")
+    axes.set_title("Screening: algorithm and feature set, default settings, repeated folds")
     figure.tight_layout()
     return figure
 

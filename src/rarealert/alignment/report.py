@@ -12,7 +12,7 @@ from rarealert.alignment.ensemble import Ensemble
 from rarealert.alignment.explain import TeacherReport, best_teacher
 from rarealert.alignment.features import FeatureMatrix
 from rarealert.alignment.folds import TrainingSet
-from rarealert.alignment.search import Search
+from rarealert.alignment.search import Search, mean_known
 from rarealert.metrics import calibration, discrimination
 from rarealert.metrics.counts import UndefinedMetricError
 
@@ -21,10 +21,14 @@ _DIGITS = 6  # of figures in reports: more is noise in a diff
 
 @dataclass(frozen=True)
 class Part:
-    """The cases of a part that someone answered, in the order of their ids."""
+    """The cases of a part that someone answered, in the order of their ids.
+
+    ``source`` is that of each case, shape ``(n_cases,)``.
+    """
 
     features: FeatureMatrix
     data: TrainingSet
+    source: NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -47,26 +51,40 @@ class Outcome:
 
 def metrics_of(outcome: Outcome) -> dict[str, Any]:
     """What ``reports/align/metrics.json`` holds, free of NaN."""
-    train, valid, best = outcome.train, outcome.valid, outcome.ensemble.candidate
+    train, valid, model = outcome.train, outcome.valid, outcome.ensemble.model
     return {
         "best_teacher": best_teacher(outcome.reports),
+        "by_source": {
+            str(source): quality(
+                train.data.rare[train.source == source],
+                outcome.out_of_fold[train.source == source],
+            )
+            for source in np.unique(train.source)
+        },
         "cases": {
             "train": len(train.features.case_ids),
             "valid": len(valid.features.case_ids),
             "unanswered": outcome.unanswered,
         },
         "chosen": {
-            "algorithm": best.algorithm,
-            "feature_set": best.feature_set,
-            "calibration": outcome.ensemble.model.calibrator.method,
-            **best.settings,
+            "blend": model.blend.method,
+            "calibration": model.calibrator.method,
+            "members": [
+                {
+                    "algorithm": member.candidate.algorithm,
+                    "feature_set": member.candidate.feature_set,
+                    "weight": weight,
+                    **member.candidate.settings,
+                }
+                for member, weight in zip(model.members, model.blend.weights, strict=True)
+            ],
         },
         "out_of_fold": quality(train.data.rare, outcome.out_of_fold),
         "valid": quality(valid.data.rare, outcome.valid_risks),
         "thresholds": dict(outcome.ensemble.thresholds),
         "search": {
             "trials": len(outcome.found.trials),
-            "pruned": sum(trial.scores is None for trial in outcome.found.trials),
+            "pruned": sum(trial.pruned for trial in outcome.found.trials),
             "out_of_time": outcome.found.out_of_time,
         },
     }
@@ -93,20 +111,24 @@ def quality(rare: NDArray[np.bool_], risks: NDArray[np.float64]) -> dict[str, fl
 
 
 def screening_of(found: Search) -> tuple[dict[tuple[str, str], float], list[dict[str, Any]]]:
-    """AUROC by algorithm and feature set with default settings, and a row for every trial."""
+    """AUROC by algorithm and feature set over all repeats, and a row for every trial."""
     cells: dict[tuple[str, str], float] = {}
     rows = []
     for trial in found.trials:
         candidate = trial.candidate
+        folds = (*trial.folds, *trial.repeated)
+        known = [auroc for auroc in folds if not np.isnan(auroc)]
         if trial.name.startswith("screen "):
-            cells[candidate.algorithm, candidate.feature_set] = trial.auroc
+            cells[candidate.algorithm, candidate.feature_set] = mean_known(folds)
         rows.append(
             {
                 "trial": trial.name,
                 "algorithm": candidate.algorithm,
                 "feature_set": candidate.feature_set,
-                "auroc": trial.auroc,
-                "pruned": trial.scores is None,
+                "auroc": mean_known(folds),
+                "sd_of_folds": float(np.std(known)) if known else None,
+                "folds": len(folds),
+                "pruned": trial.pruned,
                 "settings": json.dumps(rounded(dict(candidate.settings)), sort_keys=True),
             }
         )

@@ -1,26 +1,34 @@
 """Find what weighs the teachers best: every algorithm on every feature set, then Optuna.
 
-Stage one screens each cell of algorithm and feature set with the algorithm's default settings.
-Stage two tunes the best few algorithms, feature set included. Everything is judged by the AUROC
-of scores for diseases the model never saw, weighted so that who was asked tells nothing.
+Stage one screens each cell of algorithm and feature set with the algorithm's default settings, by
+repeated cross-validation. Stage two tunes the best few algorithms, feature set included.
+Everything is judged by the AUROC on folds of diseases the model never saw, weighted so that who
+was asked tells nothing.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import optuna
+from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from rarealert.alignment.algorithms import ALGORITHMS, Settings, fit_pipeline, raw_scores
+from rarealert.alignment.algorithms import (
+    ALGORITHMS,
+    Settings,
+    fit_pipeline,
+    raw_scores,
+)
 from rarealert.alignment.balance import independence_weights
 from rarealert.alignment.features import FeatureMatrix
 from rarealert.alignment.folds import TrainingSet, disease_folds
 
-_FINALISTS = 3  # algorithms that are tuned; the fourth never came within seed noise of the first
-_NOT_PRUNED = 2  # folds before a trial may be given up: one fold's AUROC says too little
+FINALISTS = 3  # algorithms that are tuned; the fourth never came within seed noise of the first
+
+Columns = Mapping[str, NDArray[np.intp]]
+"""Positions of the columns of each feature set."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +42,31 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate with its out-of-fold ``scores``, shape ``(n_cases,)``, and their AUROC.
+    """A candidate with the AUROC on each fold that was done; NaN where a fold has one class.
 
-    ``scores`` are ``None`` and ``auroc`` is that of the folds done where the trial was pruned.
+    ``repeated`` holds the folds' AUROC of further repeats of the cross-validation.
     """
 
     name: str
     candidate: Candidate
-    auroc: float
-    scores: NDArray[np.float64] | None = field(repr=False)
+    folds: tuple[float, ...]
+    pruned: bool = False
+    repeated: tuple[float, ...] = ()
+
+    @property
+    def auroc(self) -> float:
+        """The mean over the folds that all trials share."""
+        return mean_known(self.folds)
+
+    def without(self, fold: int) -> float:
+        """The mean over the other folds."""
+        return mean_known([auroc for number, auroc in enumerate(self.folds) if number != fold])
+
+
+def mean_known(folds: Sequence[float]) -> float:
+    """The mean of what is not NaN; 0.5, which is chance, where nothing is known."""
+    known = [auroc for auroc in folds if not np.isnan(auroc)]
+    return float(np.mean(known)) if known else 0.5
 
 
 @dataclass(frozen=True)
@@ -51,25 +75,28 @@ class Search:
 
     trials: tuple[Trial, ...]
     fold: NDArray[np.intp]
-    weights: NDArray[np.float64]
-    rare: NDArray[np.bool_]
+    columns: Columns
     out_of_time: bool
 
     @property
     def best(self) -> Trial:
         """The finished trial of the highest AUROC; of equals the one that ran first."""
-        return max((trial for trial in self.trials if trial.scores is not None), key=_auroc)
+        return max((trial for trial in self.trials if not trial.pruned), key=_auroc)
 
-    def best_without(self, fold: int) -> Trial:
-        """The best trial judged on the other folds alone, so that ``fold`` has no say."""
-        rows = self.fold != fold
-        best, highest = self.best, -1.0
-        for trial in self.trials:
-            if trial.scores is not None:
-                auroc = weighted_auroc(self.rare[rows], trial.scores[rows], self.weights[rows])
-                if auroc > highest:
-                    best, highest = trial, auroc
-        return best
+    def finalists(self, without: int | None = None) -> list[Candidate]:
+        """The best candidate of each of the best algorithms, best first.
+
+        ``without`` leaves the AUROC on that fold out of the choice.
+        """
+
+        def merit(trial: Trial) -> float:
+            return trial.auroc if without is None else trial.without(without)
+
+        ranked = sorted((one for one in self.trials if not one.pruned), key=merit, reverse=True)
+        chosen: dict[str, Candidate] = {}
+        for trial in ranked:
+            chosen.setdefault(trial.candidate.algorithm, trial.candidate)
+        return list(chosen.values())[:FINALISTS]
 
 
 def _auroc(trial: Trial) -> float:
@@ -79,100 +106,83 @@ def _auroc(trial: Trial) -> float:
 def weighted_auroc(
     rare: NDArray[np.bool_], scores: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> float:
-    """Area under the ROC curve of weighted cases, 0 to 1."""
+    """Area under the ROC curve of weighted cases, 0 to 1; NaN for one class."""
+    if np.unique(rare).size < 2:
+        return float("nan")
     return float(roc_auc_score(rare, scores, sample_weight=weights))
 
 
-class _Judge:
-    """Fits a candidate fold by fold on one training set."""
+@dataclass(frozen=True)
+class Judge:
+    """Judges candidates fold by fold on one training set."""
 
-    def __init__(self, data: TrainingSet, features: FeatureMatrix, folds: int, seed: int) -> None:
-        self.data = data
-        self.columns = {name: features.columns(name) for name in features.useful_sets()}
-        self.fold = disease_folds(data, folds, seed)
-        self.weights = independence_weights(data.values, data.rare)
-        self.seed = seed
+    data: TrainingSet
+    columns: Columns
+    fold: NDArray[np.intp]
+    weights: NDArray[np.float64]
+    seed: int
 
-    def run(self, name: str, candidate: Candidate, trial: optuna.Trial | None = None) -> Trial:
-        """Out-of-fold scores of ``candidate``; ``trial`` may prune it between folds."""
+    def folds(self, candidate: Candidate) -> Iterator[float]:
+        """The AUROC of ``candidate`` on one fold after the other."""
         data = self.data.only(self.columns[candidate.feature_set])
-        scores = np.full(len(data.rare), np.nan)
-        auroc = np.nan
         for number in range(int(self.fold.max()) + 1):
             out = self.fold == number
+            inside = data.part(~out)
             model = fit_pipeline(
-                candidate.algorithm,
-                candidate.settings,
-                data.values[~out],
-                data.rare[~out],
-                self.seed,
+                candidate.algorithm, candidate.settings, inside.values, inside.rare, self.seed
             )
-            scores[out] = raw_scores(model, data.values[out])
-            done = ~np.isnan(scores)
-            auroc = weighted_auroc(data.rare[done], scores[done], self.weights[done])
-            if trial is not None:
-                trial.report(auroc, number)
-                if trial.should_prune() and not done.all():
-                    return Trial(name, candidate, auroc, None)
-        return Trial(name, candidate, auroc, scores)
+            scores = raw_scores(model, data.values[out])
+            yield weighted_auroc(data.rare[out], scores, self.weights[out])
 
 
-def search(
-    data: TrainingSet,
-    features: FeatureMatrix,
-    *,
-    folds: int,
-    trials: int,
-    timeout_s: float,
-    seed: int,
-) -> Search:
-    """Screen all cells, then tune the best algorithms with ``trials`` Optuna trials each.
+def make_judge(
+    data: TrainingSet, features: FeatureMatrix, fold: NDArray[np.intp], seed: int
+) -> Judge:
+    """A judge of ``data``, which has the columns of ``features``, on the folds given."""
+    columns = {name: features.columns(name) for name in features.useful_sets()}
+    return Judge(data, columns, fold, independence_weights(data.values, data.rare), seed)
 
-    ``data.values`` and ``features`` hold the same rows. The same inputs give the same search, bit
-    for bit, unless ``timeout_s`` ends it early, which ``out_of_time`` tells.
+
+def workers_for(cases: int) -> int:
+    """Processes that pay: a few hundred cases are done before a second one has started."""
+    from joblib import cpu_count
+
+    return 1 if cases < 400 else min(2, int(cpu_count()))
+
+
+def screen(
+    judge: Judge, algorithms: Sequence[str], *, repeats: int, deadline: float
+) -> list[Trial]:
+    """Stage one: every cell, by ``repeats`` cross-validations grouped by disease.
+
+    The first repeat has the folds of ``judge``, the others as many, drawn anew.
+
+    Cells that come after ``deadline``, in seconds of ``time.monotonic``, are left out, never all.
     """
-    deadline = time.monotonic() + timeout_s
-    judge = _Judge(data, features, folds, seed)
+    folds = int(judge.fold.max()) + 1
+    judges = [judge]
+    for repeat in range(1, repeats):
+        fold = disease_folds(judge.data, folds, judge.seed + repeat)
+        judges.append(replace(judge, fold=fold))
     done: list[Trial] = []
-    for feature_set in judge.columns:
-        for name, algorithm in ALGORITHMS.items():
-            if done and time.monotonic() > deadline:
-                break
-            candidate = Candidate(name, feature_set, algorithm.default)
-            done.append(judge.run(f"screen {name} {feature_set}", candidate))
-    for name in _finalists(done):
-        done.extend(_tune(judge, name, trials, deadline, seed))
-    late = time.monotonic() > deadline
-    return Search(tuple(done), judge.fold, judge.weights, data.rare, late)
+    with Parallel(workers_for(len(judge.data.rare))) as parallel:
+        for feature_set in judge.columns:
+            for algorithm in algorithms:
+                if done and time.monotonic() > deadline:
+                    return done
+                candidate = Candidate(algorithm, feature_set, ALGORITHMS[algorithm].default)
+                aurocs = parallel(delayed(_all_folds)(one, candidate) for one in judges)
+                repeated = tuple(auroc for later in aurocs[1:] for auroc in later)
+                name = f"screen {algorithm} {feature_set}"
+                done.append(Trial(name, candidate, aurocs[0], repeated=repeated))
+    return done
 
 
-def _finalists(screened: Sequence[Trial]) -> list[str]:
+def _all_folds(judge: Judge, candidate: Candidate) -> tuple[float, ...]:
+    return tuple(judge.folds(candidate))
+
+
+def best_algorithms(screened: Sequence[Trial]) -> list[str]:
     """The algorithms with the best cells, best first."""
     ranked = sorted(screened, key=_auroc, reverse=True)
-    return list(dict.fromkeys(trial.candidate.algorithm for trial in ranked))[:_FINALISTS]
-
-
-def _tune(judge: _Judge, algorithm: str, trials: int, deadline: float, seed: int) -> list[Trial]:
-    """Optuna's trials for one algorithm, seeded and pruned by the median after two folds."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=_NOT_PRUNED - 1),
-    )
-    done: list[Trial] = []
-
-    def objective(trial: optuna.Trial) -> float:
-        feature_set = trial.suggest_categorical("feature_set", list(judge.columns))
-        candidate = Candidate(algorithm, feature_set, ALGORITHMS[algorithm].suggest(trial))
-        result = judge.run(f"tune {algorithm} {trial.number}", candidate, trial)
-        done.append(result)
-        if result.scores is None:
-            raise optuna.TrialPruned
-        return result.auroc
-
-    for _ in range(trials):
-        if time.monotonic() > deadline:
-            break
-        study.optimize(objective, n_trials=1)
-    return done
+    return list(dict.fromkeys(trial.candidate.algorithm for trial in ranked))[:FINALISTS]

@@ -2,33 +2,55 @@
 
 A risk from a model that has seen the case, or another of its disease, leaks the label: an
 overfitting model gives 1 to every rare case it was fitted on, and a student taught with such risks
-learns a certainty that no new patient will bear out. Here each case's risk comes from a pipeline,
-a calibrator and a choice of both that had no part in its fold of diseases.
+learns a certainty that no new patient will bear out. Here each case's risk comes from members, a
+blend, a calibrator and a choice of all of them by folds other than its own.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from rarealert.alignment.ensemble import fit_model
-from rarealert.alignment.features import FeatureMatrix
+from rarealert.alignment.ensemble import FittedModel, fit_model
 from rarealert.alignment.folds import TrainingSet
-from rarealert.alignment.search import Search
+from rarealert.alignment.search import Search, workers_for
 
 
-def out_of_fold_risks(
-    data: TrainingSet, features: FeatureMatrix, found: Search, folds: int, seed: int
-) -> NDArray[np.float64]:
-    """The risk 0 to 1 of each case from a model that never saw its disease, shape ``(n_cases,)``.
+@dataclass(frozen=True)
+class CrossFitted:
+    """One model a fold, none of which saw that fold, and the fold of each case, ``(n_cases,)``."""
 
-    For each fold of ``found``: the candidate that is best on the other folds is fitted on them,
-    and calibrated on out-of-fold scores inside them (nested cross-validation; Varma and Simon,
-    BMC Bioinformatics 7:91, 2006).
+    models: tuple[FittedModel, ...]
+    fold: NDArray[np.intp]
+
+    def risks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The risk 0 to 1 of each case from the model that never saw its disease.
+
+        ``values`` has the rows of the training set, shape ``(n_cases, n_features)``.
+        """
+        risks = np.empty(len(values))
+        for number, model in enumerate(self.models):
+            out = self.fold == number
+            risks[out] = model.risks(values[out])
+        return risks
+
+
+def cross_fit(data: TrainingSet, found: Search, folds: int, seed: int) -> CrossFitted:
+    """For each fold of ``found``, the model that its other folds make.
+
+    The candidates that are best on the other folds are fitted on them, and joined and calibrated
+    on out-of-fold scores inside them (nested cross-validation; Varma and Simon, BMC
+    Bioinformatics 7:91, 2006).
     """
-    risks = np.empty(len(data.rare))
-    for number in np.unique(found.fold):
-        out = found.fold == number
-        candidate = found.best_without(int(number)).candidate
-        chosen = data.only(features.columns(candidate.feature_set))
-        model = fit_model(candidate, chosen.part(~out), folds, seed)
-        risks[out] = model.risks(chosen.values[out])
-    return risks
+    models = Parallel(workers_for(len(data.rare)))(
+        delayed(fit_model)(
+            found.finalists(without=int(number)),
+            data.part(found.fold != number),
+            found.columns,
+            folds,
+            seed,
+        )
+        for number in np.unique(found.fold)
+    )
+    return CrossFitted(tuple(models), found.fold)

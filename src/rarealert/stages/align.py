@@ -19,7 +19,6 @@ from rarealert.errors import BadInputError
 from rarealert.params import AlignParams, Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
-from rarealert.teachers.answer import read_answers
 from rarealert.tracking.items import (
     Child,
     Dataset,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from rarealert.alignment.features import Panel
     from rarealert.alignment.report import Outcome, Part
+    from rarealert.alignment.robustness import Trouble
     from rarealert.alignment.search import Search, Trial
 
 _OPERATING_POINT = 0.95  # specificity or sensitivity at which the ensemble's thresholds lie
@@ -51,17 +51,19 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
             the validation part lacks a class, so that no threshold can be chosen on it.
     """
     from rarealert.alignment.ensemble import Ensemble, fit_model
+    from rarealert.alignment.evidence import gather
     from rarealert.alignment.explain import teacher_reports
     from rarealert.alignment.folds import check_learnable
     from rarealert.alignment.report import Outcome
-    from rarealert.alignment.search import search
-    from rarealert.alignment.targets import out_of_fold_risks
+    from rarealert.alignment.robustness import troubles
+    from rarealert.alignment.selection import search
+    from rarealert.alignment.study import storage_of
+    from rarealert.alignment.targets import cross_fit
 
     chosen = params.align
     inputs = _read(paths)
     yield from _datasets(paths, inputs)
-    train = _part(inputs.train, inputs.panel, inputs.teachers)
-    valid = _part(inputs.valid, inputs.panel, inputs.teachers)
+    train, valid = _part(inputs.train, inputs), _part(inputs.valid, inputs)
     check_learnable(train.data, "build/split/train.parquet")
     _check_both_classes(valid)
 
@@ -69,31 +71,32 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
         train.data,
         train.features,
         folds=chosen.folds,
+        repeats=chosen.repeats,
         trials=chosen.trials,
         timeout_s=chosen.timeout_s,
+        most_cases=chosen.search_cases,
         seed=chosen.seed,
+        storage=storage_of(paths.build("align") / "study.log"),
     )
     yield from (_child(trial) for trial in found.trials)
 
-    out_of_fold = out_of_fold_risks(train.data, train.features, found, chosen.folds, chosen.seed)
-    best = found.best.candidate
-    columns = train.features.columns(best.feature_set)
-    model = fit_model(best, train.data.only(columns), chosen.folds, chosen.seed)
-    valid_risks = model.risks(valid.data.values[:, columns])
-    thresholds = _thresholds(valid, valid_risks)
-    ensemble = Ensemble(inputs.teachers, best, model, thresholds)
+    crossed = cross_fit(train.data, found, chosen.folds, chosen.seed)
+    out_of_fold = crossed.risks(train.data.values)
+    model = fit_model(found.finalists(), train.data, found.columns, chosen.folds, chosen.seed)
+    valid_risks = model.risks(valid.data.values)
+    ensemble = Ensemble(inputs.blocks, model, _thresholds(valid, valid_risks))
     ensemble.save(paths.build("align") / "model.skops")
     _write_risks(
         paths.build("align") / "risk.parquet", train, found, out_of_fold, valid, valid_risks
     )
 
-    trained_on = {case_id: inputs.panel[case_id] for case_id in train.features.case_ids}
-    unanswered = sum(
-        item.case.case_id not in inputs.panel for item in (*inputs.train, *inputs.valid)
-    )
-    reports = teacher_reports(trained_on, inputs.teachers, train.data, found, chosen.seed)
+    trained_on = inputs.panel.among(train.features.case_ids)
+    evidence = gather(trained_on, inputs.blocks, inputs.visits, train.data, crossed)
+    reports = teacher_reports(evidence, found, chosen.seed)
+    unanswered = len(inputs.train) + len(inputs.valid) - len(inputs.panel.case_ids)
     outcome = Outcome(train, valid, unanswered, found, ensemble, out_of_fold, valid_risks, reports)
-    yield from _report(outcome, chosen, paths.report("align"))
+    broken = troubles(evidence, found, train.source, chosen.seed)
+    yield from _report(outcome, broken, chosen, paths.report("align"))
 
 
 @dataclass(frozen=True)
@@ -101,24 +104,34 @@ class _Inputs:
     train: list[LabelledCase]
     valid: list[LabelledCase]
     panel: "Panel"
-    teachers: tuple[str, ...]
+    blocks: tuple[tuple[str, ...], ...]
+    visits: Mapping[str, tuple[float, ...]]
 
 
 def _read(paths: Paths) -> _Inputs:
-    from rarealert.alignment.features import panel_of
+    from rarealert.alignment.features import blocks_of
+    from rarealert.alignment.panel import read_panel
+    from rarealert.alignment.visits import visit_features
 
     train = read_cases(paths.build("split") / "train.parquet")
     valid = read_cases(paths.build("split") / "valid.parquet")
-    known = {item.case.case_id for item in (*train, *valid)}
-    answers = read_answers(paths.build("rationales") / "answers.parquet")
-    panel = panel_of(answer for answer in answers if answer.case_id in known)
-    heard = {name for item in train for name in panel.get(item.case.case_id, ())}
+    cases = [item.case for item in (*train, *valid)]
+    panel = read_panel(
+        paths.build("rationales") / "answers.parquet", [case.case_id for case in cases]
+    )
+    trained_on = panel.among(item.case.case_id for item in train)
+    heard = [
+        name
+        for name, said in zip(panel.teachers, trained_on.answered().any(axis=0), strict=True)
+        if said
+    ]
     if not heard:
         raise BadInputError(
             "build/rationales/answers.parquet: no teacher answered a training case; check "
             "teach.panel and reports/rationales/coverage.json."
         )
-    return _Inputs(train, valid, panel, tuple(sorted(heard)))
+    blocks = blocks_of(trained_on.of(heard))
+    return _Inputs(train, valid, panel.of(heard), blocks, visit_features(cases))
 
 
 def _datasets(paths: Paths, inputs: _Inputs) -> Iterator[Dataset]:
@@ -128,30 +141,30 @@ def _datasets(paths: Paths, inputs: _Inputs) -> Iterator[Dataset]:
         (
             "answers",
             paths.build("rationales") / "answers.parquet",
-            sum(len(said) for said in inputs.panel.values()),
+            int(inputs.panel.answered().sum()),
         ),
     )
     for name, path, rows in sizes:
         yield Dataset(name, path, sha256(path.read_bytes()).hexdigest(), rows, "align")
 
 
-def _part(cases: Sequence[LabelledCase], panel: "Panel", teachers: tuple[str, ...]) -> "Part":
+def _part(cases: Sequence[LabelledCase], inputs: _Inputs) -> "Part":
     import numpy as np
 
     from rarealert.alignment.features import build_features
     from rarealert.alignment.folds import TrainingSet
     from rarealert.alignment.report import Part
 
-    ids = [item.case.case_id for item in cases]
-    features = build_features({name: panel[name] for name in ids if name in panel}, teachers)
-    rare = dict(zip(ids, is_rare(cases), strict=True))
-    disease = dict(zip(ids, disease_groups(cases), strict=True))
+    of_case = {item.case.case_id: item for item in cases}
+    features = build_features(inputs.panel.among(of_case), inputs.blocks, inputs.visits)
+    answered = [of_case[name] for name in features.case_ids]
     data = TrainingSet(
         features.values,
-        np.asarray([rare[name] for name in features.case_ids], dtype=bool),
-        np.asarray([disease[name] for name in features.case_ids], dtype=np.str_),
+        np.asarray(is_rare(answered), dtype=bool),
+        np.asarray(disease_groups(answered), dtype=np.str_),
     )
-    return Part(features, data)
+    source = np.asarray([item.case.source for item in answered], dtype=np.str_)
+    return Part(features, data, source)
 
 
 def _check_both_classes(valid: "Part") -> None:
@@ -166,12 +179,18 @@ def _check_both_classes(valid: "Part") -> None:
 def _child(trial: "Trial") -> Child:
     candidate = trial.candidate
     settings = {"algorithm": candidate.algorithm, "feature_set": candidate.feature_set}
-    pruned = trial.scores is None
+    name = "auroc_of_folds_done" if trial.pruned else "auroc"
+    folds = (*trial.folds, *trial.repeated)
     return Child(
         trial.name,
         (
-            Parameters({**settings, **candidate.settings, "pruned": pruned}),
-            Metric("auroc_of_folds_done" if pruned else "auroc", trial.auroc),
+            Parameters({**settings, **candidate.settings, "pruned": trial.pruned}),
+            Metric(name, trial.auroc),
+            *(
+                Metric("auroc_of_fold", auroc, step)
+                for step, auroc in enumerate(folds)
+                if auroc == auroc  # NaN, where a fold has one class, is no metric
+            ),
         ),
     )
 
@@ -224,7 +243,9 @@ def _write_risks(
     partial.replace(path)
 
 
-def _report(outcome: "Outcome", chosen: AlignParams, folder: Path) -> Iterator[Item]:
+def _report(
+    outcome: "Outcome", broken: "list[Trouble]", chosen: AlignParams, folder: Path
+) -> Iterator[Item]:
     import pandas as pd
 
     from rarealert.alignment.plots import calibration_plot, heat_map, weight_plot
@@ -243,13 +264,17 @@ def _report(outcome: "Outcome", chosen: AlignParams, folder: Path) -> Iterator[I
     _write_json(folder / "metrics.json", metrics)
     _write_json(folder / "screening.json", {"trials": trials})
     _write_json(folder / "teachers.json", {"teachers": teachers})
+    _write_json(folder / "robustness.json", {"troubles": [asdict(one) for one in broken]})
     _write_json(folder / "calibration.json", {key: rows.tolist() for key, rows in curves.items()})
 
     for part in ("out_of_fold", "valid"):
         yield from (Metric(f"{part}_{name}", value) for name, value in metrics[part].items())
     if metrics["best_teacher"]:
         yield Metric("best_teacher_auroc", metrics["best_teacher"]["auroc"])
-    yield Parameters({f"chosen_{key}": value for key, value in metrics["chosen"].items()})
+    chosen_model = metrics["chosen"]
+    yield Parameters({f"chosen_{key}": chosen_model[key] for key in ("blend", "calibration")})
+    yield Table("members.json", pd.DataFrame(chosen_model["members"]))
+    yield Table("robustness.json", pd.DataFrame([asdict(one) for one in broken]))
     yield Table("teachers.json", pd.DataFrame(teachers))
     yield Table("trials.json", pd.DataFrame(trials))
     yield Figure("screening.png", heat_map(cells))
@@ -262,7 +287,8 @@ def _report(outcome: "Outcome", chosen: AlignParams, folder: Path) -> Iterator[I
 def _summary(outcome: "Outcome", metrics: Mapping[str, Any], chosen: AlignParams) -> str:
     unanswered = metrics["cases"]["unanswered"]
     said = (
-        f"{metrics['chosen']['algorithm']} over {len(outcome.ensemble.teachers)} teachers, AUROC "
+        f"{metrics['chosen']['blend']} of {len(outcome.ensemble.model.members)} models over "
+        f"{len(outcome.ensemble.teachers)} teachers, AUROC "
         f"{metrics['out_of_fold']['auroc']:.3f} on unseen diseases"
     )
     if metrics["best_teacher"]:

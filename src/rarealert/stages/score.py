@@ -54,9 +54,9 @@ def score(params: Params, paths: Paths) -> Iterator[Item]:
         if answer.case_id in wanted
     ]
     models: dict[str, Risks] = dict(_teacher_risks(answers))
-    models[ENSEMBLE] = ensemble_risks(paths.build("align") / "model.skops", answers)
-    started = time.perf_counter()
     visits = [item.case for item in scored]
+    models[ENSEMBLE] = ensemble_risks(paths.build("align") / "model.skops", answers, visits)
+    started = time.perf_counter()
     models[STUDENT] = student_risks(
         paths.build("distil") / "adapter", visits, params.score.batch_size
     )
@@ -97,11 +97,11 @@ def check_lock(test: Sequence[LabelledCase], lock: Path) -> None:
         )
 
 
-def ensemble_risks(model: Path, answers: Sequence[TeacherAnswer]) -> Risks:
-    """The frozen ensemble's risk of each case that a teacher answered."""
+def ensemble_risks(model: Path, answers: Sequence[TeacherAnswer], cases: Sequence[Case]) -> Risks:
+    """The frozen ensemble's risk of each of ``cases`` that a teacher answered."""
     from rarealert.alignment.ensemble import load_ensemble
 
-    return load_ensemble(model).predict(answers)
+    return load_ensemble(model).predict(answers, cases)
 
 
 def student_risks(adapter: Path, cases: Sequence[Case], batch_size: int) -> Risks:

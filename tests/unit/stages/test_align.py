@@ -20,7 +20,7 @@ from rarealert.tracking.items import Child, Metric, Summary
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
 QUICK = PARAMS.model_copy(
-    update={"align": PARAMS.align.model_copy(update={"folds": 3, "timeout_s": 0.001})}
+    update={"align": PARAMS.align.model_copy(update={"folds": 3, "repeats": 1, "timeout_s": 0.001})}
 )
 
 

@@ -1,0 +1,250 @@
+"""Who said what, as arrays: one row a case, one column a teacher, gaps where nobody answered.
+
+A panel of 158,666 cases and ten teachers fits into 250 MB this way; as objects it would take ten
+times as much.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rarealert.alignment.wording import WORDING, wording_of
+from rarealert.errors import BadInputError
+from rarealert.knowledge.names import normalise_name
+from rarealert.teachers.answer import SCHEMA, TeacherAnswer
+
+PLACES = 5  # of a differential and of the insights, as the answer's schema has it
+_BATCH = 20_000  # rows read at a time; one such batch as Python objects takes about 100 MB
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Answers of ``t`` teachers to ``n`` cases; failed and missing ones are gaps.
+
+    ``risk`` has shape ``(n, t)``, 0 to 1, NaN where a teacher is silent. ``named``, ``(n, t, 5)``,
+    are numbers of diseases, most likely first, each once, 0 for an empty place; ``orphanet`` says
+    whether each is an Orphanet disorder and ``systems`` which organ systems it affects, a bit
+    each. ``reasons``, ``(n, t, 5)``, are numbers of insights; ``attention``, ``(n, t, 3)``, is
+    entropy, concentration and largest weight of them; ``wording``, ``(n, t, 13)``, is what
+    ``wording_of`` counts in the explanation.
+    """
+
+    case_ids: tuple[str, ...]
+    teachers: tuple[str, ...]
+    risk: NDArray[np.float64]
+    named: NDArray[np.int32]
+    orphanet: NDArray[np.bool_]
+    systems: NDArray[np.uint32]
+    reasons: NDArray[np.int32]
+    attention: NDArray[np.float64]
+    wording: NDArray[np.float64]
+
+    def answered(self) -> NDArray[np.bool_]:
+        """Whether each teacher answered each case, shape ``(n, t)``."""
+        return ~np.isnan(self.risk)
+
+    def rows(self, chosen: NDArray[Any]) -> "Panel":
+        """The cases at ``chosen``: a mask of shape ``(n,)`` or positions."""
+        positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        case_ids = tuple(self.case_ids[place] for place in positions)
+        return replace(self, case_ids=case_ids, **self._arrays(lambda array: array[positions]))
+
+    def among(self, case_ids: Iterable[str]) -> "Panel":
+        """The cases that are in ``case_ids``."""
+        wanted = set(case_ids)
+        return self.rows(np.asarray([one in wanted for one in self.case_ids], dtype=bool))
+
+    def of(self, teachers: Sequence[str]) -> "Panel":
+        """The panel of exactly ``teachers``, by case id; one it does not know stays silent.
+
+        A case that none of them answered is left out.
+        """
+        silent = _empty(len(self.case_ids), len(teachers))
+        places = [self.teachers.index(name) if name in self.teachers else None for name in teachers]
+        for name, array in silent.items():
+            for column, place in enumerate(places):
+                if place is not None:
+                    array[:, column] = getattr(self, name)[:, place]
+        chosen = Panel(self.case_ids, tuple(teachers), **silent)
+        heard = np.flatnonzero(chosen.answered().any(axis=1))
+        return chosen.rows(np.asarray(sorted(heard, key=lambda row: self.case_ids[row]), dtype=int))
+
+    def columns(self, chosen: slice) -> "Panel":
+        """All cases with the chosen teachers, answered or not."""
+        return replace(
+            self,
+            teachers=self.teachers[chosen],
+            **self._arrays(lambda array: array[:, chosen]),
+        )
+
+    def dealt(self, teacher: str, order: NDArray[np.intp]) -> "Panel":
+        """The panel in which ``teacher`` says of case ``i`` what it said of case ``order[i]``."""
+        column = self.teachers.index(teacher)
+
+        def deal(array: NDArray[Any]) -> NDArray[Any]:
+            dealt = array.copy()
+            dealt[:, column] = array[order, column]
+            return dealt
+
+        return replace(self, **self._arrays(deal))
+
+    def silenced(self, gaps: NDArray[np.bool_]) -> "Panel":
+        """The panel without the answers at ``gaps``, shape ``(n, t)``."""
+        nothing = _empty(1, 1)
+
+        def silence(name: str, array: NDArray[Any]) -> NDArray[Any]:
+            shape = gaps.shape + (1,) * (array.ndim - 2)
+            return np.where(gaps.reshape(shape), nothing[name][0, 0], array)
+
+        changed: dict[str, Any] = {name: silence(name, getattr(self, name)) for name in nothing}
+        return replace(self, **changed)
+
+    def _arrays(self, change: Any) -> dict[str, Any]:
+        return {
+            field.name: change(getattr(self, field.name))
+            for field in fields(self)
+            if field.name not in ("case_ids", "teachers")
+        }
+
+
+def panel_of(answers: Iterable[TeacherAnswer]) -> Panel:
+    """The given answers of ``answers``, cases and teachers in the order of their names."""
+    given = [item for item in answers if item.answer is not None]
+    panel = _Builder(
+        sorted({item.case_id for item in given}), sorted({item.teacher for item in given})
+    )
+    for item in given:
+        panel.add({**item.model_dump(include={"case_id", "teacher"}), **_said(item)})
+    return panel.done()
+
+
+def read_panel(path: Path, case_ids: Iterable[str]) -> Panel:
+    """The answers to ``case_ids`` in a file that ``write_answers`` made; a part at a time.
+
+    Raises:
+        BadInputError: the file is missing or not an answers file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise BadInputError(f"{path} is missing; run the rationales stage (dvc repro rationales).")
+    try:
+        if pq.read_schema(path).remove_metadata() != SCHEMA:
+            raise pa.ArrowInvalid("other columns")
+        keys = pq.read_table(path, columns=["teacher", "status"]).to_pandas()
+        teachers = sorted(keys.loc[keys["status"] == "ok", "teacher"].unique())
+        panel = _Builder(sorted(set(case_ids)), teachers)
+        for row in _rows(path):
+            if row["status"] == "ok" and row["case_id"] in panel.row_of:
+                panel.add(row)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInputError(
+            f"{path} can't be read as an answers file; delete it and run dvc repro."
+        ) from error
+    return panel.done()
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=_BATCH):
+            yield from batch.to_pylist()
+
+
+def _said(item: TeacherAnswer) -> dict[str, Any]:
+    return item.answer.model_dump() if item.answer else {}
+
+
+def _empty(cases: int, teachers: int) -> dict[str, NDArray[Any]]:
+    """Arrays of a panel in which nobody says anything."""
+    shape = (cases, teachers)
+    return {
+        "risk": np.full(shape, np.nan),
+        "named": np.zeros((*shape, PLACES), dtype=np.int32),
+        "orphanet": np.zeros((*shape, PLACES), dtype=bool),
+        "systems": np.zeros((*shape, PLACES), dtype=np.uint32),
+        "reasons": np.zeros((*shape, PLACES), dtype=np.int32),
+        "attention": np.full((*shape, 3), np.nan),
+        "wording": np.full((*shape, len(WORDING)), np.nan),
+    }
+
+
+class _Builder:
+    """Fills a panel answer by answer."""
+
+    def __init__(self, case_ids: Sequence[str], teachers: Sequence[str]) -> None:
+        self.case_ids, self.teachers = tuple(case_ids), tuple(teachers)
+        self.row_of = {name: row for row, name in enumerate(case_ids)}
+        self._column_of = {name: column for column, name in enumerate(teachers)}
+        self._number_of: dict[str, int] = {}
+        self._arrays = _empty(len(case_ids), len(teachers))
+
+    def add(self, said: Mapping[str, Any]) -> None:
+        """Enter one answer, a row of the answers file."""
+        at = self.row_of[said["case_id"]], self._column_of[said["teacher"]]
+        arrays = self._arrays
+        arrays["risk"][at] = said["risk"] / 100
+        diseases = {
+            item["orpha_code"] or _key(item["name"]): item["orpha_code"]
+            for item in said["differential"]
+        }
+        for place, (key, code) in enumerate(islice(diseases.items(), PLACES)):
+            arrays["named"][(*at, place)] = self._number(key)
+            arrays["orphanet"][(*at, place)] = code is not None
+            if code is not None:
+                arrays["systems"][(*at, place)] = systems_of_disorders().get(code, 0)
+        if said["insights"]:
+            reasons = dict.fromkeys(_key(item["name"]) for item in said["insights"])
+            for place, key in enumerate(islice(reasons, PLACES)):
+                arrays["reasons"][(*at, place)] = self._number(key)
+            arrays["attention"][at] = _attention([item["weight"] for item in said["insights"]])
+        arrays["wording"][at] = wording_of(said["explanation"])
+
+    def done(self) -> Panel:
+        """The panel of the cases that someone answered."""
+        panel = Panel(self.case_ids, self.teachers, **self._arrays)
+        return panel.rows(np.flatnonzero(panel.answered().any(axis=1)))
+
+    def _number(self, key: str) -> int:
+        return self._number_of.setdefault(key, len(self._number_of) + 1)
+
+
+@lru_cache(maxsize=200_000)
+def _key(name: str) -> str:
+    return normalise_name(name)
+
+
+def _attention(given: Sequence[float]) -> tuple[float, float, float]:
+    """Normalised Shannon entropy, Herfindahl index and largest of the weights, each 0 to 1."""
+    weights = np.asarray(given)
+    told = weights[weights > 0]
+    most = np.log(len(weights))
+    entropy = float(-(told * np.log(told)).sum() / most) if most else 0.0
+    return entropy, float(weights @ weights), float(weights.max())
+
+
+@lru_cache(maxsize=1)
+def systems_of_disorders() -> Mapping[str, int]:
+    """The organ systems that each Orphanet disorder's findings belong to, a bit each."""
+    from rarealert.knowledge.hpo import load_ontology
+    from rarealert.knowledge.profiles import load_rare_profiles
+
+    ontology = load_ontology()
+    bit_of: dict[str, int] = {}
+    found = {}
+    for profile in load_rare_profiles():
+        bits = 0
+        for finding in profile.findings:
+            if not finding.excluded:
+                for system in sorted(ontology.organ_systems(finding.hpo_id)):
+                    bits |= 1 << bit_of.setdefault(system, len(bit_of))
+        found[profile.disease_id] = bits
+    return found
