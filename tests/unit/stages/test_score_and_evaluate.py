@@ -85,7 +85,7 @@ def paths(tmp_path, monkeypatch):
     monkeypatch.setattr(
         score_stage,
         "ensemble_risks",
-        lambda model, answers: {a.case_id: _risk(a.case_id) for a in answers if a.answer},
+        lambda model, answers, cases: {a.case_id: _risk(a.case_id) for a in answers if a.answer},
     )
     monkeypatch.setattr(
         score_stage,
