@@ -21,6 +21,14 @@ _REPETITION_PENALTY = 1.3  # the second try of a rationale that failed its check
 
 
 @dataclass(frozen=True)
+class Rationale:
+    """Why the risk is what it is. ``generated`` is false where a plain list had to stand in."""
+
+    text: str
+    generated: bool
+
+
+@dataclass(frozen=True)
 class StudentRisk:
     """What the student says of one visit. ``risk`` is calibrated, 0 to 1.
 
@@ -42,7 +50,7 @@ class Student:
         from rarealert.student.network import Trunk
 
         self.card = card
-        self._trunk = Trunk(base.model, card.risk_layer, card.lora_layers)
+        self._trunk = Trunk(base.model, card.risk_layer, card.lora_layers, card.rationale_layers)
         self._head = head
         self._encoder = Encoder(base.tokenizer, card.max_prompt_tokens)
         self._pad: int = int(base.tokenizer.pad_token_id)
@@ -76,7 +84,7 @@ class Student:
 
     def rationales(
         self, cases: Sequence[Case], max_new_tokens: int, batch_size: int = 8
-    ) -> list[str]:
+    ) -> list[Rationale]:
         """One short rationale a case; its direction is that of the case's band.
 
         Every finding it cites is in the case: a text that fails this check, repeats itself or is
@@ -93,10 +101,17 @@ class Student:
             batch_size,
             penalty=_REPETITION_PENALTY,
         )
+        listed = set()
         for index, text in zip(weak, second, strict=True):
-            case = cases[index]
-            texts[index] = text if is_sound(text, case) else evidence_list(case)
-        return [f"{opening(band)} {text}" for band, text in zip(bands, texts, strict=True)]
+            if is_sound(text, cases[index]):
+                texts[index] = text
+            else:
+                texts[index] = evidence_list(cases[index])
+                listed.add(index)
+        return [
+            Rationale(f"{opening(band)} {text}", index not in listed)
+            for index, (band, text) in enumerate(zip(bands, texts, strict=True))
+        ]
 
     def _logits(self, prompts: Sequence[Prompt], batch_size: int) -> np.ndarray:
         import torch
