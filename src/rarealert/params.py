@@ -112,6 +112,7 @@ class DistilParams(_Section):
     rationale_cases: Count
     rationale_layers: Count
     rationale_epochs: Count
+    rationale_batch_size: Count
     rationale_learning_rate: Annotated[float, Field(gt=0)]
 
 

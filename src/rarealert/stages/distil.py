@@ -197,7 +197,7 @@ def _learn(
         histories["rationale"] = train(
             room.rationale_task(network),
             chosen.rationale_learning_rate,
-            Schedule(chosen.rationale_epochs, chosen.batch_size, chosen.seed),
+            Schedule(chosen.rationale_epochs, chosen.rationale_batch_size, chosen.seed),
             work / "rationale.safetensors",
             digest,
         )
@@ -207,12 +207,12 @@ def _learn(
 def _sound_share(
     card: "Card", network: "Network", inputs: _Inputs, cases: "Sequence[Case]"
 ) -> float:
-    """Share 0-1 of ``cases`` whose rationale is the student's own and cites only what is there."""
+    """Share 0-1 of ``cases`` whose rationale, in free words, cites only what is there."""
     from rarealert.student.model import Student
 
     student = Student(card, inputs.desk.base, network.head)
     said = student.rationales(cases, card.max_rationale_tokens)
-    return sum(item.generated for item in said) / len(said)
+    return sum(item.origin == "free" for item in said) / len(said)
 
 
 def _card(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rarealert.cases.case import LabelledCase
+from rarealert.cases.case import Case, LabelledCase
 from rarealert.errors import BadInputError
 from rarealert.params import DistilParams
 from rarealert.student.adapter import Settings, add_adapter
@@ -17,7 +17,7 @@ from rarealert.student.classroom import open_desk
 from rarealert.student.model import Student
 from rarealert.student.network import RiskHead, pad_right, pool
 from rarealert.student.package import Card, save_package
-from rarealert.student.rationale import LOWERED, RAISED
+from rarealert.student.rationale import LOWERED, RAISED, choices
 
 SETTINGS = Settings(1e-3, 4, 2.0, 0.5)
 
@@ -94,8 +94,9 @@ def test_a_rationale_never_contradicts_its_band_and_is_grounded(saved, cases) ->
     texts = student.rationales(read, 12)
     for item, text in zip(student.predict(read, 4), texts, strict=True):
         assert text.text.startswith(LOWERED if item.band == "low" else RAISED)
-        assert text.generated == ("no rationale passed its check" not in text.text)
-    assert not all(text.generated for text in texts)  # random weights write nonsense
+        assert (text.origin == "listed") == ("no rationale passed its check" in text.text)
+    # random weights write nonsense, so most are chosen from the visit's findings
+    assert "guided" in {text.origin for text in texts}
     assert student.rationales(read, 12) == texts
 
 
@@ -103,7 +104,24 @@ def test_left_padding_does_not_change_a_rationale(saved, cases) -> None:
     student = Student.load(saved[0])
     read = [item.case for item in cases[:5]]
     bands = ["alert"] * 5
-    assert student._generate(read, bands, 10, 5, 1.0) == student._generate(read, bands, 10, 1, 1.0)
+    assert student._generate(read, bands, 10, 5) == student._generate(read, bands, 10, 1)
+
+
+def test_guided_words_are_one_of_those_allowed(saved, cases) -> None:
+    student = Student.load(saved[0])
+    read = [item.case for item in cases[:4]]
+    allowed = [choices(case) for case in read]
+    texts = student._generate(read, ["low"] * 4, 24, 4, allowed)
+    spoken = [{" ".join(text.replace(".", " .").split()) for text in texts} for texts in allowed]
+    for text, possible in zip(texts, spoken, strict=True):
+        assert " ".join(text.replace(".", " .").split()) in possible
+
+
+def test_a_visit_without_findings_gets_a_plain_sentence(saved) -> None:
+    case = Case(case_id="bare", source="table", chief_complaint="Here for a form.")
+    said = Student.load(saved[0]).rationales([case], 12)[0]
+    assert said.origin == "listed"
+    assert "no finding that could be recognised" in said.text
 
 
 def test_the_package_holds_no_pickle_and_no_path(saved) -> None:
