@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rarealert.student.training import Epoch
 
 DEFAULTS: dict[str, float | int] = {
-    "learning_rate": 5e-4,
+    "learning_rate": 2e-3,
     "rank": 8,
     "alpha_ratio": 2.0,
     "soft_weight": 0.8,
@@ -176,10 +176,10 @@ def _suggest(trial: Any) -> "Settings":
     from rarealert.student.adapter import Settings
 
     return Settings(
-        learning_rate=trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True),
+        learning_rate=trial.suggest_float("learning_rate", 2e-4, 4e-3, log=True),
         rank=trial.suggest_categorical("rank", [4, 8, 16]),
         alpha_ratio=trial.suggest_categorical("alpha_ratio", [1.0, 2.0, 4.0]),
-        soft_weight=trial.suggest_float("soft_weight", 0.0, 1.0),
+        soft_weight=trial.suggest_float("soft_weight", 0.5, 1.0),
     )
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from rarealert.student.activations import Frozen
 from rarealert.student.adapter import Network
 
+_HEAD_RATE = 0.1  # of the adapter's; at the full rate the first pass undid the fit
 _JUDGE_BATCH = 32  # examples a pass where no gradient is kept
 
 
@@ -32,6 +33,11 @@ class RiskTask:
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """LoRA of the block below the risk layer, and the head."""
         return self._network.risk_parameters()
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The head starts at its optimum on frozen features and follows slowly."""
+        return {name: _HEAD_RATE for name in self.parameters if name.startswith("head.")}
 
     def batches(self, size: int, seed: tuple[int, int]) -> list[tuple[int, ...]]:
         """Batches of one pass over the training part."""
@@ -69,6 +75,11 @@ class RationaleTask:
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """LoRA of the layers at the top."""
         return self._network.rationale_parameters()
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """All learn at one rate."""
+        return {}
 
     def batches(self, size: int, seed: tuple[int, int]) -> list[tuple[int, ...]]:
         """Batches of one pass over the examples with a rationale."""

@@ -52,6 +52,10 @@ class Task(Protocol):
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """What the optimiser moves, by name."""
 
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Share of the learning rate by parameter name, where it is not 1."""
+
     def batches(self, size: int, seed: tuple[int, int]) -> Sequence[Sequence[int]]:
         """The training examples of one pass, in batches."""
 
@@ -80,7 +84,12 @@ def train(
     """
     parameters = task.parameters
     optimiser = torch.optim.AdamW(
-        list(parameters.values()), lr=learning_rate, weight_decay=_WEIGHT_DECAY
+        [
+            {"params": [value], "share": task.rates.get(name, 1.0)}
+            for name, value in parameters.items()
+        ],
+        lr=learning_rate,
+        weight_decay=_WEIGHT_DECAY,
     )
     stored = store.resume(checkpoint, digest, parameters, optimiser) if checkpoint else []
     history = [Epoch(**item) for item in stored]
@@ -125,7 +134,7 @@ def _one_epoch(
     loss_sum = 0.0
     for step, chosen in enumerate(batches, start=(number - 1) * len(batches)):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate * _factor(step, total)
+            group["lr"] = learning_rate * group["share"] * _factor(step, total)
         loss = task.loss(chosen)
         if not math.isfinite(float(loss.detach())):
             raise DivergedError(
@@ -134,7 +143,7 @@ def _one_epoch(
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], _CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(task.parameters.values(), _CLIP_NORM)
         optimiser.step()
         loss_sum += float(loss.detach()) * len(chosen)
     return loss_sum / sum(len(chosen) for chosen in batches)
