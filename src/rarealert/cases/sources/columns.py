@@ -5,7 +5,7 @@ A YAML file; docs/importing.md shows one.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -121,11 +121,10 @@ def load_columns(path: Path) -> ColumnMap:
     class Words(yaml.SafeLoader):
         """YAML without truth values and numbers: columns and cells are called no, N, on and 1."""
 
-        yaml_implicit_resolvers: ClassVar = {
-            first: [(tag, pattern) for tag, pattern in known if tag == "tag:yaml.org,2002:null"]
-            for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
+    Words.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag == "tag:yaml.org,2002:null"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Words)  # noqa: S506 - a safe loader
     except OSError as error:
