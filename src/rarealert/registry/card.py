@@ -1,10 +1,11 @@
 """The model card: what the student is for, what it reached, and what it must not be used for.
 
-Sections follow Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019), with the YAML
-head that the Hugging Face hub reads.
+Sections follow Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019); the change plan
+follows the FDA's guidance on predetermined change control plans (2024). The YAML head is written
+by ``huggingface_hub``, so that the hub reads the figures as a model index.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,15 +14,29 @@ from typing import TYPE_CHECKING, Any
 from rarealert.registry.gates.gate import GateResult
 
 if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
     from jinja2 import Template
+
+STUDENT = "student"
+_BLOCKS = {
+    "by_source": "source",
+    "by_category": "kind of rare disease",
+    "by_age_band": "age",
+    "by_sex": "sex",
+}
+"""Subgroups of the report, by their key in it."""
 
 METRICS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
     "brier": "Brier score",
+    "log_loss": "Log loss",
     "ece": "Expected calibration error",
+    "ici": "Integrated calibration index",
     "calibration_slope": "Calibration slope",
-    "sensitivity_at_95_specificity": "Sensitivity at 95 % specificity",
+    "observed_to_expected": "Observed to expected",
+    "sensitivity_at_95_specificity": "Sensitivity at the alert threshold",
+    "achieved_specificity": "Specificity at the alert threshold",
     "net_benefit_at_5pct": "Net benefit at 5 %",
 }
 """Figures of the card, by their key in the evaluation report."""
@@ -44,14 +59,51 @@ class CardFacts:
 
 
 def render_card(facts: CardFacts, report: Mapping[str, Any], gates: Sequence[GateResult]) -> str:
-    """The card in Markdown; the same facts give the same bytes."""
-    return _template().render(
+    """The card in Markdown with the hub's YAML head; the same facts give the same bytes."""
+    from huggingface_hub import ModelCard
+
+    body = _template().render(
         facts=facts,
-        student=[(METRICS[key], figure) for key, figure in _figures(report, "student")],
+        student=[(METRICS[key], figure) for key, figure in _figures(report, STUDENT)],
         claims=_claims(report),
-        by_source=_by_source(report),
+        nearest=_nearest_control(report),
+        subgroups=list(_subgroups(report)),
+        prevalence=report.get("prevalence", {}).get(STUDENT, []),
+        robustness=report.get("robustness", {}),
+        interval=report.get("dataset", {}).get("interval", {}),
         gates=gates,
         simulated=set(facts.sources) == {"simulated"},
+    )
+    head = _head(facts, report).to_yaml()
+    return str(ModelCard(f"---\n{head}\n---\n{body}"))
+
+
+def _head(facts: CardFacts, report: Mapping[str, Any]) -> "ModelCardData":
+    """The hub's metadata, with the student's figures as a model index."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    return ModelCardData(
+        language="en",
+        license="apache-2.0",
+        library_name="mlflow",
+        pipeline_tag="text-classification",
+        tags=["rare-diseases", "decision-support", "primary-care"],
+        base_model=facts.base_model,
+        model_name=facts.name,
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_type="+".join(facts.sources),
+                dataset_name=f"locked test part of {', '.join(facts.sources)}",
+                dataset_split="test",
+                dataset_revision=str(report.get("dataset", {}).get("digest", "unknown")),
+                metric_type=key,
+                metric_name=METRICS[key],
+                metric_value=figure["value"],
+                metric_args={name: figure[name] for name in ("ci_low", "ci_high", "n")},
+            )
+            for key, figure in _figures(report, STUDENT)
+        ],
     )
 
 
@@ -76,10 +128,24 @@ def _all_models(report: Mapping[str, Any]) -> dict[str, Any]:
     return {**report.get("controls", {}), **report["models"]}
 
 
-def _by_source(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    found = report.get("by_source", {})
-    held = {name: models.get("student", {}).get("auroc") for name, models in found.items()}
-    return [(name, figure) for name, figure in sorted(held.items()) if figure]
+def _nearest_control(report: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+    """The control that the student's AUROC is least above, with the paired difference."""
+    held = report.get("comparisons", {})
+    found = [
+        (name, held[f"{STUDENT} - {name}"])
+        for name in report.get("controls", {})
+        if f"{STUDENT} - {name}" in held
+    ]
+    return min(found, key=lambda pair: (pair[1]["ci_low"], pair[0]), default=None)
+
+
+def _subgroups(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Block, group and the student's figures in it, where it has an AUROC."""
+    for block, shown in _BLOCKS.items():
+        for group, models in sorted(report.get(block, {}).items()):
+            found = models.get(STUDENT, {})
+            if "auroc" in found:
+                yield shown, group, found
 
 
 @cache
@@ -95,10 +161,17 @@ def _template() -> "Template":
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701
     )
-    environment.filters["interval"] = _interval
+    environment.filters |= {"interval": _interval, "short": _short}
     return environment.get_template("card.md.j2")
 
 
 def _interval(figure: Mapping[str, Any]) -> str:
     low, high = figure["ci_low"], figure["ci_high"]
     return f"{figure['value']:.3f} | {low:.3f} to {high:.3f} | {figure['n']}"
+
+
+def _short(figure: Mapping[str, Any] | None) -> str:
+    """Value and interval in one cell of a table."""
+    if not figure:
+        return "\u2013"
+    return f"{figure['value']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"
