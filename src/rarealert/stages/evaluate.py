@@ -160,9 +160,9 @@ def _metrics(report: Json) -> Iterator[Metric]:
 def _with_bounds(model: str, found: Json) -> Iterator[Metric]:
     for name, estimate in found.items():
         key = f"{model.replace(':', '.')}.{name}"
-        yield Metric(key, estimate["value"])
-        yield Metric(f"{key}.ci_low", estimate["ci_low"])
-        yield Metric(f"{key}.ci_high", estimate["ci_high"])
+        yield Metric(key, estimate["value"], dataset="split.test")
+        yield Metric(f"{key}.ci_low", estimate["ci_low"], dataset="split.test")
+        yield Metric(f"{key}.ci_high", estimate["ci_high"], dataset="split.test")
 
 
 def _sentence(report: Json) -> str:

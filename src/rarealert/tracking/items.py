@@ -12,11 +12,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of the run; ``step`` makes a curve of numbers of the same name."""
+    """One number of the run; ``step`` makes a curve of numbers of the same name.
+
+    ``dataset`` names a ``Dataset`` of this run that the number was measured on, ``model`` the id
+    of the logged model that it is a figure of: the UI then lists it with both.
+    """
 
     name: str
     value: float
     step: int | None = None
+    dataset: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True)

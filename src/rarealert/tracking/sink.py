@@ -30,6 +30,7 @@ _EXPERIMENT_TAGS = {
 
 
 _SQLITE = "sqlite:///"
+_DIGEST_LENGTH = 36  # characters that MLflow keeps of a dataset's digest
 _BATCH = 100  # metrics a call; one call a metric costs a database commit each
 
 
@@ -69,14 +70,18 @@ class Sink:
     def __init__(self, inputs: dict[str, str]) -> None:
         self._inputs = inputs
         self._metrics: list[items.Metric] = []
+        self._digests: dict[str, str] = {}
 
     def log(self, item: items.Item) -> None:
         """Hand one item to MLflow.
 
         Raises:
             TypeError: ``item`` is not one of ``rarealert.tracking.items``.
+            ValueError: a metric names a dataset that the run has not described before.
         """
         if isinstance(item, items.Metric):
+            if item.dataset is not None and item.dataset not in self._digests:
+                raise ValueError(f"{item.name} names the dataset {item.dataset} before it is known")
             self._metrics.append(item)
             if len(self._metrics) >= _BATCH:
                 self.flush()
@@ -102,9 +107,21 @@ class Sink:
         if not self._metrics:
             return
         now = int(time.time() * 1000)
-        batch = [Metric(m.name, m.value, now, m.step or 0) for m in self._metrics]
         run = mlflow.active_run()
         assert run is not None
+        batch = [
+            Metric(
+                held.name,
+                held.value,
+                now,
+                held.step or 0,
+                model_id=held.model,
+                dataset_name=held.dataset,
+                dataset_digest=self._digests[held.dataset] if held.dataset else None,
+                run_id=run.info.run_id,
+            )
+            for held in self._metrics
+        ]
         mlflow.MlflowClient().log_batch(run.info.run_id, metrics=batch)
         self._metrics = []
 
@@ -125,6 +142,7 @@ class Sink:
         path = item.path.as_posix()
         known = [name for name in self._inputs if path == name or path.endswith(f"/{name}")]
         digest = self._inputs.pop(known[0]) if known else item.digest
+        self._digests[item.name] = digest[:_DIGEST_LENGTH]
         _log_dataset(item.name, known[0] if known else item.name, digest, item.rows, item.context)
 
     def _child(self, child: items.Child) -> None:
@@ -160,7 +178,7 @@ def _log_dataset(name: str, source: str, digest: str, rows: int | None, context:
 
     # The path inside the workspace is the source: the digest finds the bytes in any DVC remote.
     place = sources.LocalArtifactDatasetSource(source)  # type: ignore[attr-defined]  # made at import
-    dataset = MetaDataset(place, name=name, digest=digest[:36])  # type: ignore[abstract]  # its own use
+    dataset = MetaDataset(place, name=name, digest=digest[:_DIGEST_LENGTH])  # type: ignore[abstract]  # its own use
     tags = {} if rows is None else {"rows": str(rows)}
     mlflow.log_input(dataset, context=context, tags=tags)
 

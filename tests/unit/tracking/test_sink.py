@@ -75,6 +75,28 @@ def test_every_kind_of_item_arrives(workspace: Workspace) -> None:
     assert child["metrics.auroc"].tolist() == [0.5]
 
 
+def test_a_figure_is_found_from_its_model_and_its_dataset(workspace: Workspace) -> None:
+    import mlflow
+
+    with open_run("align", workspace.root, workspace.uri, workspace.record) as sink:
+        model = mlflow.initialize_logged_model("student")
+        sink.log(items.Dataset("test", workspace.root / "build/test.parquet", "e" * 64, 9, "test"))
+        sink.log(items.Metric("auroc", 0.8, dataset="test", model=model.model_id))
+        sink.log(items.Metric("auroc.ci_low", 0.7, dataset="test", model=model.model_id))
+    held = mlflow.get_logged_model(model.model_id).metrics
+    assert {one.key: one.value for one in held} == {"auroc": 0.8, "auroc.ci_low": 0.7}
+    assert {(one.dataset_name, one.dataset_digest) for one in held} == {("test", "e" * 36)}
+    found = mlflow.search_logged_models(
+        filter_string="metrics.auroc > 0.75", datasets=[{"dataset_name": "test"}]
+    )
+    assert found["model_id"].tolist() == [model.model_id]
+
+
+def test_a_metric_of_an_unknown_dataset_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(ValueError, match="before it is known"):
+        _run(workspace, items.Metric("auroc", 0.8, dataset="test"))
+
+
 def test_all_items_of_the_vocabulary_have_a_handler(workspace: Workspace) -> None:
     from rarealert.tracking.sink import Sink
 
