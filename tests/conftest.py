@@ -86,12 +86,13 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(base)
     tokenizer.save_pretrained(base)
     loaded = load_base(str(base))
-    lora = LoraConfig(r=2, target_modules=["q_proj"], layers_to_transform=[1])
+    lora = LoraConfig(r=2, target_modules=["q_proj"], layers_to_transform=[0, 1])
     card = Card(
         base_model=str(base),
         base_digest=loaded.digest,
-        risk_layer=2,
+        risk_layer=1,
         lora_layers=1,
+        rationale_layers=1,
         max_prompt_tokens=200,
         max_rationale_tokens=8,
         calibration=Calibration(kind="platt", slope=8.0),

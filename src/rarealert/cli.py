@@ -37,6 +37,8 @@ data_app = typer.Typer(help="Fill data/: the embedded corpus, or one of your own
 app.add_typer(data_app, name="data")
 cache_app = typer.Typer(help="What the teachers said: what is in it, is it whole, give it to me.")
 app.add_typer(cache_app, name="cache")
+audit_app = typer.Typer(help="Look for what no model should learn.")
+app.add_typer(audit_app, name="audit")
 teach_app = typer.Typer()
 _WITH_SUBCOMMANDS = {"teach": teach_app}
 """Stages whose command does more than run the stage: ``rarealert teach import``."""
@@ -180,6 +182,21 @@ def screen(
     from rarealert.screening.batch import screen as screen_visits
 
     print(screen_visits(source, out, alias, rationale).sentence())
+
+
+@audit_app.command("shortcuts")
+def audit_shortcuts(
+    cases: Annotated[Path | None, typer.Option(help="a cases.parquet instead of ingest's")] = None,
+    limit: Annotated[float, typer.Option(help="AUROC above which a control is flagged")] = 0.6,
+) -> None:
+    """Try to tell labels by style alone, per source and pooled; exit 1 where it works."""
+    from rarealert.paths import Paths
+    from rarealert.stages.audit import audit
+
+    outcome = audit(Paths.here(), cases, limit)
+    print(outcome.sentence())
+    if outcome.audit.flags:
+        raise typer.Exit(1)
 
 
 @app.command()

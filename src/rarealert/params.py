@@ -105,11 +105,15 @@ class DistilParams(_Section):
     seed: Seed
     max_prompt_tokens: Count
     max_rationale_tokens: Count
-    rationale_share: Share
     risk_layer: Count | None
     lora_layers: Count
     epochs: Count
     batch_size: Count
+    rationale_cases: Count
+    rationale_layers: Count
+    rationale_epochs: Count
+    rationale_batch_size: Count
+    rationale_learning_rate: Annotated[float, Field(gt=0)]
 
 
 class ScoreParams(_Section):

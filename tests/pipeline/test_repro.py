@@ -5,6 +5,7 @@ One workspace serves all tests of this module, in the order in which a user woul
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -40,7 +41,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("workspace")
+    return _new_workspace(tmp_path_factory.mktemp("workspace"))
+
+
+def _new_workspace(root: Path) -> Path:
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", root)
     shutil.copy(ROOT / ".gitignore", root)
@@ -81,8 +85,11 @@ def _run(root: Path, *command: str) -> str:
 
 
 def _run_states(root: Path) -> dict[str, str]:
-    with sqlite3.connect(root / "mlruns/mlflow.db") as store:
-        return dict(store.execute("select run_uuid, status from runs").fetchall())
+    try:
+        with sqlite3.connect(f"file:{root}/mlruns/mlflow.db?mode=ro", uri=True) as store:
+            return dict(store.execute("select run_uuid, status from runs").fetchall())
+    except sqlite3.OperationalError:  # the first stage has not made it yet
+        return {}
 
 
 def _ran(output: str) -> list[str]:
@@ -94,11 +101,12 @@ def _status(root: Path) -> set[str]:
     return set(changed)
 
 
-def test_killed_stage_is_finished_by_running_again(workspace: Path) -> None:
+def _repro_killed_in(root: Path, stage: str, after: float, *target: str) -> None:
+    """Run `dvc repro` and kill it, children too, ``after`` seconds into the work of ``stage``."""
     process = subprocess.Popen(
-        ["dvc", "repro", "split"],
-        cwd=workspace,
-        env=_environment(workspace),
+        ["dvc", "repro", *target],
+        cwd=root,
+        env=_environment(root),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -106,15 +114,34 @@ def test_killed_stage_is_finished_by_running_again(workspace: Path) -> None:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "Running stage 'validate'" in line:
-            while "RUNNING" not in _run_states(workspace).values():
+        if f"Running stage '{stage}'" in line:
+            while "RUNNING" not in _run_states(root).values():
                 time.sleep(0.1)
+            time.sleep(after)
             os.killpg(process.pid, signal.SIGKILL)
             break
     process.wait()
     process.stdout.close()
+
+
+def test_killed_stage_is_finished_by_running_again(workspace: Path) -> None:
+    _repro_killed_in(workspace, "validate", 0, "split")
     assert not (workspace / "build/validate/run.json").exists()
     assert _ran(_run(workspace, "dvc", "repro", "split")) == ["validate", "split"]
+
+
+@pytest.mark.scale
+def test_every_stage_may_be_killed(tmp_path: Path) -> None:
+    root = _new_workspace(tmp_path)
+    moments = random.Random(4)
+    for stage in STAGES:
+        _repro_killed_in(root, stage, moments.uniform(0, 1.5))
+    assert "registered" in _run(root, "dvc", "repro") + _run(root, "rarealert", "next")
+    status = _run_states(root)
+    records = [json.loads((root / f"build/{stage}/run.json").read_text()) for stage in STAGES]
+    assert {status[record["run_id"]] for record in records} == {"FINISHED"}
+    assert list(status.values()).count("KILLED") == len(STAGES)
+    assert not list((root / "build").rglob("*.partial"))
 
 
 def test_the_whole_graph_runs_and_leaves_its_record(workspace: Path) -> None:

@@ -93,6 +93,11 @@ def _copy_loose(kind: str, path: Path, staged: Path) -> Path:
         below[:] = [name for name in below if not name.startswith(".")]
         for name in names:
             if name.lower().endswith(endings) and not name.startswith("."):
+                if (Path(folder) / name).is_symlink():
+                    # a folder from elsewhere must not bring in files of this machine
+                    raise BadInputError(
+                        f"{Path(folder) / name} is a link; put the file itself there."
+                    )
                 _copy(Path(folder) / name, staged / (Path(folder) / name).relative_to(path))
                 copied += 1
     if not copied:
@@ -101,7 +106,5 @@ def _copy_loose(kind: str, path: Path, staged: Path) -> Path:
 
 
 def _copy(item: Path, copy: Path) -> None:
-    if item.is_symlink() and not item.exists():
-        raise BadInputError(f"{item} is a link to nothing; put the file itself there.")
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(item, copy)

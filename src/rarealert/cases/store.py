@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,12 +33,19 @@ SCHEMA = pa.schema(
 """Columns of every case file: the fields of ``Case``, then those of ``Label``."""
 
 
+_CHUNK_ROWS = 8192
+"""Rows turned into Arrow at a time: a second copy of 160,000 cases would cost a gigabyte."""
+
+
 def write_cases(path: Path, cases: Iterable[LabelledCase]) -> None:
     """Write ``cases`` to a Parquet file that appears only once it is whole."""
-    rows = [{**item.case.model_dump(), **item.label.model_dump()} for item in cases]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+    left = iter(cases)
+    with pq.ParquetWriter(partial, SCHEMA) as writer:
+        while chunk := list(islice(left, _CHUNK_ROWS)):
+            rows = [{**item.case.model_dump(), **item.label.model_dump()} for item in chunk]
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
     partial.replace(path)
 
 

@@ -21,6 +21,24 @@ MISSING_PREFIX = "missing_"
 COLUMNS = ("source", "text", "age_years", "sex")
 """What a control may look at, beside ``missing_<field>`` flags: one row a case."""
 
+_MARKS = {
+    # how records are blanked: ___, [**Name**], <NAME>, XXX, [redacted], blocks
+    "redactions": r"_{2,}|\[\*\*|<[A-Z][A-Z _-]+>|\bX{2,}\b|\[[^\]\n]{1,40}\]|\u2588+|(?i:redact)",
+    "commas": r",",
+    "full_stops": r"\.",
+    "semicolons": r";",
+    "colons": r":",
+    "dashes": r"[-\u2013\u2014]",
+    "brackets": r"[()]",
+    "quotes": r"[\"'\u2018\u2019\u201c\u201d]",
+    "slashes": r"/",
+    "questions": r"[?!]",
+    "digits": r"\d",
+    "capitals": r"[A-Z]",
+    "beyond_ascii": r"[^\x00-\x7F]",
+}
+"""Marks counted per 100 characters; none of them is a word."""
+
 _MAX_WORDS = 20_000  # distinct words and pairs; more only memorises
 
 
@@ -112,6 +130,15 @@ def _demographics(frame: "pd.DataFrame") -> "pd.DataFrame":
     ).astype(object)
 
 
+def _punctuation(frame: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
+    text = frame["text"]
+    characters = text.str.len().clip(lower=1)
+    marks = {name: text.str.count(pattern) for name, pattern in _MARKS.items()}
+    return pd.DataFrame({name: 100 * count / characters for name, count in marks.items()})
+
+
 def _text(frame: "pd.DataFrame") -> "pd.Series[str]":
     return frame["text"]
 
@@ -121,11 +148,15 @@ _PREPARE: dict[str, Callable[["pd.DataFrame"], "pd.DataFrame | pd.Series[str]"]]
     "length": _length,
     "missingness": _missingness,
     "demographics": _demographics,
+    "punctuation": _punctuation,
     "tfidf": _text,
 }
 
 CONTROLS = tuple(_PREPARE)
-"""Ids of the controls: four that see no medicine, and words without meaning."""
+"""Ids of the controls: five that see no medicine, and words without meaning."""
+
+WORDS = "tfidf"
+"""The control that reads words: some of what it finds is medicine, so it is no plain shortcut."""
 
 
 def _pipeline(text: bool, seed: int) -> "Pipeline":

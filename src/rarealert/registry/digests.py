@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGED = ("__init__.py", "errors.py", "params.py", "paths.py")
-ROOMS = ("metrics", "knowledge", "cases", "student", "screening")
+ROOMS = ("metrics", "knowledge", "language", "cases", "student", "screening")
 """What screening may import by the layer rule, hence all a registered version has to carry."""
 
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.partial")

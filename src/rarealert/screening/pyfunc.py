@@ -133,7 +133,8 @@ class RiskModel(PythonModel):
         }
         if chosen.get("rationale"):
             tokens = self._student.card.max_rationale_tokens
-            columns["rationale"] = self._student.rationales(cases, tokens)
+            said = self._student.rationales(cases, tokens)
+            columns["rationale"] = [item.text for item in said]
         return pd.DataFrame(columns)
 
 

@@ -6,7 +6,7 @@ its figures are a little hopeful; the test part is not read here.
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +17,21 @@ from rarealert.errors import BadInputError
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
-from rarealert.stages.tune import input_files, teacher_leanings
+from rarealert.stages.tune import curves, input_files
 from rarealert.tracking.items import Dataset, Figure, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rarealert.cases.case import LabelledCase
-    from rarealert.student.classroom import Desk
+    from rarealert.cases.case import Case, LabelledCase
+    from rarealert.student.adapter import Network, Settings
+    from rarealert.student.classroom import Classroom, Desk
     from rarealert.student.lessons import Lessons
-    from rarealert.student.training import Epoch, Settings
+    from rarealert.student.package import Card
+    from rarealert.student.rationale import Leaning
+    from rarealert.student.training import Epoch
+
+_JUDGED_RATIONALES = 24  # validation cases whose rationale is judged: a quarter of a minute
 
 _LIBRARIES = ("numpy", "peft", "safetensors", "torch", "transformers")
 
@@ -42,9 +47,10 @@ class _Inputs:
 
 
 @dataclass(frozen=True)
-class _Judgement:
-    """The validation part after training: its logits and calibrated risks, each ``(n_valid,)``."""
+class _Outcome:
+    """The course of each task, and the validation part after it; arrays are ``(n_valid,)``."""
 
+    histories: "dict[str, list[Epoch]]"
     logits: "NDArray[np.float64]"
     risk: "NDArray[np.float64]"
     figures: dict[str, float]
@@ -61,19 +67,20 @@ def distil(params: Params, paths: Paths) -> Iterator[Item]:
     """
     settings = read_settings(paths.build("tune") / "best.json")
     inputs = _read(params, paths)
-    for name, file in input_files(paths).items():
+    for name, file in _files(paths).items():
         rows = {"train": len(inputs.train), "valid": len(inputs.valid)}.get(name, 0)
         if rows:
             yield Dataset(name, file, inputs.digests[name], rows, f"distil {name}")
     yield Parameters({f"tuned.{key}": value for key, value in asdict(settings).items()})
     work = paths.build("distil") / "work"
-    history, judgement = _teach(params, settings, inputs, work, paths.build("distil") / "adapter")
-    yield from _report(paths.report("distil"), history, judgement, inputs)
+    outcome = _teach(params, settings, inputs, work, paths.build("distil") / "adapter")
+    yield from _report(paths.report("distil"), outcome, inputs)
     shutil.rmtree(work)
-    figures = judgement.figures
+    figures = outcome.figures
     yield Summary(
         f"validation AUROC {figures['auroc']:.3f} (TF-IDF {figures['tfidf_auroc']:.3f}), "
-        f"{len(inputs.train):,} cases, {inputs.taught.told} rationales"
+        f"{len(inputs.train):,} cases, {inputs.taught.told} rationales learnt, "
+        f"{figures['rationales_sound']:.0%} of {_JUDGED_RATIONALES} sound"
     )
 
 
@@ -83,7 +90,7 @@ def read_settings(file: Path) -> "Settings":
     Raises:
         BadInputError: the file is missing or is not what tune writes.
     """
-    from rarealert.student.training import Settings
+    from rarealert.student.adapter import Settings
 
     try:
         return Settings(**json.loads(file.read_text(encoding="utf-8"))["settings"])
@@ -103,53 +110,109 @@ def _read(params: Params, paths: Paths) -> _Inputs:
         read_targets,
     )
 
-    files, chosen = input_files(paths), params.distil
-    train, valid = read_cases(files["train"]), read_cases(files["valid"])
-    targets = read_targets(files["risk"], "train")
-    leanings = teacher_leanings(files["answers"])
-    told = choose_rationales(train, targets, leanings, chosen.rationale_share, chosen.seed)
-    desk = open_desk(
-        chosen.base_model, chosen.risk_layer, chosen.lora_layers, chosen.max_prompt_tokens
-    )
-    limit = chosen.max_rationale_tokens
-    taught = make_lessons(train, targets, desk.encoder, told, limit)
-    judged = make_lessons(valid, read_targets(files["risk"], "valid"), desk.encoder, {}, limit)
+    files, chosen = _files(paths), params.distil
+    leanings = _leanings(files["answers"])
+    desk = open_desk(chosen)
+
+    def lessons(part: str, told: int) -> "tuple[list[LabelledCase], Lessons]":
+        cases, targets = read_cases(files[part]), read_targets(files["risk"], part)
+        texts = choose_rationales(cases, targets, leanings, told, chosen.seed)
+        limit = chosen.max_rationale_tokens
+        return cases, make_lessons(cases, targets, desk.encoder, texts, limit)
+
+    train, taught = lessons("train", chosen.rationale_cases)
+    valid, judged = lessons("valid", _JUDGED_RATIONALES)
     digests = {name: digest_of_file(file) for name, file in files.items()}
     return _Inputs(train, valid, desk, taught, judged, digests)
 
 
+def _files(paths: Paths) -> dict[str, Path]:
+    return input_files(paths) | {"answers": paths.build("rationales") / "answers.parquet"}
+
+
+def _leanings(file: Path) -> "dict[str, list[Leaning]]":
+    """What each teacher that answered leaned on, by case id."""
+    from rarealert.student.rationale import Leaning
+    from rarealert.teachers.answer import read_answers
+
+    leanings: dict[str, list[Leaning]] = {}
+    for item in read_answers(file):
+        if item.answer is not None:
+            insights = tuple((said.name, said.weight) for said in item.answer.insights)
+            leanings.setdefault(item.case_id, []).append(
+                Leaning(rare=item.answer.risk >= 50, insights=insights)
+            )
+    return leanings
+
+
 def _teach(
     params: Params, settings: "Settings", inputs: _Inputs, work: Path, adapter: Path
-) -> "tuple[list[Epoch], _Judgement]":
+) -> _Outcome:
     from rarealert.student.calibration import fit_bands, fit_calibration
     from rarealert.student.classroom import Classroom
     from rarealert.student.lessons import digest_of
     from rarealert.student.package import save_package
-    from rarealert.student.training import Schedule, logits_of, train
+    from rarealert.student.tasks import logits_of
 
     chosen, desk = params.distil, inputs.desk
-    room: Classroom = Classroom(desk, inputs.taught, inputs.judged, work, chosen.batch_size)
+    room = Classroom(desk, inputs.taught, inputs.judged, work, chosen.batch_size)
     digest = digest_of(
         inputs.digests, asdict(settings), chosen.model_dump(mode="json"), desk.base.digest
     )
-    schedule = Schedule(chosen.epochs, chosen.batch_size, chosen.seed)
     with room.network(settings, chosen.seed) as network:
-        history = train(
-            network,
-            room.train,
-            room.valid,
-            settings,
-            schedule,
-            checkpoint=work / "checkpoint.safetensors",
-            digest=digest,
-        )
+        histories = _learn(params, settings, room, network, work, digest)
         logits = logits_of(network, room.valid)
         rare = inputs.judged.rare
         calibration = fit_calibration(logits, rare, inputs.judged.groups, chosen.seed)
         risk = calibration.risk(logits)
         card = _card(params, settings, inputs, calibration, fit_bands(risk, rare))
         save_package(adapter, card, network.peft_model, network.head)
-    return history, _judge(logits, risk, inputs)
+        told = [item.case for item in inputs.valid][:_JUDGED_RATIONALES]
+        sound = _sound_share(card, network, inputs, told)
+    return _Outcome(histories, logits, risk, _figures(logits, risk, sound, inputs))
+
+
+def _learn(
+    params: Params,
+    settings: "Settings",
+    room: "Classroom",
+    network: "Network",
+    work: Path,
+    digest: str,
+) -> "dict[str, list[Epoch]]":
+    """The course of each task; the rationale is left out where there is none to learn or judge."""
+    from rarealert.student.training import Schedule, train
+
+    chosen = params.distil
+    histories = {
+        "risk": train(
+            room.risk_task(network, settings),
+            settings.learning_rate,
+            Schedule(chosen.epochs, chosen.batch_size, chosen.seed),
+            work / "risk.safetensors",
+            digest,
+        )
+    }
+    if room.can_tell:
+        histories["rationale"] = train(
+            room.rationale_task(network),
+            chosen.rationale_learning_rate,
+            Schedule(chosen.rationale_epochs, chosen.rationale_batch_size, chosen.seed),
+            work / "rationale.safetensors",
+            digest,
+        )
+    return histories
+
+
+def _sound_share(
+    card: "Card", network: "Network", inputs: _Inputs, cases: "Sequence[Case]"
+) -> float:
+    """Share 0-1 of ``cases`` whose rationale, in free words, cites only what is there."""
+    from rarealert.student.model import Student
+
+    student = Student(card, inputs.desk.base, network.head)
+    said = student.rationales(cases, card.max_rationale_tokens)
+    return sum(item.origin == "free" for item in said) / len(said)
 
 
 def _card(
@@ -165,6 +228,7 @@ def _card(
         base_digest=desk.base.digest,
         risk_layer=desk.trunk.risk_layer,
         lora_layers=chosen.lora_layers,
+        rationale_layers=chosen.rationale_layers,
         max_prompt_tokens=chosen.max_prompt_tokens,
         max_rationale_tokens=chosen.max_rationale_tokens,
         calibration=calibration,
@@ -175,19 +239,19 @@ def _card(
     )
 
 
-def _judge(
-    logits: "NDArray[np.float64]", risk: "NDArray[np.float64]", inputs: _Inputs
-) -> _Judgement:
+def _figures(
+    logits: "NDArray[np.float64]", risk: "NDArray[np.float64]", sound: float, inputs: _Inputs
+) -> dict[str, float]:
     from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
     rare = inputs.judged.rare
-    figures = {
+    return {
         "auroc": float(roc_auc_score(rare, logits)),
         "brier": float(brier_score_loss(rare, risk)),
         "log_loss": float(log_loss(rare, risk)),
+        "rationales_sound": sound,
         "tfidf_auroc": tfidf_auroc(inputs.train, inputs.valid),
     }
-    return _Judgement(logits, risk, figures)
 
 
 def tfidf_auroc(train: "Sequence[LabelledCase]", valid: "Sequence[LabelledCase]") -> float:
@@ -208,51 +272,57 @@ def tfidf_auroc(train: "Sequence[LabelledCase]", valid: "Sequence[LabelledCase]"
     return float(roc_auc_score(is_rare(valid), scores))
 
 
-def _report(
-    folder: Path, history: "list[Epoch]", judgement: _Judgement, inputs: _Inputs
-) -> Iterator[Item]:
+def _report(folder: Path, outcome: _Outcome, inputs: _Inputs) -> Iterator[Item]:
     said = {
-        "valid": {**judgement.figures, "n": len(inputs.valid)},
+        "valid": {**outcome.figures, "n": len(inputs.valid)},
         "train": {
             "n": len(inputs.train),
             "rationales": inputs.taught.told,
             "truncated": inputs.taught.truncated,
         },
-        "history": [asdict(epoch) for epoch in history],
+        "history": {
+            task: [asdict(epoch) for epoch in history]
+            for task, history in outcome.histories.items()
+        },
     }
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "metrics.partial"
     partial.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(folder / "metrics.json")
-    for name, value in judgement.figures.items():
-        yield Metric(f"valid_{name}", value)
-    for epoch in history:
-        for name, value in asdict(epoch).items():
-            if name != "epoch" and value is not None:
-                yield Metric(name, float(value), epoch.epoch)
-    yield Figure("training.png", _curves(history, judgement.figures["tfidf_auroc"]))
+    for name, value in outcome.figures.items():
+        yield Metric(f"final_valid_{name}", value)
+    for task, history in outcome.histories.items():
+        yield from curves(task, history)
+    yield Figure("training.png", _plot(outcome))
 
 
-def _curves(history: "list[Epoch]", tfidf: float) -> Any:
+def _plot(outcome: _Outcome) -> Any:
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(8, 3.2), layout="constrained")
     losses, aurocs = canvas.subplots(1, 2)
-    for name in ("risk_loss", "rationale_loss", "valid_log_loss"):
-        points = [
-            (epoch.epoch, getattr(epoch, name))
-            for epoch in history
-            if getattr(epoch, name) is not None
-        ]
-        losses.plot(*zip(*points, strict=True), marker="o", label=name) if points else None
+    for task, history in outcome.histories.items():
+        passes = [epoch for epoch in history if epoch.loss is not None]
+        losses.plot(*_points(passes, lambda epoch: epoch.loss), "o-", label=f"{task}, training")
+        losses.plot(
+            *_points(history, lambda epoch: epoch.valid_loss), "s--", label=f"{task}, validation"
+        )
     losses.set(xlabel="epoch", ylabel="loss (nats)")
     losses.legend()
-    steps = [epoch.epoch for epoch in history]
-    aurocs.plot(steps, [epoch.valid_auroc for epoch in history], marker="o", label="student")
-    aurocs.axhline(tfidf, linestyle="--", color="grey", label="TF-IDF")
+    risk = outcome.histories["risk"]
+    aurocs.plot(
+        *_points(risk, lambda epoch: epoch.figures["valid_auroc"]), marker="o", label="student"
+    )
+    aurocs.axhline(outcome.figures["tfidf_auroc"], linestyle="--", color="grey", label="TF-IDF")
     aurocs.set(xlabel="epoch (0: head alone)", ylabel="validation AUROC")
     aurocs.legend()
     return canvas
+
+
+def _points(
+    history: "Sequence[Epoch]", value: "Callable[[Epoch], float | None]"
+) -> tuple[list[int], list[float | None]]:
+    return [epoch.epoch for epoch in history], [value(epoch) for epoch in history]
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +21,15 @@ from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Child, Dataset, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
+    from rarealert.student.adapter import Settings
     from rarealert.student.classroom import Classroom
-    from rarealert.student.rationale import Leaning
-    from rarealert.student.training import Epoch, Settings
+    from rarealert.student.training import Epoch
 
 DEFAULTS: dict[str, float | int] = {
-    "learning_rate": 5e-4,
+    "learning_rate": 2e-3,
     "rank": 8,
     "alpha_ratio": 2.0,
-    "soft_weight": 0.5,
-    "rationale_weight": 0.3,
+    "soft_weight": 0.8,
 }
 """The first trial of every study; the others have to beat it."""
 
@@ -81,48 +80,28 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
 
 
 def input_files(paths: Paths) -> dict[str, Path]:
-    """What tune and distil read, by name; the test part is not among it."""
+    """What risks are learnt from, by name; the test part is not among it."""
     return {
         "train": paths.build("split") / "train.parquet",
         "valid": paths.build("split") / "valid.parquet",
         "risk": paths.build("align") / "risk.parquet",
-        "answers": paths.build("rationales") / "answers.parquet",
     }
-
-
-def teacher_leanings(file: Path) -> "dict[str, list[Leaning]]":
-    """What each teacher that answered leaned on, by case id."""
-    from rarealert.student.rationale import Leaning
-    from rarealert.teachers.answer import read_answers
-
-    leanings: dict[str, list[Leaning]] = {}
-    for item in read_answers(file):
-        if item.answer is not None:
-            insights = tuple((said.name, said.weight) for said in item.answer.insights)
-            leanings.setdefault(item.case_id, []).append(
-                Leaning(rare=item.answer.risk >= 50, insights=insights)
-            )
-    return leanings
 
 
 def _classroom(params: Params, paths: Paths, folder: Path) -> "tuple[Classroom, str]":
     from rarealert.cases.store import read_cases
     from rarealert.student.classroom import Classroom, open_desk
-    from rarealert.student.lessons import choose_rationales, make_lessons, read_targets, subset
+    from rarealert.student.lessons import make_lessons, read_targets, subset
 
-    files, tuning, distil = input_files(paths), params.tune, params.distil
+    files, tuning = input_files(paths), params.tune
     train = subset(read_cases(files["train"]), tuning.train_cases, tuning.seed)
     valid = subset(read_cases(files["valid"]), tuning.valid_cases, tuning.seed)
-    targets = read_targets(files["risk"], "train")
-    leanings = teacher_leanings(files["answers"])
-    told = choose_rationales(train, targets, leanings, distil.rationale_share, tuning.seed)
-    desk = open_desk(
-        distil.base_model, distil.risk_layer, distil.lora_layers, distil.max_prompt_tokens
+    desk = open_desk(params.distil)
+    lessons, judged = (
+        make_lessons(cases, read_targets(files["risk"], part), desk.encoder)
+        for part, cases in (("train", train), ("valid", valid))
     )
-    limit = distil.max_rationale_tokens
-    lessons = make_lessons(train, targets, desk.encoder, told, limit)
-    judged = make_lessons(valid, read_targets(files["risk"], "valid"), desk.encoder, {}, limit)
-    return Classroom(desk, lessons, judged, folder, distil.batch_size), desk.base.digest
+    return Classroom(desk, lessons, judged, folder, params.distil.batch_size), desk.base.digest
 
 
 def _open_study(journal: Path, name: str, seed: int) -> Any:
@@ -166,7 +145,7 @@ def _one_trial(study: Any, room: "Classroom", params: Params) -> Child:
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
-    from rarealert.student.training import DivergedError, Schedule, train
+    from rarealert.student.training import DivergedError, Schedule, best_epoch, train
 
     trial = study.ask()
     settings = _suggest(trial)
@@ -174,7 +153,7 @@ def _one_trial(study: Any, room: "Classroom", params: Params) -> Child:
 
     def on_epoch(epoch: "Epoch") -> None:
         epochs.append(epoch)
-        trial.report(epoch.valid_log_loss, epoch.epoch)
+        trial.report(epoch.valid_loss, epoch.epoch)
         if epoch.epoch < params.distil.epochs and trial.should_prune():
             raise TrialPruned
 
@@ -182,33 +161,36 @@ def _one_trial(study: Any, room: "Classroom", params: Params) -> Child:
     state = TrialState.COMPLETE
     with room.network(settings, params.tune.seed) as network:
         try:
-            train(network, room.train, room.valid, settings, schedule, on_epoch=on_epoch)
+            task = room.risk_task(network, settings)
+            train(task, settings.learning_rate, schedule, on_epoch=on_epoch)
         except (TrialPruned, DivergedError):
             state = TrialState.PRUNED
-    last = epochs[-1]
-    trial.set_user_attr("valid_auroc", last.valid_auroc)
-    value = last.valid_log_loss if state == TrialState.COMPLETE else None
+    best = best_epoch(epochs)
+    trial.set_user_attr("valid_auroc", best.figures["valid_auroc"])
+    value = best.valid_loss if state == TrialState.COMPLETE else None
     study.tell(trial, value, state=state)
-    return Child(f"trial-{trial.number}", (Parameters(asdict(settings)), *_curves(epochs)))
+    return Child(f"trial-{trial.number}", (Parameters(asdict(settings)), *curves("risk", epochs)))
 
 
 def _suggest(trial: Any) -> "Settings":
-    from rarealert.student.training import Settings
+    from rarealert.student.adapter import Settings
 
     return Settings(
-        learning_rate=trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
+        learning_rate=trial.suggest_float("learning_rate", 2e-4, 4e-3, log=True),
         rank=trial.suggest_categorical("rank", [4, 8, 16]),
         alpha_ratio=trial.suggest_categorical("alpha_ratio", [1.0, 2.0, 4.0]),
-        soft_weight=trial.suggest_float("soft_weight", 0.0, 1.0),
-        rationale_weight=trial.suggest_float("rationale_weight", 0.1, 1.0, log=True),
+        soft_weight=trial.suggest_float("soft_weight", 0.5, 1.0),
     )
 
 
-def _curves(epochs: "list[Epoch]") -> Iterator[Metric]:
+def curves(task: str, epochs: "Sequence[Epoch]") -> Iterator[Metric]:
+    """The course of a training as metrics by epoch: ``<task>_loss``, ``<task>_valid_loss``, …."""
     for epoch in epochs:
-        for name, value in asdict(epoch).items():
-            if name != "epoch" and value is not None:
-                yield Metric(name, float(value), epoch.epoch)
+        if epoch.loss is not None:
+            yield Metric(f"{task}_loss", epoch.loss, epoch.epoch)
+        yield Metric(f"{task}_valid_loss", epoch.valid_loss, epoch.epoch)
+        for name, value in epoch.figures.items():
+            yield Metric(name, value, epoch.epoch)
 
 
 def _write_best(file: Path, best: Any, trials: int) -> None:

@@ -1,6 +1,6 @@
 """What the frozen part of the trunk says of each sequence, computed once and kept on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class Example:
 
 
 class Frozen:
-    """Activations below the adapted block, in fp16, memory-mapped, one row a token.
+    """States below a block, in fp16, memory-mapped, one row a token.
 
     ``words`` holds the mean embedding of each prompt, shape ``(n_examples, hidden)``, and
     ``pooled`` the mean state at the risk layer before any adapter, same shape.
@@ -41,57 +41,95 @@ class Frozen:
     def __init__(
         self,
         examples: Sequence[Example],
+        lengths: Sequence[int],
         rows: NDArray[np.float16],
         words: NDArray[np.float32],
         pooled: NDArray[np.float32],
     ) -> None:
         self.examples = tuple(examples)
+        self.lengths = np.asarray(lengths)
         self.words = words
         self.pooled = pooled
         self._rows = rows
-        self._starts = _starts(examples)
+        self._starts = np.cumsum([0, *lengths])
 
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """States ``(batch, longest, hidden)``, mean embeddings, and prompt lengths ``(batch,)``."""
-        lengths = [len(self.examples[index].ids) for index in indices]
-        states = torch.zeros(len(indices), max(lengths), self._rows.shape[1])
-        for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
-            start = self._starts[index]
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """States ``(batch, longest, hidden)`` of the examples ``indices``, zero where padded."""
+        longest = int(self.lengths[list(indices)].max())
+        states = torch.zeros(len(indices), longest, self._rows.shape[1])
+        for row, index in enumerate(indices):
+            start, length = self._starts[index], self.lengths[index]
             part = np.asarray(self._rows[start : start + length], dtype=np.float32)
             states[row, :length] = torch.from_numpy(part)
-        words = torch.from_numpy(self.words[list(indices)])
-        prompts = torch.tensor([len(self.examples[index].prompt) for index in indices])
-        return states, words, prompts
+        return states
+
+    def batches(self, size: int, seed: tuple[int, int] | None = None) -> list[tuple[int, ...]]:
+        """Batches of neighbours in length, in random order with a ``seed``, else by length."""
+        lengths = self.lengths.astype(float)
+        random = np.random.default_rng(seed) if seed else None
+        if random:
+            lengths = lengths + random.uniform(0, 8, len(lengths))  # other neighbours each epoch
+        order = np.argsort(lengths, kind="stable").tolist()
+        batches = [tuple(order[first : first + size]) for first in range(0, len(order), size)]
+        if random:
+            random.shuffle(batches)
+        return batches
 
 
-def freeze(
+def freeze_prompts(
     trunk: Trunk, examples: Sequence[Example], pad: int, file: Path, batch_size: int
 ) -> Frozen:
-    """Run the frozen layers over ``examples`` and keep their output in ``file``."""
+    """States of the prompts below the risk block, with the features that the head starts from."""
     hidden = int(trunk.model.config.hidden_size)
-    starts = _starts(examples)
-    total = sum(len(item.ids) for item in examples)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows = np.memmap(file, dtype=np.float16, mode="w+", shape=(total, hidden))
     words = np.zeros((len(examples), hidden), dtype=np.float32)
     pooled = np.zeros_like(words)
-    order = sorted(range(len(examples)), key=lambda index: len(examples[index].ids))
+
+    def below(chosen: Sequence[int], ids: Tensor, lengths: Tensor) -> Tensor:
+        embedded = trunk.embed(ids)
+        states = trunk.run(embedded, 0, trunk.block_start)
+        at_risk = trunk.run(states, trunk.block_start, trunk.risk_layer)
+        words[chosen] = pool(embedded, lengths).numpy()
+        pooled[chosen] = pool(at_risk, lengths).numpy()
+        return states
+
+    sequences = [item.prompt for item in examples]
+    rows = _run_once(sequences, below, hidden, pad, file, batch_size)
+    return Frozen(examples, [len(ids) for ids in sequences], rows, words, pooled)
+
+
+def freeze_told(
+    trunk: Trunk, examples: Sequence[Example], pad: int, file: Path, batch_size: int
+) -> Frozen:
+    """States of prompts with their rationales below the rationale's block, as the risk block is."""
+    hidden = int(trunk.model.config.hidden_size)
+
+    def below(_chosen: Sequence[int], ids: Tensor, _lengths: Tensor) -> Tensor:
+        return trunk.run(trunk.embed(ids), 0, trunk.voice_start)
+
+    sequences = [item.ids for item in examples]
+    rows = _run_once(sequences, below, hidden, pad, file, batch_size)
+    nothing = np.zeros((len(examples), 0), dtype=np.float32)
+    return Frozen(examples, [len(ids) for ids in sequences], rows, nothing, nothing)
+
+
+def _run_once(
+    sequences: Sequence[Sequence[int]],
+    below: Callable[[Sequence[int], Tensor, Tensor], Tensor],
+    hidden: int,
+    pad: int,
+    file: Path,
+    batch_size: int,
+) -> NDArray[np.float16]:
+    """The states that ``below`` gives of each sequence, one after the other, in ``file``."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    starts = np.cumsum([0, *(len(ids) for ids in sequences)])
+    rows = np.memmap(file, dtype=np.float16, mode="w+", shape=(int(starts[-1]), hidden))
+    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
     with torch.inference_mode():
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
-            ids, lengths = pad_right([examples[index].ids for index in chosen], pad)
-            prompts = torch.tensor([len(examples[index].prompt) for index in chosen])
-            embedded = trunk.embed(ids)
-            below = trunk.run(embedded, 0, trunk.block_start)
-            words[chosen] = pool(embedded, prompts).numpy()
-            at_risk = trunk.run(below, trunk.block_start, trunk.risk_layer)
-            pooled[chosen] = pool(at_risk, prompts).numpy()
+            ids, lengths = pad_right([sequences[index] for index in chosen], pad)
+            states = below(chosen, ids, lengths).half().numpy()
             for row, index in enumerate(chosen):
-                length = int(lengths[row])
-                rows[starts[index] : starts[index] + length] = below[row, :length].half().numpy()
-    return Frozen(examples, rows, words, pooled)
-
-
-def _starts(examples: Sequence[Example]) -> list[int]:
-    ends = np.cumsum([0, *(len(item.ids) for item in examples)])
-    return [int(end) for end in ends[:-1]]
+                rows[starts[index] : starts[index + 1]] = states[row, : int(lengths[row])]
+    return rows

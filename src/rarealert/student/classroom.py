@@ -1,4 +1,4 @@
-"""What tune and distil set up alike: base model, frozen activations, a network per attempt."""
+"""What tune and distil train in: a base model, both parts' frozen activations, a started head."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.language.base import BaseModel, load_base
-from rarealert.student.activations import Frozen, freeze
+from rarealert.params import DistilParams
+from rarealert.student.activations import Frozen, freeze_prompts, freeze_told
+from rarealert.student.adapter import Network, Settings, add_adapter, remove_adapter
 from rarealert.student.encoding import Encoder
-from rarealert.student.head import choose_strength, fit_head
+from rarealert.student.head import fit_head
 from rarealert.student.lessons import Lessons
 from rarealert.student.network import Trunk
-from rarealert.student.training import Network, Settings, add_adapter, remove_adapter
+from rarealert.student.tasks import RationaleTask, RiskTask
 
 
 @dataclass(frozen=True)
@@ -26,47 +28,69 @@ class Desk:
     encoder: Encoder
 
 
-def open_desk(
-    base_model: str, risk_layer: int | None, lora_layers: int, max_prompt_tokens: int
-) -> Desk:
-    """Load the base; ``risk_layer`` None reads the risk from the top layer.
+def open_desk(chosen: DistilParams) -> Desk:
+    """Load the base and lay out its blocks.
 
     Raises:
         BadInputError: the base model is not here, or the layers do not fit it.
     """
-    base = load_base(base_model)
-    layers = risk_layer or int(base.model.config.num_hidden_layers)
-    trunk = Trunk(base.model, layers, lora_layers)
-    return Desk(base, trunk, Encoder(base.tokenizer, max_prompt_tokens))
+    base = load_base(chosen.base_model)
+    trunk = Trunk(base.model, chosen.risk_layer, chosen.lora_layers, chosen.rationale_layers)
+    return Desk(base, trunk, Encoder(base.tokenizer, chosen.max_prompt_tokens))
 
 
 class Classroom:
-    """Frozen activations of both parts, and the strength of the head's penalty."""
+    """Frozen activations of both parts, and the tasks that are learnt on them."""
 
     def __init__(
         self, desk: Desk, train: Lessons, valid: Lessons, folder: Path, batch_size: int
     ) -> None:
         self._desk = desk
-        self.lessons = train
-        pad = int(desk.base.tokenizer.pad_token_id)
-        self.train: Frozen = freeze(
-            desk.trunk, train.examples, pad, folder / "train.f16", batch_size
-        )
-        self.valid: Frozen = freeze(
-            desk.trunk, valid.examples, pad, folder / "valid.f16", batch_size
-        )
+        self._folder = folder
+        self._batch_size = batch_size
+        self._pad = int(desk.base.tokenizer.pad_token_id)
+        self._lessons = train
+        self._judged = valid
+        self.train = self._freeze(train, "train")
+        self.valid = self._freeze(valid, "valid")
         self._features: NDArray[np.float32] = np.hstack([self.train.words, self.train.pooled])
-        self._strength = choose_strength(self._features, train.rare, train.groups)
 
     @contextmanager
     def network(self, settings: Settings, seed: int) -> Iterator[Network]:
         """A network at its start: the head fitted on frozen features, LoRA at zero."""
-        lessons = self.lessons
+        lessons = self._lessons
         head = fit_head(
-            self._features, lessons.rare, lessons.target, settings.soft_weight, self._strength
+            self._features, lessons.rare, lessons.target, settings.soft_weight, lessons.groups
         )
         network = add_adapter(self._desk.base.model, self._desk.trunk, head, settings, seed)
         try:
             yield network
         finally:
             remove_adapter(network)
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether both parts hold a rationale, one to learn from and one to judge by."""
+        return bool(self._lessons.told and self._judged.told)
+
+    def risk_task(self, network: Network, settings: Settings) -> RiskTask:
+        """Learning the risk of the training part."""
+        return RiskTask(network, self.train, self.valid, settings.soft_weight)
+
+    def rationale_task(self, network: Network) -> RationaleTask:
+        """Learning the told rationales, on states of ``network`` as its risk block is now."""
+        parts = [
+            freeze_told(
+                self._desk.trunk,
+                [item for item in lessons.examples if item.rationale],
+                self._pad,
+                self._folder / f"told-{name}.f16",
+                self._batch_size,
+            )
+            for name, lessons in (("train", self._lessons), ("valid", self._judged))
+        ]
+        return RationaleTask(network, *parts)
+
+    def _freeze(self, lessons: Lessons, name: str) -> Frozen:
+        file = self._folder / f"{name}.f16"
+        return freeze_prompts(self._desk.trunk, lessons.examples, self._pad, file, self._batch_size)

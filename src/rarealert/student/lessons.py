@@ -77,8 +77,8 @@ def make_lessons(
     cases: Sequence[LabelledCase],
     targets: Mapping[str, float],
     encoder: Encoder,
-    rationales: Mapping[str, str],
-    max_rationale_tokens: int,
+    rationales: Mapping[str, str] | None = None,
+    max_rationale_tokens: int = 0,
 ) -> Lessons:
     """One example a case; ``rationales`` by case id, a case without one learns only its risk.
 
@@ -93,7 +93,7 @@ def make_lessons(
             raise BadInputError(f"align gave case {case_id} no risk; run dvc repro align.")
         prompt = encoder.prompt(item.case)
         truncated += prompt.truncated
-        text = rationales.get(case_id)
+        text = (rationales or {}).get(case_id)
         told = encoder.rationale(text, max_rationale_tokens) if text else ()
         rare = item.label.label == "rare"
         examples.append(Example(case_id, prompt.ids, told, rare, targets[case_id]))
@@ -105,10 +105,10 @@ def choose_rationales(
     cases: Sequence[LabelledCase],
     targets: Mapping[str, float],
     leanings: Mapping[str, Sequence[Leaning]],
-    share: float,
+    count: int,
     seed: int,
 ) -> dict[str, str]:
-    """Rationales by case id for about ``share`` of ``cases``, chosen at random.
+    """Rationales by case id for at most ``count`` of ``cases``, chosen at random.
 
     Only cases whose aligned risk lies on the label's side are taken: there the teachers' reasons
     speak for the right answer.
@@ -119,10 +119,9 @@ def choose_rationales(
         if (targets.get(item.case.case_id, 0.5) >= 0.5) == (item.label.label == "rare")
     ]
     order = np.random.default_rng(seed).permutation(len(agreed))
-    wanted = round(share * len(cases))
     chosen: dict[str, str] = {}
     for index in order:
-        if len(chosen) == wanted:
+        if len(chosen) == count:
             break
         item = agreed[index]
         case_id = item.case.case_id

@@ -1,9 +1,9 @@
 """The student at work: a calibrated risk for every visit, a checked rationale on demand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -11,13 +11,25 @@ from rarealert.cases.case import Case
 from rarealert.student.calibration import Band
 from rarealert.student.encoding import Encoder, Prompt
 from rarealert.student.package import Card, load_package
-from rarealert.student.rationale import evidence_list, is_sound, opening
+from rarealert.student.rationale import choices, evidence_list, is_sound, opening
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rarealert.language.base import BaseModel
     from rarealert.student.network import RiskHead
 
-_REPETITION_PENALTY = 1.3  # the second try of a rationale that failed its check
+Origin = Literal["free", "guided", "listed"]
+"""Where a rationale comes from: the student's own words; its choice among the visit's findings,
+after free words failed their check; a plain list, where nothing could be chosen from."""
+
+
+@dataclass(frozen=True)
+class Rationale:
+    """Why the risk is what it is, and where the text comes from."""
+
+    text: str
+    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Student:
         from rarealert.student.network import Trunk
 
         self.card = card
-        self._trunk = Trunk(base.model, card.risk_layer, card.lora_layers)
+        self._trunk = Trunk(base.model, card.risk_layer, card.lora_layers, card.rationale_layers)
         self._head = head
         self._encoder = Encoder(base.tokenizer, card.max_prompt_tokens)
         self._pad: int = int(base.tokenizer.pad_token_id)
@@ -76,27 +88,35 @@ class Student:
 
     def rationales(
         self, cases: Sequence[Case], max_new_tokens: int, batch_size: int = 8
-    ) -> list[str]:
+    ) -> list[Rationale]:
         """One short rationale a case; its direction is that of the case's band.
 
-        Every finding it cites is in the case: a text that fails this check, repeats itself or is
-        empty is generated once more, and then replaced by a list of the visit's findings that
-        says so.
+        Every finding it cites is in the case: where free words fail this check, repeat themselves
+        or are empty, the student chooses among the findings of the visit instead, and where none
+        was recognised, a plain sentence says so.
         """
         bands = [item.band for item in self.predict(cases, batch_size)]
-        texts = self._generate(cases, bands, max_new_tokens, batch_size, penalty=1.0)
+        texts = self._generate(cases, bands, max_new_tokens, batch_size)
+        origins: list[Origin] = ["free"] * len(cases)
         weak = [index for index, text in enumerate(texts) if not is_sound(text, cases[index])]
+        allowed = {index: choices(cases[index]) for index in weak}
+        guided = [index for index in weak if allowed[index]]
         second = self._generate(
-            [cases[index] for index in weak],
-            [bands[index] for index in weak],
+            [cases[index] for index in guided],
+            [bands[index] for index in guided],
             max_new_tokens,
             batch_size,
-            penalty=_REPETITION_PENALTY,
+            [allowed[index] for index in guided],
         )
-        for index, text in zip(weak, second, strict=True):
-            case = cases[index]
-            texts[index] = text if is_sound(text, case) else evidence_list(case)
-        return [f"{opening(band)} {text}" for band, text in zip(bands, texts, strict=True)]
+        for index in weak:
+            texts[index], origins[index] = evidence_list(cases[index]), "listed"
+        for index, text in zip(guided, second, strict=True):
+            if is_sound(text, cases[index]):
+                texts[index], origins[index] = text, "guided"
+        return [
+            Rationale(f"{opening(band)} {text}", origin)
+            for band, text, origin in zip(bands, texts, origins, strict=True)
+        ]
 
     def _logits(self, prompts: Sequence[Prompt], batch_size: int) -> np.ndarray:
         import torch
@@ -121,9 +141,12 @@ class Student:
         bands: Sequence[Band],
         max_new_tokens: int,
         batch_size: int,
-        penalty: float,
+        allowed: Sequence[Sequence[str]] | None = None,
     ) -> list[str]:
-        """Greedy continuation of prompt and opening, one text a case, without the opening."""
+        """Greedy continuation of prompt and opening, one text a case, without the opening.
+
+        With ``allowed``, each case's text is the one of its list that greedy steps lead to.
+        """
         import torch
 
         starts = [
@@ -141,16 +164,35 @@ class Student:
                 length = len(starts[index])
                 ids[row, width - length :] = torch.tensor(starts[index])
                 mask[row, width - length :] = 1
+            guide = self._guide([allowed[index] for index in chosen], width) if allowed else None
             with torch.inference_mode():
                 out = self._trunk.model.generate(
                     input_ids=ids,
                     attention_mask=mask,
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
-                    repetition_penalty=penalty,
+                    prefix_allowed_tokens_fn=guide,
                     pad_token_id=self._pad,
                     eos_token_id=self._end,
                 )
             for row, index in enumerate(chosen):
                 texts[index] = self._encoder.decode(out[row, width:].tolist())
         return texts
+
+    def _guide(
+        self, allowed: Sequence[Sequence[str]], width: int
+    ) -> "Callable[[int, Tensor], list[int]]":
+        """Which tokens may follow in row ``row``, so that one of its allowed texts comes out."""
+        follow: list[dict[tuple[int, ...], set[int]]] = []
+        for texts in allowed:
+            after: dict[tuple[int, ...], set[int]] = {}
+            for text in texts:
+                ids = [*self._encoder.tokens(" " + text), self._end]
+                for place, token in enumerate(ids):
+                    after.setdefault(tuple(ids[:place]), set()).add(token)
+            follow.append(after)
+
+        def tokens(row: int, ids: "Tensor") -> list[int]:
+            return sorted(follow[row].get(tuple(ids[width:].tolist()), {self._end}))
+
+        return tokens

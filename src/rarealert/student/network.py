@@ -1,9 +1,9 @@
 """The student's network: a causal trunk run in parts, and a risk readout on pooled states.
 
-Layers below the adapted block never change, so their output is computed once a case; the block
-of ``lora_layers`` layers below ``risk_layer`` carries LoRA (Hu et al. 2021, arXiv:2106.09685);
-layers above it run only for a rationale. Attention is causal, so padding on the right changes
-nothing on the left, and the states of the prompt never see the rationale.
+Two blocks carry LoRA (Hu et al. 2021, arXiv:2106.09685): the ``lora_layers`` layers below
+``risk_layer`` learn the risk, the ``rationale_layers`` at the top learn to tell it. What lies below
+a block does not change while it learns, so it is computed once a case; layers above ``risk_layer``
+run only for a rationale. Attention is causal, so padding on the right changes nothing on the left.
 """
 
 import copy
@@ -22,22 +22,30 @@ if TYPE_CHECKING:
 class Trunk:
     """A decoder whose layers can be run in parts. ``depth`` is its number of layers."""
 
-    def __init__(self, model: "PreTrainedModel", risk_layer: int, lora_layers: int) -> None:
-        """Lay out the parts.
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        risk_layer: int | None,
+        lora_layers: int,
+        rationale_layers: int,
+    ) -> None:
+        """Lay out the parts; ``risk_layer`` None reads the risk just below the rationale's block.
 
         Raises:
-            BadInputError: ``risk_layer`` or ``lora_layers`` do not fit the model's depth.
+            BadInputError: the two blocks do not fit the model's depth, or overlap.
         """
         self.model: Any = model
         self.decoder: Any = model.model
         self.depth: int = len(self.decoder.layers)
-        if not 0 < lora_layers <= risk_layer <= self.depth:
+        self.voice_start = self.depth - rationale_layers
+        self.risk_layer = self.voice_start if risk_layer is None else risk_layer
+        self.block_start = self.risk_layer - lora_layers
+        if not 0 <= self.block_start < self.risk_layer <= self.voice_start < self.depth:
             raise BadInputError(
-                f"distil.risk_layer {risk_layer} and distil.lora_layers {lora_layers} don't fit a "
-                f"base model of {self.depth} layers; lora_layers ≤ risk_layer ≤ {self.depth}."
+                f"distil: lora_layers {lora_layers} below risk_layer {risk_layer} and "
+                f"rationale_layers {rationale_layers} at the top don't fit a base model of "
+                f"{self.depth} layers; lora_layers ≤ risk_layer ≤ {self.depth} - rationale_layers."
             )
-        self.risk_layer = risk_layer
-        self.block_start = risk_layer - lora_layers
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings, shape ``(batch, tokens, hidden)``."""

@@ -34,6 +34,7 @@ class Card(BaseModel):
     readout: str = "pooled_linear"
     risk_layer: int
     lora_layers: int
+    rationale_layers: int
     max_prompt_tokens: int
     max_rationale_tokens: int
     calibration: Calibration

@@ -7,16 +7,18 @@ by the label in training and by the band at work, so that it can't contradict th
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.knowledge.recognise import findings_of
+from rarealert.knowledge.recognise import findings_of, load_recogniser
 from rarealert.student.calibration import Band
 
 RAISED = "A rare disease is worth considering, because of"
 LOWERED = "A common condition explains this visit, because of"
 
 _FINDINGS = 4  # findings a rationale names: one sentence that a clinician reads at a glance
+_GUIDED_FINDINGS = 3  # findings that guided generation may name
 _REPEATS = 2  # the same three words may come this often before a text counts as looping
 
 
@@ -37,10 +39,11 @@ def compose(case: Case, leanings: Iterable[Leaning], rare: bool) -> str | None:
     """The rationale to learn: a neutral merge of what the teachers on the right side leaned on.
 
     Insights go by their weight summed over teachers and count only where they name findings that
-    are present in the visit; without any, the visit's own findings stand. ``None`` where nothing
-    was recognised: what can't be grounded is not taught.
+    are present in the visit; without any, the visit's own findings stand. They are told in the
+    visit's own words, which a small model can find again. ``None`` where nothing was recognised:
+    what can't be grounded is not taught.
     """
-    present, _ = visit_findings(case)
+    present = visit_wordings(case)
     weights: dict[str, float] = {}
     for name, weight in (item for said in leanings if said.rare == rare for item in said.insights):
         for finding in findings_of(name)[0]:
@@ -51,7 +54,7 @@ def compose(case: Case, leanings: Iterable[Leaning], rare: bool) -> str | None:
     chosen = (ranked + rest)[:_FINDINGS] if len(ranked) < 2 else ranked
     if not chosen:
         return None
-    return f"{RAISED if rare else LOWERED} {_listed(_names(chosen))}."
+    return f"{RAISED if rare else LOWERED} {_listed([present[item] for item in chosen])}."
 
 
 def visit_findings(case: Case) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -61,29 +64,56 @@ def visit_findings(case: Case) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return present + coded, excluded
 
 
+def visit_wordings(case: Case) -> dict[str, str]:
+    """HPO id of each finding present in the visit → how the visit words it, in lower case.
+
+    Coded findings that the text does not name stand under HPO's name.
+    """
+    present, _ = visit_findings(case)
+    wordings: dict[str, str] = {}
+    for name in TEXT_FIELDS:
+        text = getattr(case, name) or ""
+        for mention in load_recogniser().mentions(text, family=name == "family_history"):
+            if not (mention.negated or mention.family):
+                wordings.setdefault(mention.hpo_id, text[mention.start : mention.end].lower())
+    terms = load_ontology().terms
+    return {
+        item: wordings[item] if item in wordings else terms[item].name.lower()
+        for item in present
+        if item in wordings or item in terms
+    }
+
+
+def choices(case: Case) -> list[str]:
+    """Every rationale, without its opening, that names one to three of the visit's findings.
+
+    What guided generation may write: at most 400 texts, from the visit's first eight findings.
+    """
+    wordings = list(dict.fromkeys(visit_wordings(case).values()))[: 2 * _FINDINGS]
+    return [
+        f"{_listed(names)}."
+        for count in range(1, min(_GUIDED_FINDINGS, len(wordings)) + 1)
+        for names in permutations(wordings, count)
+    ]
+
+
 def is_sound(text: str, case: Case) -> bool:
-    """Whether a generated text says something, does not loop, and cites only what is there."""
+    """Whether a text says something, does not loop, and cites, once each, only what is there."""
     words = text.lower().split()
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
     if not words or (triples and max(triples.values()) > _REPEATS):
         return False
-    cited, _ = findings_of(text)
+    cited = [item.hpo_id for item in load_recogniser().mentions(text) if not item.negated]
     present, _ = visit_findings(case)
-    return bool(cited) and set(cited) <= set(present)
+    return bool(cited) and len(cited) == len(set(cited)) and set(cited) <= set(present)
 
 
 def evidence_list(case: Case) -> str:
     """What stands in for a rationale that failed its check twice; it says that it does."""
-    present, _ = visit_findings(case)
-    if not present:
+    wordings = list(visit_wordings(case).values())[: 2 * _FINDINGS]
+    if not wordings:
         return "no finding that could be recognised (no rationale passed its check)."
-    names = _listed(_names(present[: 2 * _FINDINGS]))
-    return f"{names} (findings listed from the visit; no rationale passed its check)."
-
-
-def _names(findings: Sequence[str]) -> list[str]:
-    terms = load_ontology().terms
-    return [terms[item].name.lower() for item in findings if item in terms]
+    return f"{_listed(wordings)} (findings listed from the visit; no rationale passed its check)."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,32 +1,25 @@
-"""Training of adapter and head: rationale tokens, soft aligned risk and hard label in one loss.
+"""The training loop: AdamW, best epoch by validation loss, exact resume after a kill.
 
-Only LoRA and head are optimised (AdamW, Loshchilov & Hutter 2019), with warm-up, cosine decay
-and clipped gradients. Everything random follows from the seed and the epoch, so training resumes
-from a checkpoint to the same weights. Checkpoints are safetensors, never pickle.
+AdamW (Loshchilov & Hutter 2019) with warm-up, cosine decay and clipped gradients. Everything random
+follows from the seed and the epoch, so training resumes from a checkpoint to the same weights.
+Checkpoints are safetensors, never pickle.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from rarealert.errors import RareAlertError
-from rarealert.language.base import quiet
 from rarealert.student import checkpoint as store
-from rarealert.student.activations import Frozen
-from rarealert.student.network import RiskHead, Trunk, pool
 
 _WARMUP_SHARE = 0.1
 _CLIP_NORM = 1.0
 _WEIGHT_DECAY = 0.01
-_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class DivergedError(RareAlertError):
@@ -34,19 +27,8 @@ class DivergedError(RareAlertError):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is tuned. ``alpha_ratio`` is LoRA's alpha over its rank; weights are shares 0-1."""
-
-    learning_rate: float
-    rank: int
-    alpha_ratio: float
-    soft_weight: float
-    rationale_weight: float
-
-
-@dataclass(frozen=True)
 class Schedule:
-    """What is not tuned: passes, cases a step, and the seed of initialisation and order."""
+    """What is not tuned: passes, examples a step, and the seed of initialisation and order."""
 
     epochs: int
     batch_size: int
@@ -55,69 +37,44 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Losses of one pass (mean a case) and what validation says after it; 0 is the head alone."""
+    """One pass: mean losses in nats; 0 is the start. ``figures`` are other ones of validation."""
 
     epoch: int
-    risk_loss: float | None
-    rationale_loss: float | None
-    valid_log_loss: float
-    valid_auroc: float
+    loss: float | None
+    valid_loss: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass
-class Network:
-    """The parts that work together: trunk with LoRA inside, peft's handle on it, the head."""
+class Task(Protocol):
+    """Something to learn: its parameters, its loss on a batch, and its validation."""
 
-    trunk: Trunk
-    peft_model: Any
-    head: RiskHead
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What the optimiser moves, by name."""
 
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """Every parameter that is optimised, by name; the frozen trunk has none here."""
-        lora = {
-            name: value for name, value in self.peft_model.named_parameters() if value.requires_grad
-        }
-        return lora | {f"head.{name}": value for name, value in self.head.named_parameters()}
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Share of the learning rate by parameter name, where it is not 1."""
 
-    def risk_logits(self, states: Tensor, words: Tensor, prompts: Tensor) -> Tensor:
-        """Logits ``(batch,)`` from states at the risk layer and mean embeddings."""
-        return torch.as_tensor(self.head(torch.cat([words, pool(states, prompts)], dim=1)))
+    def batches(self, size: int, seed: tuple[int, int]) -> Sequence[Sequence[int]]:
+        """The training examples of one pass, in batches."""
 
+    def loss(self, chosen: Sequence[int]) -> Tensor:
+        """Mean loss of a batch, a scalar with its graph."""
 
-def add_adapter(model: Any, trunk: Trunk, head: RiskHead, settings: Settings, seed: int) -> Network:
-    """Put a fresh LoRA into the block below the risk layer; undo it with ``remove_adapter``."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=round(settings.rank * settings.alpha_ratio),
-        target_modules=list(_TARGET_MODULES),
-        layers_to_transform=list(range(trunk.block_start, trunk.risk_layer)),
-        task_type="CAUSAL_LM",
-    )
-    with quiet(), torch.random.fork_rng():
-        torch.manual_seed(seed)
-        adapted = get_peft_model(model, config)
-    adapted.eval()  # no dropout anywhere: a pass is the same function in training and at work
-    return Network(trunk=trunk, peft_model=adapted, head=head)
-
-
-def remove_adapter(network: Network) -> None:
-    """Take the LoRA out again, which leaves the base model as it was loaded."""
-    network.peft_model.unload()
+    def validate(self) -> tuple[float, dict[str, float]]:
+        """Mean validation loss, and other figures by name."""
 
 
 def train(
-    network: Network,
-    train_part: Frozen,
-    valid_part: Frozen,
-    settings: Settings,
+    task: Task,
+    learning_rate: float,
     schedule: Schedule,
     checkpoint: Path | None = None,
     digest: str = "",
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Train ``network`` and leave it at its best epoch by validation AUROC.
+    """Train ``task`` and leave its parameters at the epoch with the lowest validation loss.
 
     ``checkpoint`` is written after each epoch and resumed from if it carries ``digest``, which
     must name everything that shapes the result; ``on_epoch`` may raise to stop.
@@ -125,23 +82,28 @@ def train(
     Raises:
         DivergedError: the loss became NaN or infinite; the last good checkpoint stays.
     """
-    parameters = network.trainable()
+    parameters = task.parameters
     optimiser = torch.optim.AdamW(
-        list(parameters.values()), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY
+        [
+            {"params": [value], "share": task.rates.get(name, 1.0)}
+            for name, value in parameters.items()
+        ],
+        lr=learning_rate,
+        weight_decay=_WEIGHT_DECAY,
     )
     stored = store.resume(checkpoint, digest, parameters, optimiser) if checkpoint else []
     history = [Epoch(**item) for item in stored]
     if checkpoint and history:
         best = store.best_state(checkpoint, parameters)
     else:
-        history = [Epoch(0, None, None, *validate(network, valid_part))]
+        history = [Epoch(0, None, *task.validate())]
         best = {name: value.detach().clone() for name, value in parameters.items()}
         if on_epoch:
             on_epoch(history[0])
     for number in range(len(history), schedule.epochs + 1):
-        losses = _one_epoch(network, train_part, settings, schedule, optimiser, number)
-        history.append(Epoch(number, *losses, *validate(network, valid_part)))
-        if history[-1].valid_auroc > max(item.valid_auroc for item in history[:-1]):
+        loss = _one_epoch(task, learning_rate, schedule, optimiser, number)
+        history.append(Epoch(number, loss, *task.validate()))
+        if history[-1].valid_loss < min(item.valid_loss for item in history[:-1]):
             best = {name: value.detach().clone() for name, value in parameters.items()}
         if checkpoint:
             said = [asdict(item) for item in history]
@@ -154,48 +116,26 @@ def train(
     return history
 
 
-def logits_of(network: Network, part: Frozen, batch_size: int = 32) -> NDArray[np.float64]:
-    """Uncalibrated logits of a frozen part, shape ``(n_examples,)``."""
-    logits = np.zeros(len(part.examples))
-    with torch.no_grad():
-        for chosen in _batches(part, batch_size, None):
-            states, words, prompts = part.batch(chosen)
-            states = network.trunk.run(
-                states[:, : int(prompts.max())],
-                network.trunk.block_start,
-                network.trunk.risk_layer,
-            )
-            logits[list(chosen)] = network.risk_logits(states, words, prompts).double().numpy()
-    return logits
-
-
-def validate(network: Network, part: Frozen) -> tuple[float, float]:
-    """Log loss (nats a case, uncalibrated) and AUROC of the labels on ``part``."""
-    from sklearn.metrics import log_loss, roc_auc_score
-
-    rare = [item.rare for item in part.examples]
-    logits = logits_of(network, part)
-    risk = 1 / (1 + np.exp(-logits))
-    return float(log_loss(rare, risk, labels=[False, True])), float(roc_auc_score(rare, logits))
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The epoch whose weights ``train`` leaves; the first of equals."""
+    return min(history, key=lambda epoch: epoch.valid_loss)
 
 
 def _one_epoch(
-    network: Network,
-    part: Frozen,
-    settings: Settings,
+    task: Task,
+    learning_rate: float,
     schedule: Schedule,
     optimiser: torch.optim.Optimizer,
     number: int,
-) -> tuple[float, float | None]:
-    """Mean risk loss a case and mean rationale loss a step of one pass."""
-    batches = _batches(part, schedule.batch_size, (schedule.seed, number))
+) -> float:
+    """Mean loss an example of one pass."""
+    batches = task.batches(schedule.batch_size, (schedule.seed, number))
     total = len(batches) * schedule.epochs
-    risk_sum, rationale_losses = 0.0, []
+    loss_sum = 0.0
     for step, chosen in enumerate(batches, start=(number - 1) * len(batches)):
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * _factor(step, total)
-        risk_loss, rationale_loss = _losses(network, part, chosen, settings)
-        loss = risk_loss + settings.rationale_weight * rationale_loss
+            group["lr"] = learning_rate * group["share"] * _factor(step, total)
+        loss = task.loss(chosen)
         if not math.isfinite(float(loss.detach())):
             raise DivergedError(
                 f"the student's loss is not a number in epoch {number}; the checkpoint of the "
@@ -203,52 +143,10 @@ def _one_epoch(
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], _CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(task.parameters.values(), _CLIP_NORM)
         optimiser.step()
-        risk_sum += float(risk_loss.detach()) * len(chosen)
-        if any(part.examples[index].rationale for index in chosen):
-            rationale_losses.append(float(rationale_loss.detach()))
-    mean_rationale = float(np.mean(rationale_losses)) if rationale_losses else None
-    return risk_sum / len(part.examples), mean_rationale
-
-
-def _losses(
-    network: Network, part: Frozen, chosen: Sequence[int], settings: Settings
-) -> tuple[Tensor, Tensor]:
-    trunk = network.trunk
-    states, words, prompts = part.batch(chosen)
-    states = trunk.run(states, trunk.block_start, trunk.risk_layer)
-    logits = network.risk_logits(states, words, prompts)
-    examples = [part.examples[index] for index in chosen]
-    hard = torch.tensor([float(item.rare) for item in examples])
-    soft = torch.tensor([item.target for item in examples], dtype=torch.float32)
-    mixed = settings.soft_weight * soft + (1 - settings.soft_weight) * hard
-    risk_loss = functional.binary_cross_entropy_with_logits(logits, mixed)
-    told = [row for row, item in enumerate(examples) if item.rationale]
-    if not told or settings.rationale_weight == 0:
-        return risk_loss, torch.zeros(())
-    top = trunk.run(states[told], trunk.risk_layer, trunk.depth)
-    places: list[Tensor] = []
-    answers: list[int] = []
-    for row, index in enumerate(told):
-        start, length = len(examples[index].prompt), len(examples[index].ids)
-        places.append(top[row, start - 1 : length - 1])
-        answers.extend(examples[index].rationale)
-    logits = trunk.logits(torch.cat(places))
-    return risk_loss, functional.cross_entropy(logits, torch.tensor(answers))
-
-
-def _batches(part: Frozen, size: int, seed: tuple[int, int] | None) -> list[tuple[int, ...]]:
-    """Batches of neighbours in length, in random order with a ``seed``, else by length."""
-    lengths = np.array([len(item.ids) for item in part.examples], dtype=float)
-    random = np.random.default_rng(seed) if seed else None
-    if random:
-        lengths = lengths + random.uniform(0, 8, len(lengths))  # other neighbours each epoch
-    order = np.argsort(lengths, kind="stable").tolist()
-    batches = [tuple(order[first : first + size]) for first in range(0, len(order), size)]
-    if random:
-        random.shuffle(batches)
-    return batches
+        loss_sum += float(loss.detach()) * len(chosen)
+    return loss_sum / sum(len(chosen) for chosen in batches)
 
 
 def _factor(step: int, total: int) -> float:

@@ -18,7 +18,9 @@ def frame(leak, seed, n=300):
     length = np.where(told["length"] == 1, 40, 20) + rng.integers(0, 5, n)
     if leak != "length":
         length = rng.integers(20, 45, n)
+    marks = np.where(told["punctuation"] == 1, " [**,", "")
     text = [" ".join([word, *["note"] * k]) for word, k in zip(words, length, strict=True)]
+    text = [line + mark for line, mark in zip(text, marks, strict=True)]
     return labels, pd.DataFrame(
         {
             "source": np.where(told["source"] == 1, "a", "b"),

@@ -94,7 +94,8 @@ def workspace(tmp_path: Path) -> tuple[Params, Paths]:
             "base_model": str(tiny(tmp_path / "base")),
             "risk_layer": 2,
             "lora_layers": 1,
-            "rationale_share": 0.25,
+            "rationale_cases": 12,
+            "rationale_layers": 1,
         }
     )
     tune = params.tune.model_copy(update={"trials": 3, "train_cases": 32, "valid_cases": 24})
@@ -125,6 +126,9 @@ def test_tune_then_distil_leave_a_working_student(workspace) -> None:
     report = json.loads((paths.report("distil") / "metrics.json").read_text())
     assert report["valid"]["n"] == 32
     assert report["train"]["rationales"] == 12
+    assert set(report["history"]) == {"risk", "rationale"}
+    assert report["history"]["rationale"][-1]["loss"] < report["history"]["rationale"][1]["loss"]
+    assert 0 <= report["valid"]["rationales_sound"] <= 1
     assert report["valid"]["auroc"] > 0.9  # each label has words of its own
     student = Student.load(paths.build("distil") / "adapter")
     rare, common = (student.predict([labelled(index).case], 1)[0] for index in (64, 65))

@@ -1,10 +1,12 @@
 """A tiny Llama with random weights and a word tokenizer, and cases to read."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rarealert.cases.case import Case, Label, LabelledCase
+from rarealert.params import DistilParams, load_params
 
 FINDINGS = (
     "seizures", "headache", "fever", "ptosis", "muscle weakness", "vomiting", "fatigue", "pruritus",
@@ -32,6 +34,24 @@ def labelled(index: int) -> LabelledCase:
         reason="test",
     )
     return LabelledCase(case=case, label=label)
+
+
+@pytest.fixture(scope="session")
+def distil_params() -> Callable[[str, tuple[int, int]], DistilParams]:
+    """The repository's settings for another base, its risk layer and its LoRA layers."""
+    real = load_params(Path(__file__).parents[3] / "params.yaml").distil
+
+    def shrunk(base: str, layers: tuple[int, int]) -> DistilParams:
+        changed = {
+            "base_model": base,
+            "risk_layer": layers[0],
+            "lora_layers": layers[1],
+            "rationale_layers": 1,
+            "max_prompt_tokens": 64,
+        }
+        return real.model_copy(update=changed)
+
+    return shrunk
 
 
 @pytest.fixture(scope="session")

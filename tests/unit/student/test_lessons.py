@@ -47,9 +47,9 @@ def test_missing_and_damaged_targets_are_one_sentence(tmp_path: Path) -> None:
 
 def test_rationales_are_taken_only_where_the_ensemble_is_right(cases) -> None:
     wrong = {item.case.case_id: 0.1 if item.label.label == "rare" else 0.9 for item in cases}
-    assert choose_rationales(cases, wrong, {}, 1.0, 1) == {}
+    assert choose_rationales(cases, wrong, {}, 64, 1) == {}
     right = {key: 1 - value for key, value in wrong.items()}
-    assert len(choose_rationales(cases, right, {}, 0.25, 1)) == 16
+    assert len(choose_rationales(cases, right, {}, 16, 1)) == 16
 
 
 def test_a_subset_keeps_the_share_of_labels_and_the_seed(cases) -> None:

@@ -8,35 +8,37 @@ import numpy as np
 import pytest
 import torch
 
-from rarealert.cases.case import LabelledCase
+from rarealert.cases.case import Case, LabelledCase
 from rarealert.errors import BadInputError
+from rarealert.params import DistilParams
+from rarealert.student.adapter import Settings, add_adapter
 from rarealert.student.calibration import Bands, Calibration
 from rarealert.student.classroom import open_desk
 from rarealert.student.model import Student
 from rarealert.student.network import RiskHead, pad_right, pool
 from rarealert.student.package import Card, save_package
-from rarealert.student.rationale import LOWERED, RAISED
-from rarealert.student.training import Settings, add_adapter
+from rarealert.student.rationale import LOWERED, RAISED, choices
 
-SETTINGS = Settings(1e-3, 4, 2.0, 0.5, 0.3)
+SETTINGS = Settings(1e-3, 4, 2.0, 0.5)
 
 
-def package(folder: Path, base: str, layers: tuple[int, int], hidden: int):
+def package(folder: Path, chosen: DistilParams, hidden: int):
     """A student whose adapter is not zero, and the network it was saved from."""
-    desk = open_desk(base, layers[0], layers[1], max_prompt_tokens=256)
+    desk = open_desk(chosen)
     torch.manual_seed(3)
     head = RiskHead(2 * hidden)
     network = add_adapter(desk.base.model, desk.trunk, head, SETTINGS, 3)
     with torch.no_grad():
-        for name, value in network.trainable().items():
+        for name, value in network.peft_model.named_parameters():
             if "lora_B" in name:
                 value.normal_(0, 0.02)
     card = Card(
-        base_model=base,
+        base_model=chosen.base_model,
         base_digest=desk.base.digest,
-        risk_layer=layers[0],
-        lora_layers=layers[1],
-        max_prompt_tokens=256,
+        risk_layer=chosen.risk_layer,
+        lora_layers=chosen.lora_layers,
+        rationale_layers=1,
+        max_prompt_tokens=chosen.max_prompt_tokens,
         max_rationale_tokens=24,
         calibration=Calibration(kind="platt", slope=1.5, intercept=-0.2),
         bands=Bands(alert=0.6, watch=0.4),
@@ -49,9 +51,9 @@ def package(folder: Path, base: str, layers: tuple[int, int], hidden: int):
 
 
 @pytest.fixture(scope="module")
-def saved(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory):
+def saved(tiny_base: Path, distil_params, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("student") / "adapter"
-    return folder, *package(folder, str(tiny_base), (2, 1), 64)
+    return folder, *package(folder, distil_params(str(tiny_base), (2, 1)), 64)
 
 
 def test_a_reloaded_student_says_what_the_trained_one_said(saved, cases) -> None:
@@ -91,8 +93,10 @@ def test_a_rationale_never_contradicts_its_band_and_is_grounded(saved, cases) ->
     read = [item.case for item in cases[:6]]
     texts = student.rationales(read, 12)
     for item, text in zip(student.predict(read, 4), texts, strict=True):
-        assert text.startswith(LOWERED if item.band == "low" else RAISED)
-        assert "no rationale passed its check" in text  # random weights write nonsense
+        assert text.text.startswith(LOWERED if item.band == "low" else RAISED)
+        assert (text.origin == "listed") == ("no rationale passed its check" in text.text)
+    # random weights write nonsense, so most are chosen from the visit's findings
+    assert "guided" in {text.origin for text in texts}
     assert student.rationales(read, 12) == texts
 
 
@@ -100,7 +104,24 @@ def test_left_padding_does_not_change_a_rationale(saved, cases) -> None:
     student = Student.load(saved[0])
     read = [item.case for item in cases[:5]]
     bands = ["alert"] * 5
-    assert student._generate(read, bands, 10, 5, 1.0) == student._generate(read, bands, 10, 1, 1.0)
+    assert student._generate(read, bands, 10, 5) == student._generate(read, bands, 10, 1)
+
+
+def test_guided_words_are_one_of_those_allowed(saved, cases) -> None:
+    student = Student.load(saved[0])
+    read = [item.case for item in cases[:4]]
+    allowed = [choices(case) for case in read]
+    texts = student._generate(read, ["low"] * 4, 24, 4, allowed)
+    spoken = [{" ".join(text.replace(".", " .").split()) for text in texts} for texts in allowed]
+    for text, possible in zip(texts, spoken, strict=True):
+        assert " ".join(text.replace(".", " .").split()) in possible
+
+
+def test_a_visit_without_findings_gets_a_plain_sentence(saved) -> None:
+    case = Case(case_id="bare", source="table", chief_complaint="Here for a form.")
+    said = Student.load(saved[0]).rationales([case], 12)[0]
+    assert said.origin == "listed"
+    assert "no finding that could be recognised" in said.text
 
 
 def test_the_package_holds_no_pickle_and_no_path(saved) -> None:
@@ -140,8 +161,10 @@ def test_a_student_of_another_world_is_refused(saved, tmp_path, key, value, said
 
 
 @pytest.mark.slow
-def test_the_packaged_smollm2_reads_alike_in_any_batch(tmp_path: Path, cases) -> None:
+def test_the_packaged_smollm2_reads_alike_in_any_batch(
+    tmp_path: Path, distil_params, cases
+) -> None:
     pytest.importorskip("gguf")
     folder = tmp_path / "adapter"
-    package(folder, "smollm2-135m-instruct", (8, 2), 576)
+    package(folder, distil_params("smollm2-135m-instruct", (8, 2)), 576)
     check_batches(Student.load(folder), cases[:5])

@@ -5,6 +5,7 @@ from rarealert.student.rationale import (
     LOWERED,
     RAISED,
     Leaning,
+    choices,
     compose,
     evidence_list,
     is_sound,
@@ -24,7 +25,7 @@ def test_compose_takes_the_heaviest_findings_of_the_right_side() -> None:
         Leaning(True, (("nystagmus", 0.9), ("ptosis", 0.1))),
         Leaning(False, (("headache", 1.0),)),
     ]
-    assert compose(CASE, leanings, rare=True) == f"{RAISED} ptosis and seizure."
+    assert compose(CASE, leanings, rare=True) == f"{RAISED} ptosis and seizures."
 
 
 def test_compose_names_the_visits_own_findings_without_teachers() -> None:
@@ -54,6 +55,15 @@ def test_empty_and_looping_texts_are_not_sound() -> None:
     assert not is_sound("", CASE)
     assert not is_sound("the patient is here.", CASE)
     assert not is_sound("seizures and ptosis, " * 4, CASE)
+    assert not is_sound("ptosis, seizures and ptosis.", CASE)
+
+
+def test_choices_are_the_visits_findings_in_its_own_words() -> None:
+    texts = choices(CASE)
+    assert "seizures, headache and ptosis." in texts
+    assert len(texts) == len(set(texts)) == 3 + 6 + 6  # one, two or three of three, in order
+    assert all(is_sound(text, CASE) for text in texts)
+    assert choices(Case(case_id="b", source="table", chief_complaint="Here for a form.")) == []
 
 
 def test_the_evidence_list_says_what_it_is() -> None:

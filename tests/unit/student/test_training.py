@@ -8,52 +8,76 @@ import pytest
 import torch
 
 from rarealert.cases.case import LabelledCase
+from rarealert.student.adapter import Network, Settings
 from rarealert.student.classroom import Classroom, open_desk
 from rarealert.student.lessons import choose_rationales, make_lessons
-from rarealert.student.training import (
-    DivergedError,
-    Epoch,
-    Schedule,
-    Settings,
-    logits_of,
-    train,
-)
+from rarealert.student.tasks import logits_of
+from rarealert.student.training import DivergedError, Epoch, Schedule, best_epoch, train
 
-SETTINGS = Settings(
-    learning_rate=1e-3, rank=4, alpha_ratio=2.0, soft_weight=0.5, rationale_weight=0.3
-)
+SETTINGS = Settings(learning_rate=1e-3, rank=4, alpha_ratio=2.0, soft_weight=0.5)
 SCHEDULE = Schedule(epochs=3, batch_size=8, seed=5)
 
 
 @pytest.fixture(scope="module")
 def room(
-    tiny_base: Path, cases: list[LabelledCase], tmp_path_factory: pytest.TempPathFactory
+    tiny_base: Path,
+    distil_params,
+    cases: list[LabelledCase],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Classroom:
-    desk = open_desk(str(tiny_base), risk_layer=2, lora_layers=1, max_prompt_tokens=64)
-    learn, judge = cases[:40], cases[40:]
+    desk = open_desk(distil_params(str(tiny_base), (2, 1)))
     targets = {item.case.case_id: 0.9 if item.label.label == "rare" else 0.2 for item in cases}
-    told = choose_rationales(learn, targets, {}, 0.25, 1)
-    assert len(told) == 10
-    lessons = make_lessons(learn, targets, desk.encoder, told, 24)
-    judged = make_lessons(judge, targets, desk.encoder, {}, 24)
-    return Classroom(desk, lessons, judged, tmp_path_factory.mktemp("room"), 8)
+    lessons = []
+    for part, count in ((cases[:40], 10), (cases[40:], 6)):
+        told = choose_rationales(part, targets, {}, count, 1)
+        assert len(told) == count
+        lessons.append(make_lessons(part, targets, desk.encoder, told, 24))
+    return Classroom(desk, *lessons, tmp_path_factory.mktemp("room"), 8)
 
 
-def weights(network) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in network.trainable().items()}
+def learn(room: Classroom, network: Network, schedule: Schedule = SCHEDULE, *more) -> list[Epoch]:
+    return train(room.risk_task(network, SETTINGS), SETTINGS.learning_rate, schedule, *more)
+
+
+def weights(network: Network) -> dict[str, torch.Tensor]:
+    parameters = network.risk_parameters() | network.rationale_parameters()
+    return {name: value.detach().clone() for name, value in parameters.items()}
 
 
 def test_training_lowers_both_losses(room: Classroom) -> None:
     with room.network(SETTINGS, 5) as network:
-        history = train(network, room.train, room.valid, SETTINGS, replace(SCHEDULE, epochs=6))
-    assert [epoch.epoch for epoch in history] == list(range(7))
-    assert history[-1].risk_loss < history[1].risk_loss
-    assert history[-1].rationale_loss < history[1].rationale_loss
+        risk = learn(room, network, replace(SCHEDULE, epochs=6))
+        told = train(room.rationale_task(network), 1e-2, replace(SCHEDULE, epochs=6))
+    for history in (risk, told):
+        assert [epoch.epoch for epoch in history] == list(range(7))
+        assert history[-1].loss < history[1].loss
+    assert best_epoch(told).valid_loss < told[0].valid_loss
+
+
+def test_learning_to_tell_leaves_the_risk_alone(room: Classroom) -> None:
+    with room.network(SETTINGS, 5) as network:
+        learn(room, network, replace(SCHEDULE, epochs=1))
+        before = logits_of(network, room.valid)
+        train(room.rationale_task(network), 1e-2, replace(SCHEDULE, epochs=2))
+        assert np.array_equal(logits_of(network, room.valid), before)
+
+
+def test_the_rationale_is_learnt_on_the_trained_risk_block(room: Classroom) -> None:
+    with room.network(SETTINGS, 5) as network:
+        with torch.no_grad():
+            for name, value in network.risk_parameters().items():
+                if "lora_B" in name:
+                    value.normal_(0, 0.5, generator=torch.Generator().manual_seed(1))
+        task = room.rationale_task(network)
+        item = task._learn.examples[0]
+        states = network.trunk.run(network.trunk.embed(torch.tensor([item.ids])), 0, 2)
+        cached = task._learn.batch([0])[:, : len(item.ids)]
+        torch.testing.assert_close(cached, states.detach(), atol=5e-3, rtol=5e-3)
 
 
 def test_killed_and_resumed_is_the_same(room: Classroom, tmp_path: Path) -> None:
     with room.network(SETTINGS, 5) as network:
-        whole = train(network, room.train, room.valid, SETTINGS, SCHEDULE)
+        whole = learn(room, network)
         expected = weights(network)
 
     class KilledError(Exception):
@@ -65,17 +89,16 @@ def test_killed_and_resumed_is_the_same(room: Classroom, tmp_path: Path) -> None
 
     checkpoint = tmp_path / "checkpoint.safetensors"
     with room.network(SETTINGS, 5) as network, pytest.raises(KilledError):
-        train(network, room.train, room.valid, SETTINGS, SCHEDULE, checkpoint, "d", kill)
+        learn(room, network, SCHEDULE, checkpoint, "d", kill)
     with room.network(SETTINGS, 5) as network:
         seen: list[int] = []
-        resumed = train(
-            network, room.train, room.valid, SETTINGS, SCHEDULE, checkpoint, "d",
-            lambda epoch: seen.append(epoch.epoch),
-        )  # fmt: skip
+        resumed = learn(
+            room, network, SCHEDULE, checkpoint, "d", lambda epoch: seen.append(epoch.epoch)
+        )
         got = weights(network)
     assert seen == [3]
     assert [epoch.epoch for epoch in resumed] == [epoch.epoch for epoch in whole]
-    assert resumed[-1].valid_log_loss == pytest.approx(whole[-1].valid_log_loss, abs=1e-6)
+    assert resumed[-1].valid_loss == pytest.approx(whole[-1].valid_loss, abs=1e-6)
     for name, value in expected.items():
         torch.testing.assert_close(got[name], value, atol=1e-6, rtol=1e-5)
 
@@ -86,10 +109,8 @@ def test_checkpoint_of_other_data_is_not_resumed(room: Classroom, tmp_path: Path
     for digest in ("first", "second"):
         seen: list[int] = []
         with room.network(SETTINGS, 5) as network:
-            train(
-                network, room.train, room.valid, SETTINGS, one, checkpoint, digest,
-                lambda epoch, seen=seen: seen.append(epoch.epoch),
-            )  # fmt: skip
+            record = lambda epoch, seen=seen: seen.append(epoch.epoch)  # noqa: E731
+            learn(room, network, one, checkpoint, digest, record)
         assert seen == [0, 1]
 
 
@@ -107,12 +128,12 @@ def test_nan_stops_with_a_sentence_and_keeps_the_checkpoint(
         room.network(SETTINGS, 5) as network,
         pytest.raises(DivergedError, match="not a number in epoch 2"),
     ):
-        train(network, room.train, room.valid, SETTINGS, SCHEDULE, checkpoint, "d", spoil)
+        learn(room, network, SCHEDULE, checkpoint, "d", spoil)
     assert checkpoint.is_file()
     with room.network(SETTINGS, 5) as network:
-        history = train(network, room.train, room.valid, SETTINGS, SCHEDULE, checkpoint, "d")
+        history = learn(room, network, SCHEDULE, checkpoint, "d")
     assert len(history) == 4
-    assert np.isfinite(history[-1].valid_log_loss)
+    assert np.isfinite(history[-1].valid_loss)
 
 
 def test_frozen_activations_give_the_logits_of_a_whole_pass(room: Classroom) -> None:
@@ -130,8 +151,8 @@ def test_frozen_activations_give_the_logits_of_a_whole_pass(room: Classroom) -> 
 def test_a_network_leaves_the_base_as_it_was(room: Classroom) -> None:
     before = {name: value.clone() for name, value in room._desk.base.model.state_dict().items()}
     with room.network(SETTINGS, 5) as network:
-        train(network, room.train, room.valid, SETTINGS, replace(SCHEDULE, epochs=1))
-        frozen = set(network.trainable())
+        learn(room, network, replace(SCHEDULE, epochs=1))
+        frozen = set(weights(network))
         assert all("lora_" in name or name.startswith("head.") for name in frozen)
     after = room._desk.base.model.state_dict()
     assert before.keys() == after.keys()

@@ -118,8 +118,15 @@ def load_columns(path: Path) -> ColumnMap:
     """
     import yaml
 
+    class Words(yaml.SafeLoader):
+        """YAML without truth values and numbers: columns and cells are called no, N, on and 1."""
+
+    Words.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag == "tag:yaml.org,2002:null"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Words)  # noqa: S506 - a safe loader
     except OSError as error:
         raise BadInputError(f"{path} can't be read ({error.strerror}); check the path.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

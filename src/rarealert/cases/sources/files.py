@@ -1,6 +1,7 @@
 """Reading published files: whole, decoded, or one sentence that says what is wrong with them."""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ Tick = Callable[[int], object]
 
 MAX_RECORD_BYTES = 64 * 1024**2
 """A longer line or document is no visit; reading it could take all memory."""
+
+MAX_UNPACKED_BYTES = 1024**3
+"""A published archive is smaller by far; a larger one would fill memory."""
 
 TOO_LONG = f"longer than {MAX_RECORD_BYTES // 1024**2} MiB"
 
@@ -48,11 +52,16 @@ def read_text(path: Path) -> str:
 
 def _decompress(path: Path, raw: bytes) -> bytes:
     try:
-        return gzip.decompress(raw)
+        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+            content = stream.read(MAX_UNPACKED_BYTES + 1)
     except (EOFError, OSError, zlib.error) as error:
         raise BadInputError(
             f"{path} is truncated or no gzip file; copy it again from its publisher."
         ) from error
+    if len(content) > MAX_UNPACKED_BYTES:
+        limit = MAX_UNPACKED_BYTES // 1024**2
+        raise BadInputError(f"{path} unpacks to more than {limit} MiB; it is no published file.")
+    return content
 
 
 def parse_json(text: str | bytes) -> object:

@@ -1,0 +1,76 @@
+"""LoRA in both blocks and the risk's head: what is trained, beside a trunk that is not."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rarealert.language.base import quiet
+from rarealert.student.network import RiskHead, Trunk, pool
+
+_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is tuned. ``alpha_ratio`` is LoRA's alpha over its rank; the weight is a share 0-1."""
+
+    learning_rate: float
+    rank: int
+    alpha_ratio: float
+    soft_weight: float
+
+
+@dataclass
+class Network:
+    """The parts that work together: trunk with LoRA inside, peft's handle on it, the head."""
+
+    trunk: Trunk
+    peft_model: Any
+    head: RiskHead
+
+    def risk_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What learns the risk, by name: LoRA of the block below the risk layer, and the head."""
+        lora = self._lora(self.trunk.block_start, self.trunk.risk_layer)
+        return lora | {f"head.{name}": value for name, value in self.head.named_parameters()}
+
+    def rationale_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What learns the rationale, by name: LoRA of the layers at the top."""
+        return self._lora(self.trunk.voice_start, self.trunk.depth)
+
+    def risk_logits(self, states: Tensor, words: Tensor, prompts: Tensor) -> Tensor:
+        """Logits ``(batch,)`` from states at the risk layer and mean embeddings."""
+        return torch.as_tensor(self.head(torch.cat([words, pool(states, prompts)], dim=1)))
+
+    def _lora(self, start: int, stop: int) -> dict[str, torch.nn.Parameter]:
+        inside = tuple(f".layers.{layer}." for layer in range(start, stop))
+        return {
+            name: value
+            for name, value in self.peft_model.named_parameters()
+            if value.requires_grad and any(part in name for part in inside)
+        }
+
+
+def add_adapter(model: Any, trunk: Trunk, head: RiskHead, settings: Settings, seed: int) -> Network:
+    """Put a fresh LoRA into both blocks; undo it with ``remove_adapter``."""
+    from peft import LoraConfig, get_peft_model
+
+    below_risk = range(trunk.block_start, trunk.risk_layer)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=round(settings.rank * settings.alpha_ratio),
+        target_modules=list(_TARGET_MODULES),
+        layers_to_transform=[*below_risk, *range(trunk.voice_start, trunk.depth)],
+        task_type="CAUSAL_LM",
+    )
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config)
+    adapted.eval()  # no dropout anywhere: a pass is the same function in training and at work
+    return Network(trunk=trunk, peft_model=adapted, head=head)
+
+
+def remove_adapter(network: Network) -> None:
+    """Take the LoRA out again, which leaves the base model as it was loaded."""
+    network.peft_model.unload()
