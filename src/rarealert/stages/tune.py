@@ -165,7 +165,7 @@ def _one_trial(study: Any, room: "Classroom", params: Params) -> Child:
             train(task, settings.learning_rate, schedule, on_epoch=on_epoch)
         except (TrialPruned, DivergedError):
             state = TrialState.PRUNED
-    best = best_epoch(epochs)
+    best = best_epoch(epochs[1:] or epochs)  # the head alone says nothing of what is tuned here
     trial.set_user_attr("valid_auroc", best.figures["valid_auroc"])
     value = best.valid_loss if state == TrialState.COMPLETE else None
     study.tell(trial, value, state=state)
