@@ -48,6 +48,11 @@ class ValidateParams(_Section):
     min_cases_per_label: Count
     max_missing_age_share: Share
     max_refused_share: Share
+    min_class_share: Share
+    min_head_share: Share
+    max_repeated_share: Share
+    max_psi: Annotated[float, Field(gt=0)]
+    accept_profile: str | None
 
 
 class SplitParams(_Section):

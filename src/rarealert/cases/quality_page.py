@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-_TEMPLATE = "quality_page.html.j2"
+from rarealert.cases.page import render_template
 
 
 @dataclass(frozen=True)
@@ -23,17 +22,17 @@ class Check:
     unexpected: int | None
 
 
-def render_page(checks: Sequence[Check], sources: Sequence[Mapping[str, object]]) -> str:
-    """The page as HTML; ``sources`` are the rows of ``quality.per_source``."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+def render_page(
+    checks: Sequence[Check],
+    sources: Sequence[Mapping[str, object]],
+    drift: Sequence[Mapping[str, object]],
+) -> str:
+    """The page as HTML; ``sources`` and ``drift`` are rows of the tables of those names."""
     tables = dict.fromkeys(check.table for check in checks)
-    grouped = {name: [check for check in checks if check.table == name] for name in tables}
-    page = environment.get_template(_TEMPLATE).render(
-        tables=grouped, failed=[check for check in checks if not check.success], sources=sources
+    return render_template(
+        "quality_page.html.j2",
+        tables={name: [check for check in checks if check.table == name] for name in tables},
+        failed=[check for check in checks if not check.success],
+        sources=sources,
+        drift=drift,
     )
-    return page.rstrip("\n") + "\n"

@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarealert.cases.registered import read_registered
@@ -53,6 +53,7 @@ def test_a_missing_file_is_one_sentence(tmp_path):
         read_registered(tmp_path / "none.csv", IDS)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(tmp_path_factory, content):
     path = written(tmp_path_factory.mktemp("r"), content)

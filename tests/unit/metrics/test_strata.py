@@ -78,6 +78,7 @@ def test_below_chance_there_is_no_share_to_keep():
     assert found.kept is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
 def test_strata_keep_the_order_and_never_part_equal_scores(scores):
     strata = strata_of(scores)

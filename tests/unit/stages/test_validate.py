@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),
 ]
 SECRET = "Zebra-striped hands"
+BONE = "Rare bone disease"
 Row = dict[str, Any]
 
 
@@ -39,6 +40,7 @@ def rows(count: int = 30) -> list[Row]:
             "disease_name": f"Illness {number}",
             "orpha_code": f"ORPHA:{number}" if rare else None,
             "reason": "made for a test",
+            "findings_present": ["HP:0000001"],
         }
         made.append(row)
     return made
@@ -46,7 +48,7 @@ def rows(count: int = 30) -> list[Row]:
 
 def workspace(folder, items: list[Row], refused: Sequence[Refused] = (), schema=None) -> Paths:
     paths = Paths(folder)
-    paths.build("ingest").mkdir(parents=True)
+    paths.build("ingest").mkdir(parents=True, exist_ok=True)
     open_schema = schema or pa.schema([field.with_nullable(True) for field in SCHEMA])
     table = pa.Table.from_pylist(items, schema=open_schema)
     pq.write_table(table, paths.build("ingest") / "cases.parquet")
@@ -67,7 +69,7 @@ def test_good_cases_pass_and_the_page_is_stable(tmp_path, params):
     for name in ("one", "two"):
         paths = workspace(tmp_path / name, rows())
         items = list(validate(params, paths))
-        assert items[-1] == Summary("21 expectations met")
+        assert items[-1] == Summary("29 expectations met")
         pages.append((paths.report("validate") / "index.html").read_text())
         report = json.loads((paths.report("validate") / "report.json").read_text())
         assert report["success"]
@@ -85,38 +87,91 @@ def _set(column: str, value: object, places: slice = slice(0, 1)) -> Callable[[l
     return change
 
 
-@pytest.mark.parametrize(
-    ("plant", "title"),
-    [
-        (_set("case_id", "c1"), "case_id is unique"),
-        (_set("case_id", None), "case_id is never missing"),
-        (_set("source", "elsewhere"), "source is one of ingest.sources"),
-        (_set("age_years", 400.0), "age_years lies between 0 and 120 years"),
-        (_set("age_years", None, slice(0, 31)), "age is missing in at most 0.5 of a source"),
-        (_set("sex", "f"), "sex is female or male"),
-        (_set("label", "maybe"), "label is rare or nonrare"),
-        (_set("orpha_code", "58"), "orpha_code looks like ORPHA:<number>"),
-        (_set("orpha_code", None), "orpha_code is given exactly where the label is rare"),
-        (_set("disease_id", "NAME:x"), "disease_id is an ORPHA code exactly where it is rare"),
-        (_set("disease_name", None), "disease_name is never missing"),
-        (_set("reason", None), "reason is never missing"),
-        (_set("chief_complaint", None), "every visit has text"),
-        (_set("chief_complaint", "Known ILLNESS 0."), "no visit names its own diagnosis"),
-        (lambda items: items.__delitem__(slice(0, 11)), "every source has at least 20 rare cases"),
-        (lambda items: items.__delitem__(slice(30, 41)), "at least 20 nonrare cases"),
-    ],
-)
-def test_a_planted_fault_stops_the_graph_after_writing_the_page(tmp_path, params, plant, title):
+def _shrunk(rare: int, nonrare: int) -> Callable[[list[Row]], None]:
+    def change(items: list[Row]) -> None:
+        items[:] = items[:rare] + items[30 : 30 + nonrare]
+
+    return change
+
+
+FIELDS = [
+    (_set("case_id", "c1"), "case_id is unique"),
+    (_set("case_id", None, slice(2, 3)), "case_id is never missing"),
+    (_set("source", "elsewhere", slice(3, 4)), "source is one of ingest.sources"),
+    (_set("age_years", 400.0), "age_years lies between 0 and 120 years"),
+    (_set("sex", "f"), "sex is female or male"),
+    (_set("label", "maybe", slice(4, 5)), "label is rare or nonrare"),
+    (_set("orpha_code", "58"), "orpha_code looks like ORPHA:<number>"),
+    (_set("orphanet_head", "Rare oddity"), "orphanet_head is one of Orphanet's 33"),
+    (_set("disease_name", None), "disease_name is never missing"),
+    (_set("reason", None), "reason is never missing"),
+]
+TIES = [
+    (_set("orpha_code", None), "orpha_code is given exactly where the label is rare"),
+    (_set("disease_id", "NAME:x"), "disease_id is an ORPHA code exactly where it is rare"),
+    (_set("chief_complaint", None), "every visit has text"),
+    (_set("chief_complaint", "Known ILLNESS 1.", slice(1, 2)), "no visit names its own diagnosis"),
+    (_set("orphanet_head", BONE, slice(-1, None)), "no case that is not rare has an orphanet_head"),
+    (_set("findings_excluded", ["HP:0000001"], slice(0, 3)),
+     "findings are HPO ids, none both present and excluded"),
+    (_set("chief_complaint", f"{SECRET} twice", slice(29, 31)), "no text stands with both labels"),
+]  # fmt: skip
+SHARES = [
+    (_set("age_years", None, slice(None)), "age is missing in at most 0.5 of a source"),
+    (_set("orphanet_head", BONE), "a source that names heads does so for 0.9 of rare cases"),
+    (_set("chief_complaint", f"{SECRET} again", slice(40, 47)),
+     "at most 0.05 of a source's texts are repeated"),
+    (_shrunk(2, 30), "every source has at least 20 rare cases"),
+    (lambda items: None, "each label is at least 0.1 of every source"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("planted", [FIELDS, TIES, SHARES], ids=["fields", "ties", "shares"])
+def test_planted_faults_stop_the_graph_after_writing_the_page(tmp_path, params, planted):
     items = rows()
-    plant(items)
+    for plant, _ in planted:
+        plant(items)
     paths = workspace(tmp_path, items)
     with pytest.raises(BadInputError) as caught:
         list(validate(params, paths))
-    assert title in str(caught.value)
     page = (paths.report("validate") / "index.html").read_text()
+    report = json.loads((paths.report("validate") / "report.json").read_text())
+    failed = {check["title"] for check in report["checks"] if not check["success"]}
+    for _, title in planted:
+        assert title in failed
+        assert title in str(caught.value)
     assert "the pipeline stops here" in page
     assert SECRET not in page + str(caught.value)
-    assert not json.loads((paths.report("validate") / "report.json").read_text())["success"]
+    assert not report["success"]
+    assert not (paths.report("validate") / "reference.json").exists()
+
+
+def test_a_source_without_heads_is_told_not_failed(tmp_path, params):
+    paths = workspace(tmp_path, rows())
+    list(validate(params, paths))
+    assert "names none" in (paths.report("validate") / "index.html").read_text()
+    report = json.loads((paths.report("validate") / "report.json").read_text())
+    assert report["sources"][0]["head_share"] is None
+
+
+def test_a_shift_against_the_pinned_corpus_must_be_accepted_by_name(tmp_path, params):
+    paths = workspace(tmp_path / "ws", rows())
+    list(validate(params, paths))
+    reference = paths.report("validate") / "reference.json"
+    pinned = reference.read_bytes()
+    older = rows()
+    for row in older:
+        row["age_years"] = 80.0
+    workspace(tmp_path / "ws", older)
+    with pytest.raises(BadInputError, match="drifts by a stability index above") as caught:
+        list(validate(params, paths))
+    assert reference.read_bytes() == pinned
+    assert "beyond chance" in (paths.report("validate") / "index.html").read_text()
+    name = str(caught.value).split("accept_profile to ")[1][:64]
+    settings = params.validate_.model_copy(update={"accept_profile": name})
+    list(validate(params.model_copy(update={"validate_": settings}), paths))
+    assert reference.read_bytes() != pinned
+    list(validate(params, paths))
 
 
 def test_too_many_broken_rows_fail_but_rows_left_out_on_purpose_do_not(tmp_path, params):
