@@ -42,6 +42,8 @@ app.add_typer(audit_app, name="audit")
 teach_app = typer.Typer()
 _WITH_SUBCOMMANDS = {"teach": teach_app}
 """Stages whose command does more than run the stage: ``rarealert teach import``."""
+gates_app = typer.Typer(help="What stands between a version and promotion.")
+app.add_typer(gates_app, name="gates")
 
 
 def main() -> None:
@@ -207,6 +209,53 @@ def graph(
     from rarealert.stages.graph import sync
 
     print(sync(write=write))
+
+
+@gates_app.command("list")
+def gates_list() -> None:
+    """Every gate with its code, its threshold and what it asks."""
+    from rarealert.registry.commands import list_gates
+
+    print(list_gates())
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="number or alias")] = "challenger",
+    reason: Annotated[str, typer.Option(help="why, for the log")] = "",
+) -> None:
+    """Make a version champion, if every gate lets it pass."""
+    from rarealert.registry.commands import promote_version
+
+    print(promote_version(version, reason))
+
+
+@app.command()
+def rollback(reason: Annotated[str, typer.Option(help="why, for the log")] = "") -> None:
+    """Make the previous champion champion again."""
+    from rarealert.registry.commands import roll_back
+
+    print(roll_back(reason))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A: alias, version number or register run")],
+    second: Annotated[str, typer.Argument(help="B: the same")],
+    out: Annotated[Path, typer.Option(help="folder to write")] = Path("build/compare"),
+) -> None:
+    """Two versions on the same locked cases: a page, Markdown and JSON."""
+    from rarealert.stages.comparing import compare_versions
+
+    print(compare_versions(first, second, out))
+
+
+@app.command("log")
+def promotion_log() -> None:
+    """Who promoted and rolled back what, when, on which evidence."""
+    from rarealert.registry.commands import show_log
+
+    print(show_log())
 
 
 @app.command("next")

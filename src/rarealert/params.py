@@ -148,6 +148,13 @@ class RegisterParams(_Section):
     max_ece: Share
     max_reload_difference: Annotated[float, Field(ge=0)]
     max_latency_s: Seconds
+    min_head_auroc: Share
+    min_subgroup_auroc: Share
+    min_test_cases_per_label: Count
+    max_threshold_difference: Share
+    max_teacher_auroc: Share
+    max_memory_gib: Annotated[float, Field(gt=0)]
+    accepted_base_models: dict[str, str]
 
 
 class Params(_Section):

@@ -63,8 +63,27 @@ class Evidence:
     """Fold that each training target was predicted from; ``None`` where it is in-fold."""
     reloaded: Mapping[str, float]
     """Risks of the registered version, loaded anew, on some cases of the test part."""
-    latency_s: float
-    """Median seconds for one visit with the model already loaded."""
+    latency_s: float | None
+    """Median seconds for one visit with the model already loaded; ``None`` if it can't be."""
+    load_error: str | None
+    """Why the registered version can't be loaded, if it can't; ``reloaded`` is then empty."""
+    memory_gib: float
+    """Peak resident memory of the process that loaded and asked it."""
+    schema_faults: tuple[str, ...]
+    """How its columns differ from what screening expects, one phrase each."""
+    base_model: str
+    """Name of the base model; a folder of this machine by its last part."""
+    cells: Mapping[str, Mapping[str, str]]
+    """Kind of subgroup → case → cell. Kinds are ``head`` (rare cases alone), ``source``, ``age``
+    and ``sex``; a case of unknown age or sex has no cell there."""
+    sources: tuple[str, ...]
+    """Sources that ``params.yaml`` asks for."""
+    thresholds: Mapping[str, tuple[float, float]]
+    """Name of a threshold → the one packaged and the one the validation part gives, both 0-1."""
+    trained_on: Mapping[str, tuple[str | None, str]]
+    """Part → digest the student noted when it was trained, and digest of the part on disk."""
+    stale: tuple[str, ...]
+    """What changed since the stages above ran: ``<stage>: <path or key>``."""
     scan: TextScan
     inputs: InputCheck
     dirty: tuple[str, ...] | None

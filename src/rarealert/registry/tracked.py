@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from rarealert.registry.approval import EVIDENCE, JUDGED_RUN, JUDGEMENT
 from rarealert.registry.evidence import Champion
 from rarealert.registry.versions import CHAMPION, SCORED, Registered, aliased, tag_version
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-_RUN = "judged.run"
 _AUROC = "auroc"
 _TAGGED = (_AUROC, "auprc", "brier", "ece", "calibration_slope", "sensitivity_at_95_specificity")
 """The few figures that the registry's list of versions has room for; the rest is in the run."""
@@ -43,21 +43,29 @@ def tracked_folders(builds: Path, version: Registered) -> Iterator[dict[str, Pat
 
 
 def log_judgement(
-    version: Registered, risks: Mapping[str, float], lock: str, figures: Mapping[str, float]
+    version: Registered,
+    judgement: Mapping[str, Any],
+    scored: Mapping[str, Any],
+    figures: Mapping[str, float],
 ) -> None:
-    """Keep what a later challenger is compared with: case ids and risks, figures, the run.
+    """Keep what a promotion asks for and what a later challenger is compared with.
 
-    ``risks`` goes to the active run, ``figures`` also to the logged model, where the UI lists
-    models by their metrics.
+    ``judgement`` (every gate's verdict) and ``scored`` (the lock of the test part and the risk
+    of each of its cases) go to the active run, ``figures`` also to the logged model, where the
+    UI lists models by their metrics.
     """
     import mlflow
 
-    mlflow.log_dict({"test_lock": lock, "risks": dict(sorted(risks.items()))}, SCORED)
+    failed = sum(not gate["passed"] for gate in judgement["gates"])
+    mlflow.log_dict(dict(judgement), JUDGEMENT)
+    mlflow.log_dict(dict(scored), SCORED)
+    mlflow.log_metrics({"gates.failed": failed, "gates.passed": len(judgement["gates"]) - failed})
     held = mlflow.MlflowClient().get_model_version(version.name, version.version)
     mlflow.log_metrics(dict(figures), model_id=_model_id(held))
     active = mlflow.active_run()
     assert active is not None, "logging has opened a run"
-    tag_version(version, {_RUN: active.info.run_id, **_rounded(figures)})
+    noted = {EVIDENCE: str(judgement["evidence"]), JUDGED_RUN: active.info.run_id}
+    tag_version(version, {**noted, **_rounded(figures)})
 
 
 def read_champion(challenger: Registered, lock: str) -> Champion | None:
@@ -69,7 +77,7 @@ def read_champion(challenger: Registered, lock: str) -> Champion | None:
     return Champion(
         version=str(held.version),
         same_as_challenger=str(held.version) == challenger.version,
-        risks=_risks(held.tags.get(_RUN), lock),
+        risks=_risks(held.tags.get(JUDGED_RUN), lock),
         auroc=None if auroc is None else float(auroc),
     )
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,51 @@ def check_inputs(root: Path, stage: str) -> InputCheck:
     lock = root / "dvc.lock"
     if not lock.is_file():
         return InputCheck(False, 0, (), ())
-    pins = {
-        out["path"]: out["md5"]
-        for entry in _yaml(lock).get("stages", {}).values()
-        for out in entry.get("outs", [])
-        if "md5" in out
-    }
+    pins = _pins(root, _yaml(lock).get("stages", {}))
     deps = _yaml(root / "dvc.yaml").get("stages", {}).get(stage, {}).get("deps", [])
     data = [dep for dep in deps if not dep.startswith("src/")]
     unpinned = tuple(dep for dep in data if dep not in pins)
     pinned = [dep for dep in data if dep in pins]
     changed = tuple(dep for dep in pinned if dvc_md5(root / dep) != pins[dep])
     return InputCheck(True, len(pinned), changed, unpinned)
+
+
+def stale_stages(root: Path, stage: str) -> tuple[str, ...]:
+    """What differs from the state in which the stages above ``stage`` last ran.
+
+    Each is ``<stage>: <what>``. Code by its bytes, parameters by their values, data by the pin of
+    whoever made it: an output that another run replaced is named by the stage that read it.
+    """
+    stages = _yaml(root / "dvc.lock").get("stages", {})
+    pins = _pins(root, stages)
+    above = [name for name in _yaml(root / "dvc.yaml").get("stages", {}) if name != stage]
+    found: list[str] = []
+    for name in above:
+        entry = stages.get(name)
+        if entry is None:
+            found.append(f"{name}: never ran")
+            continue
+        for dep in entry.get("deps", []):
+            path = dep["path"]
+            held = dvc_md5(root / path) if path.startswith("src/") else pins.get(path)
+            if held != dep.get("md5"):
+                found.append(f"{name}: {path}")
+        for file, keys in entry.get("params", {}).items():
+            values = _yaml(root / file)
+            found += [f"{name}: {key}" for key, value in keys.items() if _at(values, key) != value]
+    return tuple(found)
+
+
+def _pins(root: Path, stages: Mapping[str, Any]) -> dict[str, str]:
+    outs = [out for entry in stages.values() for out in entry.get("outs", [])]
+    outs += [out for file in root.glob("*.dvc") for out in _yaml(file).get("outs", [])]
+    return {out["path"]: out["md5"] for out in outs if "md5" in out}
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
 
 
 def dvc_md5(path: Path) -> str | None:

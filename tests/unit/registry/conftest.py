@@ -11,6 +11,7 @@ import pytest
 from rarealert.metrics.discrimination import auroc
 from rarealert.metrics.intervals import Bootstrap
 from rarealert.registry.evidence import Evidence, InputCheck, TextScan
+from rarealert.registry.gates.approval import Approval
 
 CASES = 120
 Spoil = Callable[..., Evidence]
@@ -58,6 +59,19 @@ def sound() -> Spoil:
         target_folds={"t1": 0, "t2": 1},
         reloaded={key: scored[key] for key in list(scored)[:10]},
         latency_s=0.2,
+        load_error=None,
+        memory_gib=1.2,
+        schema_faults=(),
+        base_model="smollm2-135m-instruct",
+        cells={
+            "head": {key: "neurologic" for key, is_rare in rare.items() if is_rare},
+            "source": dict.fromkeys(rare, "simulated"),
+            "sex": {key: ("female", "male")[i // 2 % 2] for i, key in enumerate(rare)},
+        },
+        sources=("simulated",),
+        thresholds={"alert": (0.7, 0.7001), "watch": (0.3, 0.3)},
+        trained_on={"train": ("a", "a"), "valid": ("b", "b")},
+        stale=(),
         scan=TextScan(4, {}),
         inputs=InputCheck(True, 7, (), ()),
         dirty=(),
@@ -77,3 +91,31 @@ def risks_of() -> Callable[[float, int], dict[str, float]]:
 @pytest.fixture(scope="session")
 def repo() -> Path:
     return Path(__file__).parents[3]
+
+
+@pytest.fixture
+def approval() -> Callable[..., Approval]:
+    """What the registry holds of a version that may pass, with fields replaced."""
+    held = Approval(
+        name="toy",
+        version="3",
+        judgement={
+            "model_name": "toy",
+            "version": "3",
+            "identity": {"adapter.sha256": "f00d"},
+            "gates": [{"code": "RA001", "passed": True}, {"code": "RA002", "passed": True}],
+            "evidence": "beef",
+        },
+        judgement_digest="beef",
+        noted_digest="beef",
+        failed_in_run=0.0,
+        expected_codes=frozenset({"RA001", "RA002"}),
+        adapter_digest="f00d",
+        card="Adapter `f00d`.",
+        log_fault=None,
+    )
+
+    def change(**fields: Any) -> Approval:
+        return replace(held, **fields)
+
+    return change

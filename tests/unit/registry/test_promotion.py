@@ -1,14 +1,25 @@
-"""Moving the champion: once, in order, and written down."""
+"""Moving the champion: once, in order, written down, tried out, and taken back."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rarealert.errors import RareAlertError
-from rarealert.registry.promotion import Decision, promote, read_log
+from rarealert.registry.ledger import BrokenLedgerError, Entry, OutrunError, append, read_ledger
+from rarealert.registry.promotion import Decision, promote, rollback, settle, standing
 
 NAME = "toy"
+
+
+def sound(name, alias):
+    """A smoke test that every version passes: these have no model behind them."""
+
+
+def failing(name, alias):
+    raise RareAlertError("It does not answer.")
 
 
 @pytest.fixture
@@ -26,63 +37,122 @@ def decide(version, expected=None):
     return Decision(NAME, version, expected, commit="abc", evidence="e" * 64)
 
 
-def alias(registry, name):
-    return str(registry.get_model_version_by_alias(NAME, name).version)
+def move(version, expected=None, smoke=sound):
+    return promote(decide(version, expected), smoke)
 
 
-def test_the_first_champion_has_no_previous(registry, tmp_path):
-    assert promote(decide("1"), tmp_path / "log.jsonl")
-    assert alias(registry, "champion") == "1"
-    assert set(registry.get_registered_model(NAME).aliases) == {"champion"}
+def aliases(registry):
+    return {key: str(value) for key, value in registry.get_registered_model(NAME).aliases.items()}
 
 
-def test_previous_is_who_was_champion(registry, tmp_path):
-    log = tmp_path / "log.jsonl"
-    promote(decide("1"), log)
-    promote(decide("2", expected="1"), log)
-    assert (alias(registry, "champion"), alias(registry, "previous")) == ("2", "1")
-    entries = read_log(log)
-    assert [(entry["version"], entry["previous"]) for entry in entries] == [("1", None), ("2", "1")]
-    assert all(entry["who"] and entry["when"] and entry["commit"] for entry in entries)
+def test_the_first_champion_has_no_previous(registry):
+    assert move("1")
+    assert aliases(registry) == {"champion": "1"}
 
 
-def test_a_rerun_moves_and_writes_nothing(registry, tmp_path):
-    log = tmp_path / "log.jsonl"
-    promote(decide("1"), log)
-    before = log.read_bytes()
-    assert not promote(decide("1", expected="1"), log)
-    assert log.read_bytes() == before
+def test_previous_is_who_was_champion_and_rollback_goes_back_and_forth(registry):
+    move("1")
+    move("2", expected="1")
+    assert aliases(registry) == {"champion": "2", "previous": "1"}
+    assert rollback(NAME, "abc", "worse in practice", sound).version == "1"
+    assert aliases(registry) == {"champion": "1", "previous": "2"}
+    rollback(NAME, "abc", "", sound)
+    assert aliases(registry) == {"champion": "2", "previous": "1"}
+    entries = read_ledger(NAME)
+    assert [entry.action for entry in entries] == ["promote", "promote", "rollback", "rollback"]
+    assert [(entry.version, entry.previous) for entry in entries[:2]] == [("1", ""), ("2", "1")]
+    assert all(entry.who and entry.when and entry.commit for entry in entries)
+    assert entries[2].reason == "worse in practice"
 
 
-def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry, tmp_path):
-    log = tmp_path / "log.jsonl"
+def test_a_rerun_moves_and_writes_nothing(registry):
+    move("1")
+    before = read_ledger(NAME)
+    assert not move("1", expected="1")
+    assert read_ledger(NAME) == before
 
+
+def test_without_a_previous_there_is_no_way_back(registry):
+    move("1")
+    with pytest.raises(RareAlertError, match="no previous version"):
+        rollback(NAME, "abc", "", sound)
+    assert aliases(registry) == {"champion": "1"}
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry):
     def attempt(version):
         try:
-            return promote(decide(version), log)
-        except RareAlertError as error:
+            return move(version)
+        except OutrunError as error:
             return str(error)
 
     with ThreadPoolExecutor(2) as pool:
         outcomes = list(pool.map(attempt, ["1", "2"]))
     assert outcomes.count(True) == 1
     assert any("meanwhile" in str(outcome) for outcome in outcomes)
-    assert len(read_log(log)) == 1
+    assert len(read_ledger(NAME)) == 1
+    assert aliases(registry) == {"champion": "12"[outcomes.index(True)]}
 
 
-@pytest.mark.parametrize("tamper", ["edit", "drop", "garble"])
-def test_a_tampered_log_stops_every_promotion(registry, tmp_path, tamper):
-    log = tmp_path / "log.jsonl"
-    promote(decide("1"), log)
-    promote(decide("2", expected="1"), log)
-    lines = log.read_text().splitlines()
+def test_an_entry_behind_one_that_another_followed_first_is_void(registry):
+    move("1")
+    seen = read_ledger(NAME)
+    move("2", expected="1")
+    late = replace(seen[0], version="3", previous="1")
+    with pytest.raises(OutrunError, match="to version 2 meanwhile"):
+        append(late, seen)
+    assert aliases(registry)["champion"] == "2"
+    assert [entry.version for entry in settle(NAME)] == ["1", "2"]
+    assert move("3", expected="2")
+
+
+def test_a_version_that_does_not_answer_is_taken_back(registry):
+    with pytest.raises(RareAlertError, match="champion is version none as before"):
+        move("1", smoke=failing)
+    assert aliases(registry) == {}
+    move("2")
+    move("3", expected="2")
+    with pytest.raises(RareAlertError, match="champion is version 3 as before"):
+        move("1", expected="3", smoke=failing)
+    assert aliases(registry) == {"champion": "3", "previous": "2"}
+    assert [entry.action for entry in read_ledger(NAME)][-1] == "undo"
+
+
+def test_a_move_that_was_killed_before_it_was_made_is_made_by_the_next(registry):
+    move("1")
+    chain = read_ledger(NAME)
+    late = replace(chain[0], version="2", previous="1")
+    append(late, chain)
+    assert aliases(registry) == {"champion": "1"}
+    settle(NAME)
+    assert aliases(registry) == {"champion": "2", "previous": "1"}
+
+
+@pytest.mark.parametrize("tamper", ["edit", "drop", "drop the last", "move by hand"])
+def test_a_tampered_log_stops_every_promotion(registry, tamper):
+    move("1")
+    move("2", expected="1")
     if tamper == "edit":
-        lines[0] = json.dumps({**json.loads(lines[0]), "who": "someone else"})
-    elif tamper == "drop":
-        lines = lines[1:]
+        registry.set_model_version_tag(f"{NAME}.log", "1", "entry.who", "someone else")
+    elif tamper == "move by hand":
+        registry.set_registered_model_alias(NAME, "champion", "3")
     else:
-        lines[1] = lines[1][:-5]
-    log.write_text("\n".join(lines) + "\n")
-    with pytest.raises(RareAlertError, match="chain of promotions is broken"):
-        promote(decide("3", expected="2"), log)
-    assert alias(registry, "champion") == "2"
+        registry.delete_model_version(f"{NAME}.log", "1" if tamper == "drop" else "2")
+    before = aliases(registry)
+    with pytest.raises(BrokenLedgerError):
+        move("3", expected="2")
+    assert aliases(registry) == before
+
+
+def entry(action, version):
+    return Entry(action, NAME, version, "", "me", "now", "abc", "e", "")
+
+
+moves = st.lists(st.tuples(st.sampled_from(["promote", "rollback"]), st.sampled_from("123")))
+
+
+@given(moves, st.sampled_from("123"))
+def test_an_undone_move_leaves_nothing_behind(made, version):
+    chain = [entry(action, which) for action, which in made]
+    undone = [*chain, entry("promote", version), entry("undo", "0")]
+    assert standing(undone) == standing(chain)

@@ -24,3 +24,9 @@ def test_not_a_number_fails(sound):
 def test_too_few_cases_fail(sound):
     few = dict(list(sound().reloaded.items())[:7])
     assert not gate.check(sound(reloaded=few)).passed
+
+
+def test_a_version_that_cannot_be_loaded_fails_and_says_why(sound):
+    result = gate.check(sound(reloaded={}, load_error="Another base model lies here."))
+    assert not result.passed
+    assert "Another base model" in result.reason

@@ -14,3 +14,7 @@ def test_too_slow(sound):
 def test_the_figure_is_rounded_so_that_reports_stay_still(sound):
     first, second = (Latency(5.0).check(sound(latency_s=s)) for s in (0.211, 0.239))
     assert first == second
+
+
+def test_never_asked_is_no_proof(sound):
+    assert not Latency(5.0).check(sound(latency_s=None)).passed

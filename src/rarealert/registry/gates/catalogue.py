@@ -14,13 +14,26 @@ from rarealert.registry.gates.integrity import (
     ReportTrue,
     TargetsOutOfFold,
 )
-from rarealert.registry.gates.operational import Latency, ReloadParity
+from rarealert.registry.gates.operational import (
+    BaseLicence,
+    Latency,
+    Memory,
+    ReloadParity,
+    SchemaKept,
+)
+from rarealert.registry.gates.provenance import (
+    NoTeacherKnows,
+    StagesCurrent,
+    ThresholdsFromValidation,
+    TrainedOnTrain,
+)
 from rarealert.registry.gates.statistical import (
     AboveControls,
     Calibrated,
     NearBestTeacher,
     NotBelowChampion,
 )
+from rarealert.registry.gates.subgroup import EverySource, WorstHead, WorstSubgroup
 
 
 def gates(register: RegisterParams, evaluate: EvaluateParams) -> tuple[Gate, ...]:
@@ -39,6 +52,16 @@ def gates(register: RegisterParams, evaluate: EvaluateParams) -> tuple[Gate, ...
         InputsPinned(),
         CleanTree(),
         ReportTrue(),
+        WorstHead(register.min_head_auroc),
+        WorstSubgroup(register.min_subgroup_auroc),
+        EverySource(register.min_test_cases_per_label),
+        ThresholdsFromValidation(register.max_threshold_difference),
+        TrainedOnTrain(),
+        NoTeacherKnows(register.max_teacher_auroc),
+        StagesCurrent(),
+        Memory(register.max_memory_gib),
+        SchemaKept(),
+        BaseLicence(register.accepted_base_models),
     ]
     return tuple(found)
 

@@ -24,6 +24,8 @@ class Gate(ABC):
 
     code: ClassVar[str]
     title: ClassVar[str]
+    param: ClassVar[str | None] = None
+    """Key of its threshold in the section ``register``; ``None`` where it allows no fault."""
 
     @abstractmethod
     def check(self, evidence: Evidence) -> GateResult:

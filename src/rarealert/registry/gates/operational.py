@@ -1,6 +1,7 @@
 """Gates on what a clinic would run: the registered version itself, loaded anew."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,9 +19,12 @@ class ReloadParity(Gate):
     max_difference: float
     code: ClassVar[str] = "RA007"
     title: ClassVar[str] = "The reloaded model gives the same risks"
+    param: ClassVar[str | None] = "max_reload_difference"
 
     def check(self, evidence: Evidence) -> GateResult:
         """The largest absolute difference over the cases asked again."""
+        if evidence.load_error is not None:
+            return self._result(False, f"It can't be loaded: {evidence.load_error}")
         scored = evidence.risks.get(evidence.challenger, {})
         shared = evidence.reloaded.keys() & scored.keys()
         wanted = min(MIN_RELOADED, len(evidence.rare))
@@ -42,9 +46,67 @@ class Latency(Gate):
     max_seconds: float
     code: ClassVar[str] = "RA008"
     title: ClassVar[str] = "One visit is answered in time"
+    param: ClassVar[str | None] = "max_latency_s"
 
     def check(self, evidence: Evidence) -> GateResult:
         """Rounded to a tenth of a second: finer figures change with every run."""
+        if evidence.latency_s is None:
+            return self._result(False, "It was never asked.", None, self.max_seconds)
         value = round(evidence.latency_s, 1)
         reason = f"One visit takes {value:.1f} s with the model loaded."
         return self._result(evidence.latency_s <= self.max_seconds, reason, value, self.max_seconds)
+
+
+@dataclass(frozen=True)
+class Memory(Gate):
+    """The process that answers stays within the memory of a clinic's machine."""
+
+    max_gib: float
+    code: ClassVar[str] = "RA020"
+    title: ClassVar[str] = "It fits into a clinic's memory"
+    param: ClassVar[str | None] = "max_memory_gib"
+
+    def check(self, evidence: Evidence) -> GateResult:
+        """Peak resident memory of this process: model, libraries and this stage's own work.
+
+        An upper bound of what screening needs. Rounded to half a GiB, so that reports stay still.
+        """
+        value = round(evidence.memory_gib * 2) / 2
+        reason = f"The process that asked it peaked at {value:.1f} GiB."
+        return self._result(evidence.memory_gib <= self.max_gib, reason, value, self.max_gib)
+
+
+@dataclass(frozen=True)
+class SchemaKept(Gate):
+    """The version takes and gives the columns that screening relies on."""
+
+    code: ClassVar[str] = "RA021"
+    title: ClassVar[str] = "Its columns are those that screening expects"
+
+    def check(self, evidence: Evidence) -> GateResult:
+        """The signature stored with the version, and the columns it really answered with."""
+        if evidence.schema_faults:
+            reason = f"{'; '.join(evidence.schema_faults)}."
+            return self._result(False, reason, float(len(evidence.schema_faults)), 0.0)
+        return self._result(True, "Its inputs and answers have the expected columns.", 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class BaseLicence(Gate):
+    """The base model is one whose licence a person has read and accepted."""
+
+    accepted: Mapping[str, str]
+    code: ClassVar[str] = "RA022"
+    title: ClassVar[str] = "The base model's licence was accepted"
+    param: ClassVar[str | None] = "accepted_base_models"
+
+    def check(self, evidence: Evidence) -> GateResult:
+        """By name; that its bytes are those it was trained on is asked when it is loaded."""
+        licence = self.accepted.get(evidence.base_model)
+        if licence is None:
+            reason = (
+                f"{evidence.base_model} is not among register.accepted_base_models; read its "
+                "licence and add both."
+            )
+            return self._result(False, reason)
+        return self._result(True, f"{evidence.base_model} is under {licence}, which was accepted.")

@@ -9,16 +9,12 @@ number (intersection-union test: Berger, Technometrics 24:295, 1982).
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rarealert.metrics.calibration import ece
-from rarealert.metrics.counts import UndefinedMetricError
-from rarealert.metrics.discrimination import auroc
 from rarealert.metrics.intervals import Bootstrap
 from rarealert.registry.evidence import Champion, Evidence
 from rarealert.registry.gates.gate import Gate, GateResult
 from rarealert.registry.gates.paired import Pairing
+from rarealert.registry.gates.scored import auroc_or_none, scored
 
 _MIN_ANSWERED = 0.5  # share 0-1 of test cases; a teacher heard on fewer is no yardstick
 
@@ -31,6 +27,7 @@ class NotBelowChampion(Gate):
     plan: Bootstrap
     code: ClassVar[str] = "RA001"
     title: ClassVar[str] = "Not worse than the champion"
+    param: ClassVar[str | None] = "max_auroc_loss"
 
     def check(self, evidence: Evidence) -> GateResult:
         """Paired where the champion was scored on these cases, else by the champion's AUROC."""
@@ -74,6 +71,7 @@ class NearBestTeacher(Gate):
     plan: Bootstrap
     code: ClassVar[str] = "RA002"
     title: ClassVar[str] = "Within the margin of the best teacher"
+    param: ClassVar[str | None] = "max_auroc_below_best_teacher"
 
     def check(self, evidence: Evidence) -> GateResult:
         """The best teacher by AUROC on the cases it answered, at least half of them."""
@@ -84,7 +82,9 @@ class NearBestTeacher(Gate):
             for name, risks in answers.items()
             if name.startswith("teacher:") and len(risks) >= enough
         }
-        aurocs = {name: value for name in teachers if (value := _auroc(evidence, name)) is not None}
+        aurocs = {
+            name: value for name in teachers if (value := auroc_or_none(evidence, name)) is not None
+        }
         if not aurocs:
             return self._result(False, "No teacher answered half of the test cases.")
         best = max(sorted(aurocs), key=lambda name: aurocs[name])
@@ -107,6 +107,7 @@ class AboveControls(Gate):
     plan: Bootstrap
     code: ClassVar[str] = "RA003"
     title: ClassVar[str] = "Above every negative control"
+    param: ClassVar[str | None] = "min_auroc_above_control"
 
     def check(self, evidence: Evidence) -> GateResult:
         """The control that comes nearest decides."""
@@ -134,28 +135,13 @@ class Calibrated(Gate):
     max_ece: float
     code: ClassVar[str] = "RA004"
     title: ClassVar[str] = "Calibrated on the test part"
+    param: ClassVar[str | None] = "max_ece"
 
     def check(self, evidence: Evidence) -> GateResult:
         """Computed from the predictions themselves, not read from a report."""
-        labels, risks = _scored(evidence, evidence.challenger)
+        labels, risks = scored(evidence, evidence.challenger)
         if labels.size == 0:
             return self._result(False, "The challenger has no prediction on the test part.")
         value = ece(labels, risks)
         reason = f"Expected calibration error is {value:.3f} on {labels.size} cases."
         return self._result(value <= self.max_ece, reason, value, self.max_ece)
-
-
-def _auroc(evidence: Evidence, model: str) -> float | None:
-    try:
-        return auroc(*_scored(evidence, model)) if evidence.answered(model) else None
-    except UndefinedMetricError:
-        return None
-
-
-def _scored(evidence: Evidence, model: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    risks = evidence.answered(model)
-    ids = sorted(risks)
-    return (
-        np.array([float(evidence.rare[key]) for key in ids]),
-        np.array([risks[key] for key in ids], dtype=np.float64),
-    )

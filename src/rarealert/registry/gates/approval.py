@@ -1,0 +1,112 @@
+"""Gates at the door: asked at every promotion, of what the registry holds at that moment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rarealert.registry.gates.gate import GateResult
+
+
+@dataclass(frozen=True)
+class Approval:
+    """What the registry holds of a version when somebody wants to promote it.
+
+    ``judgement`` is the file of the run that judged it; digests are sha256.
+    """
+
+    name: str
+    version: str
+    judgement: Mapping[str, Any] | None
+    judgement_digest: str
+    """Of the judgement as it is now, computed anew."""
+    noted_digest: str
+    """Of the judgement as the version's tag says."""
+    failed_in_run: float | None
+    """Failed gates by the metric that the judging run logged."""
+    expected_codes: frozenset[str]
+    """Gates that a judgement must have put."""
+    adapter_digest: str
+    """Of the adapter in the registry, computed anew."""
+    card: str | None
+    log_fault: str | None
+
+
+@dataclass(frozen=True)
+class ApprovalGate:
+    """A gate that needs the registry alone, not the workspace."""
+
+    code: ClassVar[str]
+    title: ClassVar[str]
+    param: ClassVar[str | None] = None
+
+    def check(self, approval: Approval) -> GateResult:
+        """The verdict with its reason in one sentence."""
+        faults = self.faults(approval)
+        said = f"{faults[0]}." if faults else f"{self.title}."
+        return GateResult(self.code, self.title, not faults, float(len(faults)), 0.0, said)
+
+    def faults(self, approval: Approval) -> list[str]:
+        """Why it does not pass, one phrase each."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GenuineJudgement(ApprovalGate):
+    """The judgement is whole, unchanged, of this very version, and passes every gate."""
+
+    code: ClassVar[str] = "RA023"
+    title: ClassVar[str] = "The approval is the judgement's own"
+
+    def faults(self, approval: Approval) -> list[str]:
+        """Tags alone prove nothing: anybody may set them."""
+        held = approval.judgement
+        if held is None:
+            return [f"Version {approval.version} was never judged; run dvc repro register"]
+        found = []
+        if (held.get("model_name"), held.get("version")) != (approval.name, approval.version):
+            found.append("The judgement is that of another version")
+        if not held.get("evidence") == approval.judgement_digest == approval.noted_digest:
+            found.append("The judgement was changed after it was made")
+        if held.get("identity", {}).get("adapter.sha256") != approval.adapter_digest:
+            found.append("The adapter in the registry is not the one that was judged")
+        results = {gate["code"]: gate["passed"] for gate in held.get("gates", [])}
+        failed = sorted(code for code, passed in results.items() if passed is not True)
+        missing = sorted(approval.expected_codes - results.keys())
+        if failed:
+            found.append(f"The judgement failed {', '.join(failed)}")
+        if missing:
+            found.append(f"The judgement did not ask {', '.join(missing)}")
+        if approval.failed_in_run != len(failed):
+            found.append("The judging run counted other failures than the judgement names")
+        return found
+
+
+@dataclass(frozen=True)
+class CardAttached(ApprovalGate):
+    """The version carries its own model card."""
+
+    code: ClassVar[str] = "RA024"
+    title: ClassVar[str] = "The model card is attached"
+
+    def faults(self, approval: Approval) -> list[str]:
+        """A card of another version names another adapter."""
+        if approval.card is None:
+            return ["The version has no model card; run dvc repro -f register"]
+        if approval.adapter_digest not in approval.card:
+            return ["The card is that of another adapter; run dvc repro -f register"]
+        return []
+
+
+@dataclass(frozen=True)
+class LogWhole(ApprovalGate):
+    """The log of promotions is an unbroken chain that ends at the champion."""
+
+    code: ClassVar[str] = "RA025"
+    title: ClassVar[str] = "The log of promotions is whole"
+
+    def faults(self, approval: Approval) -> list[str]:
+        """Broken where an entry was changed or removed, or the alias moved without one."""
+        return [] if approval.log_fault is None else [approval.log_fault.rstrip(".")]
+
+
+APPROVAL_GATES: tuple[ApprovalGate, ...] = (GenuineJudgement(), CardAttached(), LogWhole())

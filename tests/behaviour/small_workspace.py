@@ -1,0 +1,214 @@
+"""A workspace that the stages above ``register`` have just left, small enough for many runs."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from rarealert.cases.case import Case, Label, LabelledCase
+from rarealert.cases.splits import lock_digest
+from rarealert.cases.store import read_cases, write_cases
+from rarealert.metrics.discrimination import auroc
+from rarealert.params import load_params
+from rarealert.paths import Paths
+from rarealert.registry.digests import file_sha256
+from rarealert.registry.workspace import dvc_md5
+from rarealert.student.calibration import fit_bands
+from rarealert.student.model import Student
+from rarealert.tracking.items import Summary
+
+ROOT = Path(__file__).parents[2]
+
+NAME = "rarealert-student"
+INPUTS = (
+    "build/score/predictions.parquet",
+    "build/split/train.parquet",
+    "build/split/valid.parquet",
+    "build/split/test.parquet",
+    "build/align/risk.parquet",
+    "build/distil/adapter",
+    "reports/evaluate/metrics.json",
+    "reports/split/leakage.json",
+    "reports/split/lock.json",
+)
+WORDS = ["cough", "fever", "rash", "pain", "weak", "tired", "dizzy", "numb", "pale", "stiff"]
+SIZES = {"train": 6, "valid": 16, "test": 24}
+
+
+def visit(case_id, seed, rare):
+    words = np.random.default_rng(seed).choice(WORDS, 14)
+    label = Label(
+        label="rare" if rare else "nonrare",
+        disease_id=f"ORPHA:{seed}" if rare else f"NAME:{seed}",
+        disease_name=f"disease {seed}",
+        orpha_code=f"ORPHA:{seed}" if rare else None,
+        reason="test",
+    )
+    case = Case(case_id=case_id, source="simulated", age_years=30, chief_complaint=" ".join(words))
+    return LabelledCase(case=case, label=label)
+
+
+@dataclass
+class Workspace:
+    root: Path
+    sources: tuple[str, ...] = ("simulated",)
+
+    @property
+    def paths(self):
+        return Paths(self.root)
+
+    def json(self, name):
+        return json.loads((self.root / name).read_text())
+
+    def write(self, name, content):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+    def git(self, *words):
+        author = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", *author, *words], cwd=self.root, check=True, capture_output=True)
+
+    def pin(self):
+        """What DVC does before this stage runs."""
+        outs = [{"path": name, "md5": dvc_md5(self.root / name)} for name in INPUTS]
+        self.write("dvc.lock", yaml.safe_dump({"stages": {"above": {"outs": outs}}}))
+
+    def predict(self):
+        """What score and evaluate do: risks of the packaged student, and its report."""
+        adapter = self.root / "build/distil/adapter"
+        cases = {part: pd.read_parquet(self.part(part)) for part in ("valid", "test")}
+        rows = []
+        rng = np.random.default_rng(1)
+        for part, frame in cases.items():
+            visits = [visit(key, int(seed), rare=False).case for key, seed in seeds(frame)]
+            student = [answer.risk for answer in Student.load(adapter).predict(visits, 8)]
+            models = {
+                "student": student,
+                "teacher:one": rng.random(len(frame)),
+                "control:length": rng.random(len(frame)),
+            }
+            for model, risks in models.items():
+                found = pd.DataFrame({"case_id": frame["case_id"], "risk": risks})
+                rows.append(found.assign(part=part, model=model))
+        table = pd.concat(rows)
+        (self.root / "build/score").mkdir(parents=True, exist_ok=True)
+        table.to_parquet(self.root / "build/score/predictions.parquet")
+        self.report()
+
+    def report(self):
+        """What evaluate says of the student's predictions."""
+        table = pd.read_parquet(self.root / "build/score/predictions.parquet")
+        scored = table[(table["part"] == "test") & (table["model"] == "student")]
+        truth = pd.read_parquet(self.part("test")).set_index("case_id")["label"] == "rare"
+        value = round(auroc(truth[scored["case_id"]].astype(float), scored["risk"]), 6)
+        figure = {"value": value, "ci_low": value - 0.1, "ci_high": value, "n": len(scored)}
+        report = {"models": {"student": {"auroc": figure}}, "controls": {}, "by_source": {}}
+        self.write("reports/evaluate/metrics.json", report)
+
+    def lock(self):
+        return yaml.safe_load((self.root / "dvc.lock").read_text())
+
+    def stages(self):
+        return yaml.safe_load((self.root / "dvc.yaml").read_text())["stages"]
+
+    def edit(self, name, change):
+        """Apply ``change`` to the JSON file ``name``."""
+        held = self.json(name)
+        change(held)
+        self.write(name, held)
+
+    def note(self):
+        """What distil notes in the package: its training data, and thresholds from validation."""
+        student = Student.load(self.root / "build/distil/adapter")
+        valid = read_cases(self.part("valid"))
+        risks = [answer.risk for answer in student.predict([item.case for item in valid], 8)]
+        bands = fit_bands(np.array(risks), np.array([c.label.label == "rare" for c in valid]))
+        digests = {part: file_sha256(self.part(part)) for part in ("train", "valid")}
+
+        def change(card):
+            card["bands"] = {"alert": bands.alert, "watch": bands.watch}
+            card["training_data"] = digests
+
+        self.edit("build/distil/adapter/student.json", change)
+
+    def part(self, name):
+        return self.root / f"build/split/{name}.parquet"
+
+    def run(self, **register):
+        """One run of the stage through the sink; the failed gates and the summary."""
+        from rarealert.stages.register import register as stage
+        from rarealert.tracking.sink import open_run
+
+        params = load_params(ROOT / "params.yaml")
+        # The small model's risks all lie near one half, which is nothing to measure here.
+        # Its base is a folder, and the process that runs the tests has run others before.
+        small = {"max_ece": 0.7, "accepted_base_models": {"base": "mit"}, "max_memory_gib": 24.0}
+        chosen = params.register_.model_copy(update={**small, **register})
+        quick = params.evaluate.model_copy(update={"resamples": 200})
+        asked = params.ingest.model_copy(update={"sources": self.sources})
+        sections = {"register_": chosen, "evaluate": quick, "ingest": asked}
+        params = params.model_copy(update=sections)
+        record = self.root / "build/register/run.json"
+        said = ""
+        with open_run("register", self.root, self.paths.tracking_uri, record) as sink:
+            for item in stage(params, self.paths):
+                if isinstance(item, Summary):
+                    said = item.text
+                else:
+                    sink.log(item)
+        gates = self.json("reports/register/gates.json")
+        return [gate["code"] for gate in gates["gates"] if not gate["passed"]], said
+
+    def alias(self, name):
+        import mlflow
+
+        held = mlflow.MlflowClient().get_registered_model(NAME).aliases.get(name)
+        return None if held is None else str(held)
+
+
+def seeds(frame):
+    return zip(frame["case_id"], frame["disease_id"].str.split(":").str[1], strict=True)
+
+
+def build(root, tiny_student):
+    """The workspace of an honest run at ``root``."""
+    made = Workspace(root)
+    adapter = root / "build/distil/adapter"
+    shutil.copytree(tiny_student, adapter)
+    seed = 0
+    for part, size in SIZES.items():
+        numbers = range(seed, seed + size)
+        seed += size
+        plain = [visit(f"{part}-{i}", i, rare=False) for i in numbers]
+        risks = [
+            answer.risk for answer in Student.load(adapter).predict([c.case for c in plain], 8)
+        ]
+        middle = float(np.median(risks))
+        cases = [
+            visit(f"{part}-{i}", i, rare=risk > middle)
+            for i, risk in zip(numbers, risks, strict=True)
+        ]
+        write_cases(made.part(part), cases)
+    digest = lock_digest(pd.read_parquet(made.part("test"))["case_id"])
+    made.write("reports/split/lock.json", {"test_lock": digest})
+    made.write("reports/split/leakage.json", {"diseases_on_two_sides": 0})
+    folds = [{"case_id": f"train-{i}", "part": "train", "fold": i % 2, "risk": 0.5} for i in (0, 1)]
+    (root / "build/align").mkdir(parents=True)
+    pd.DataFrame(folds).astype({"fold": "Int64"}).to_parquet(root / "build/align/risk.parquet")
+    made.note()
+    made.predict()
+    made.write("src/x.py", "")
+    shutil.copy(ROOT / "params.yaml", root)
+    made.write("dvc.yaml", yaml.safe_dump({"stages": {"register": {"deps": list(INPUTS)}}}))
+    made.write(".gitignore", "build\nmlruns\n")
+    made.git("init", "-q")
+    made.git("add", "-A")
+    made.git("commit", "-qm", "start")
+    made.pin()
+    return made
