@@ -8,7 +8,7 @@ import pytest
 
 LIBRARY_WARNINGS = {
     # mlflow 3.17 still uses a loader strategy that SQLAlchemy 2.1 deprecates
-    "mlflow_store": "ignore:The ``noload`` loader strategy is deprecated",
+    "_mlflow_template": "ignore:The ``noload`` loader strategy is deprecated",
     # peft asks transformers 5 for gradient checkpointing by its old name
     "tiny_student": "ignore:`is_gradient_checkpointing` is deprecated",
 }

@@ -13,7 +13,7 @@ from rarealert.cases.splits import lock_digest
 from rarealert.cases.store import read_cases
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.metrics.predictions import STUDENT, read_predictions
-from rarealert.metrics.report import AGE_BANDS
+from rarealert.metrics.subgroups import AGE_BANDS
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.registry.digests import file_sha256
