@@ -7,9 +7,11 @@ import pytest
 from small_workspace import NAME, build
 
 from rarealert.errors import BadInputError
+from rarealert.registry.commands import roll_back, show_log
 from rarealert.registry.ledger import read_ledger
 from rarealert.screening.batch import screen_file
 from rarealert.screening.champion import load_model
+from rarealert.stages.comparing import compare_versions
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_an_honest_run_is_promoted_once_and_screens(workspace):
     kept = [json.loads(each[0]) for each in (before, after)]
     for each in kept:  # the first run had no champion to be compared with, and time passes
         each["gates"] = [g for g in each["gates"] if g["code"] not in ("RA001", "RA008")]
-        del each["evidence"]
+        del each["evidence"], each["champion"]
     assert kept[0] == kept[1]
     assert before[1] == after[1]
 
@@ -54,7 +56,7 @@ def test_an_honest_run_is_promoted_once_and_screens(workspace):
     assert row["model_digest"] == model.digest != ""
 
 
-def test_a_better_student_follows_and_the_way_back_stays_open(workspace):
+def test_a_better_student_follows_and_the_way_back_stays_open(workspace, monkeypatch):
     import mlflow
 
     workspace.run()
@@ -73,6 +75,23 @@ def test_a_better_student_follows_and_the_way_back_stays_open(workspace):
     assert "AUROC" in version.description
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/2"))
     assert (folder / "card.md").is_file()
+
+    monkeypatch.chdir(workspace.root)
+    assert "do not tell the two apart" in compare_versions("previous", "champion", Path("said"))
+    said = workspace.json("said/compare.json")
+    assert said["cases"] == {"n": 24, "of": 24, "rare": 12}
+    assert [side["label"] for side in said["sides"]] == [
+        "previous, version 1",
+        "champion, version 2",
+    ]
+    assert all(said["costs"]["seconds for one visit"])
+    assert "data:image/png" in (workspace.root / "said/index.html").read_text()
+    with pytest.raises(BadInputError, match="is no version"):
+        compare_versions("previous", "nobody", Path("said"))
+
+    assert "version 1 is champion again; 2 is previous" in roll_back("too many alerts")
+    assert (workspace.alias("champion"), workspace.alias("previous")) == ("1", "2")
+    assert "too many alerts" in show_log()
 
 
 def test_promotion_can_be_switched_off(workspace):
