@@ -39,6 +39,7 @@ CONTENTS: Mapping[str, str] = {
     "uncertainty": "Uncertainty",
     "groups": "Groups",
     "fairness": "Fairness",
+    "shortcuts": "Shortcuts",
     "robustness": "Robustness",
     "limits": "Limits",
     "tripod": "TRIPOD+AI",

@@ -40,6 +40,7 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
     from rarealert.metrics.predictions import PARTS, check_predictions, read_predictions
     from rarealert.metrics.report import build_report
     from rarealert.metrics.robustness import read_robustness
+    from rarealert.metrics.strata import within_strata
     from rarealert.metrics.tables import tables
 
     source = paths.build("score") / "predictions.parquet"
@@ -63,6 +64,7 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
         cohort=_cohort(cases, paths.report("ingest") / "summary.json"),
         retold=read_robustness(paths.build("score") / "robustness.parquet", ids),
     )
+    report["within_strata"] = within_strata(study, reference, plan)
     drawings = draw_all(study, report)
 
     folder = paths.report("evaluate")

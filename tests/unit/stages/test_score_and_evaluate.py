@@ -162,6 +162,10 @@ def test_evaluate_keeps_the_contract(paths, params):
     assert report["by_source"]["simulated"]["student"]["auroc"]["value"] == auroc["value"]
     assert report["models"]["teacher:oracle"]["auroc"]["n"] == 72
     assert "student - ensemble" in report["comparisons"]
+    remaining = report["within_strata"]["models"]["student"]["control:length"]
+    assert remaining["auroc"]["value"] == auroc["value"]
+    assert report["within_strata"]["strongest"] != "control:tfidf"
+    assert 'id="shortcuts"' in (folder / "index.html").read_text()
     assert "calibration_slope" in report["absent"]["models"]["control:source"]
     metrics = {item.name: item.value for item in items if isinstance(item, Metric)}
     assert metrics["student.auroc.ci_low"] == auroc["ci_low"]
