@@ -6,12 +6,10 @@ its figures are a little hopeful; the test part is not read here.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from rarealert.errors import BadInputError
 from rarealert.params import Params
@@ -21,8 +19,6 @@ from rarealert.stages.tune import curves, input_files
 from rarealert.tracking.items import Dataset, Figure, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from rarealert.cases.case import Case, LabelledCase
     from rarealert.student.adapter import Network, Settings
     from rarealert.student.classroom import Classroom, Desk
@@ -48,11 +44,9 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The course of each task, and the validation part after it; arrays are ``(n_valid,)``."""
+    """The course of each task, and figures of the validation part after it."""
 
     histories: "dict[str, list[Epoch]]"
-    logits: "NDArray[np.float64]"
-    risk: "NDArray[np.float64]"
     figures: dict[str, float]
 
 
@@ -152,6 +146,7 @@ def _teach(
     from rarealert.student.classroom import Classroom
     from rarealert.student.lessons import digest_of
     from rarealert.student.package import save_package
+    from rarealert.student.report import valid_figures
     from rarealert.student.tasks import logits_of
 
     chosen, desk = params.distil, inputs.desk
@@ -169,7 +164,8 @@ def _teach(
         save_package(adapter, card, network.peft_model, network.head)
         told = [item.case for item in inputs.valid][:_JUDGED_RATIONALES]
         sound = _sound_share(card, network, inputs, told)
-    return _Outcome(histories, logits, risk, _figures(logits, risk, sound, inputs))
+    figures = valid_figures(inputs.train, inputs.valid, logits, risk)
+    return _Outcome(histories, {**figures, "rationales_sound": sound})
 
 
 def _learn(
@@ -239,40 +235,9 @@ def _card(
     )
 
 
-def _figures(
-    logits: "NDArray[np.float64]", risk: "NDArray[np.float64]", sound: float, inputs: _Inputs
-) -> dict[str, float]:
-    from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
-
-    rare = inputs.judged.rare
-    return {
-        "auroc": float(roc_auc_score(rare, logits)),
-        "brier": float(brier_score_loss(rare, risk)),
-        "log_loss": float(log_loss(rare, risk)),
-        "rationales_sound": sound,
-        "tfidf_auroc": tfidf_auroc(inputs.train, inputs.valid),
-    }
-
-
-def tfidf_auroc(train: "Sequence[LabelledCase]", valid: "Sequence[LabelledCase]") -> float:
-    """AUROC on ``valid`` of TF-IDF with logistic regression: what word counts alone reach."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
-    from sklearn.pipeline import make_pipeline
-
-    from rarealert.cases.render import render
-    from rarealert.cases.store import is_rare
-
-    model = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2),
-        LogisticRegression(max_iter=1000),
-    ).fit([render(item.case) for item in train], is_rare(train))
-    scores = model.decision_function([render(item.case) for item in valid])
-    return float(roc_auc_score(is_rare(valid), scores))
-
-
 def _report(folder: Path, outcome: _Outcome, inputs: _Inputs) -> Iterator[Item]:
+    from rarealert.student.report import training_curves
+
     said = {
         "valid": {**outcome.figures, "n": len(inputs.valid)},
         "train": {
@@ -293,36 +258,8 @@ def _report(folder: Path, outcome: _Outcome, inputs: _Inputs) -> Iterator[Item]:
         yield Metric(f"final_valid_{name}", value)
     for task, history in outcome.histories.items():
         yield from curves(task, history)
-    yield Figure("training.png", _plot(outcome))
-
-
-def _plot(outcome: _Outcome) -> Any:
-    from matplotlib.figure import Figure as Canvas
-
-    canvas = Canvas(figsize=(8, 3.2), layout="constrained")
-    losses, aurocs = canvas.subplots(1, 2)
-    for task, history in outcome.histories.items():
-        passes = [epoch for epoch in history if epoch.loss is not None]
-        losses.plot(*_points(passes, lambda epoch: epoch.loss), "o-", label=f"{task}, training")
-        losses.plot(
-            *_points(history, lambda epoch: epoch.valid_loss), "s--", label=f"{task}, validation"
-        )
-    losses.set(xlabel="epoch", ylabel="loss (nats)")
-    losses.legend()
-    risk = outcome.histories["risk"]
-    aurocs.plot(
-        *_points(risk, lambda epoch: epoch.figures["valid_auroc"]), marker="o", label="student"
-    )
-    aurocs.axhline(outcome.figures["tfidf_auroc"], linestyle="--", color="grey", label="TF-IDF")
-    aurocs.set(xlabel="epoch (0: head alone)", ylabel="validation AUROC")
-    aurocs.legend()
-    return canvas
-
-
-def _points(
-    history: "Sequence[Epoch]", value: "Callable[[Epoch], float | None]"
-) -> tuple[list[int], list[float | None]]:
-    return [epoch.epoch for epoch in history], [value(epoch) for epoch in history]
+    curve = training_curves(outcome.histories, outcome.figures["tfidf_auroc"])
+    yield Figure("training.png", curve)
 
 
 def main() -> None:

@@ -1,0 +1,77 @@
+"""How training went: figures on the validation part and the curves of each task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rarealert.cases.case import LabelledCase
+from rarealert.cases.render import render
+from rarealert.cases.store import is_rare
+
+if TYPE_CHECKING:
+    from rarealert.student.training import Epoch
+
+
+def valid_figures(
+    train: Sequence[LabelledCase],
+    valid: Sequence[LabelledCase],
+    logits: NDArray[np.float64],
+    risk: NDArray[np.float64],
+) -> dict[str, float]:
+    """Metrics of ``logits`` and calibrated ``risk``, each ``(n_valid,)``, beside TF-IDF's AUROC."""
+    from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+
+    rare = is_rare(valid)
+    return {
+        "auroc": float(roc_auc_score(rare, logits)),
+        "brier": float(brier_score_loss(rare, risk)),
+        "log_loss": float(log_loss(rare, risk)),
+        "tfidf_auroc": _tfidf_auroc(train, valid),
+    }
+
+
+def training_curves(histories: "Mapping[str, Sequence[Epoch]]", tfidf_auroc: float) -> Any:
+    """A matplotlib figure: losses of each task by epoch, and the risk's AUROC beside TF-IDF's."""
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(8, 3.2), layout="constrained")
+    losses, aurocs = canvas.subplots(1, 2)
+    for task, history in histories.items():
+        passes = [epoch for epoch in history if epoch.loss is not None]
+        losses.plot(*_points(passes, lambda epoch: epoch.loss), "o-", label=f"{task}, training")
+        losses.plot(
+            *_points(history, lambda epoch: epoch.valid_loss), "s--", label=f"{task}, validation"
+        )
+    losses.set(xlabel="epoch", ylabel="loss (nats)")
+    losses.legend()
+    risk = histories["risk"]
+    aurocs.plot(*_points(risk, lambda epoch: epoch.figures["valid_auroc"]), "o-", label="student")
+    aurocs.axhline(tfidf_auroc, linestyle="--", color="grey", label="TF-IDF")
+    aurocs.set(xlabel="epoch (0: head alone)", ylabel="validation AUROC")
+    aurocs.legend()
+    for axes in (losses, aurocs):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return canvas
+
+
+def _tfidf_auroc(train: Sequence[LabelledCase], valid: Sequence[LabelledCase]) -> float:
+    """AUROC on ``valid`` of TF-IDF with logistic regression: what word counts alone reach."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(
+        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2),
+        LogisticRegression(max_iter=1000),
+    ).fit([render(item.case) for item in train], is_rare(train))
+    scores = model.decision_function([render(item.case) for item in valid])
+    return float(roc_auc_score(is_rare(valid), scores))
+
+
+def _points(
+    history: "Sequence[Epoch]", value: "Callable[[Epoch], float | None]"
+) -> tuple[list[int], list[float | None]]:
+    return [epoch.epoch for epoch in history], [value(epoch) for epoch in history]
