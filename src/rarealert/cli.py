@@ -35,6 +35,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fill data/: the embedded corpus, or one of your own.")
 app.add_typer(data_app, name="data")
+panel_app = typer.Typer(help="The teachers: who is asked, and whether they answer.")
+app.add_typer(panel_app, name="panel")
 cache_app = typer.Typer(help="What the teachers said: what is in it, is it whole, give it to me.")
 app.add_typer(cache_app, name="cache")
 audit_app = typer.Typer(help="Look for what no model should learn.")
@@ -121,6 +123,20 @@ def teach_import(
     from rarealert.teachers.importing import import_answers
 
     print(import_answers(path, teacher, source, Paths.here().data))
+
+
+@panel_app.command("check")
+def panel_check(
+    panel: Annotated[str, typer.Argument(help="a packaged panel, or a .yaml file")],
+) -> None:
+    """Ask each teacher one made-up case; print latency, validity and cost."""
+    from rarealert.paths import Paths
+    from rarealert.teachers.check import check_panel
+
+    paths = Paths.here()
+    table, whole = check_panel(panel, paths.root, paths.data)
+    print(table)
+    raise typer.Exit(0 if whole else 1)
 
 
 def _cache_folder() -> Path:

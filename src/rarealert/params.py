@@ -74,6 +74,8 @@ class TeachParams(_Section):
 
     panel: str
     replay_only: bool
+    cost_cap_usd: Annotated[float, Field(ge=0)]
+    trace_sample: Annotated[int, Field(ge=0)]
 
 
 class RationalesParams(_Section):

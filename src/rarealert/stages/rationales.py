@@ -34,7 +34,7 @@ def rationales(params: Params, paths: Paths) -> Iterator[Item]:
     from rarealert.teachers.projection import coverage, project
     from rarealert.teachers.roster import assemble
 
-    panel = load_panel(params.teach.panel)
+    panel = load_panel(params.teach.panel, paths.root)
     parts = {}
     for part in _PARTS:
         parts[part], dataset = _part(paths, part)

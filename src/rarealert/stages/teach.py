@@ -7,17 +7,20 @@ case without its label.
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rarealert.errors import BadInputError
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
-from rarealert.tracking.items import Dataset, Item, Metric, Parameters, Summary, Table
+from rarealert.tracking.items import Dataset, Item, Metric, Parameters, Summary, Table, Trace
 
 if TYPE_CHECKING:
     from rarealert.cases.case import Case
     from rarealert.teachers.ask import Tally
+    from rarealert.teachers.cache import RationaleCache
+    from rarealert.teachers.endpoints.asking import Asked
+    from rarealert.teachers.progress import Board
     from rarealert.teachers.teacher import Teacher
 
 PARTS = ("train", "valid", "test")
@@ -30,12 +33,12 @@ def teach(params: Params, paths: Paths) -> Iterator[Item]:
         BadInputError: a part, the panel or a recorded file is missing or damaged, or no teacher
             answered a single case.
     """
-    from rarealert.teachers.ask import ask_panel
     from rarealert.teachers.cache import RationaleCache
     from rarealert.teachers.panel import load_panel
+    from rarealert.teachers.progress import Board
     from rarealert.teachers.roster import assemble
 
-    panel = load_panel(params.teach.panel)
+    panel = load_panel(params.teach.panel, paths.root)
     cases: list[Case] = []
     for part in PARTS:
         found, dataset = _part(paths, part)
@@ -44,14 +47,46 @@ def teach(params: Params, paths: Paths) -> Iterator[Item]:
     teachers = assemble(panel, paths.data, frozenset(case.source for case in cases))
     with RationaleCache(paths.build("teach") / "cache") as cache:
         damaged = cache.set_aside_damage()
-        with _Bars(teachers, len(cases)) as bars:
-            tallies = ask_panel(
-                teachers, cases, cache, replay_only=params.teach.replay_only, progress=bars.advance
-            )
-    yield from _report(tallies, damaged)
-    if not any(tally.cached + tally.answered for tally in tallies.values()):
+        with Board([teacher.id for teacher in teachers], len(cases)) as board:
+            asked = _ask(params, teachers, cases, cache, board)
+    yield from _report(asked, damaged)
+    yield from _traces(asked)
+    if not any(tally.cached + tally.answered for tally in asked.tallies.values()):
         raise BadInputError(_nobody(params))
-    yield Summary(_sentence(tallies, len(cases), damaged))
+    yield Summary(_sentence(asked.tallies, len(cases), damaged))
+
+
+def _ask(
+    params: Params,
+    teachers: "list[Teacher]",
+    cases: "list[Case]",
+    cache: "RationaleCache",
+    board: "Board",
+) -> "Asked":
+    """Put the cases to each kind of teacher in its way; the tallies come in panel order."""
+    from rarealert.teachers.ask import ask_panel
+    from rarealert.teachers.endpoints.asking import Asked, ask_endpoints
+    from rarealert.teachers.endpoints.limits import Budget
+    from rarealert.teachers.endpoints.teacher import EndpointTeacher
+    from rarealert.teachers.local.teacher import LocalTeacher, ask_local
+
+    known, replay = cache.answered(), params.teach.replay_only
+    endpoints = [one for one in teachers if isinstance(one, EndpointTeacher) and not replay]
+    locals_ = [one for one in teachers if isinstance(one, LocalTeacher)]
+    others = [one for one in teachers if one not in endpoints and one not in locals_]
+    found = ask_panel(others, cases, cache, known=known, replay_only=replay, progress=board.advance)
+    for one in locals_:
+        found[one.id] = ask_local(one, cases, cache, known, replay_only=replay, board=board)
+    asked = Asked()
+    if endpoints:
+        spent = sum(entry.cost_usd for entry in cache.stats().values())
+        budget = Budget(params.teach.cost_cap_usd, spent)
+        sample = params.teach.trace_sample
+        asked = ask_endpoints(
+            endpoints, cases, cache, budget, known=known, trace_sample=sample, board=board
+        )
+    asked.tallies = {one.id: (found | asked.tallies)[one.id] for one in teachers}
+    return asked
 
 
 def _part(paths: Paths, part: str) -> tuple["list[Case]", Dataset]:
@@ -63,58 +98,56 @@ def _part(paths: Paths, part: str) -> tuple["list[Case]", Dataset]:
     return cases, Dataset(part, path, digest(path.read_bytes()), len(cases), "teaching")
 
 
-class _Bars:
-    """A progress bar a teacher on a terminal, nothing elsewhere; one sentence a silent teacher."""
-
-    def __init__(self, teachers: "list[Teacher]", cases: int):
-        from tqdm import tqdm
-
-        width = max(len(teacher.id) for teacher in teachers)
-        self._bars = {
-            teacher.id: tqdm(
-                total=cases,
-                desc=teacher.id.ljust(width),
-                unit="case",
-                position=position,
-                file=sys.stderr,
-                disable=not sys.stderr.isatty(),
-            )
-            for position, teacher in enumerate(teachers)
-        }
-        self._failed = dict.fromkeys(self._bars, 0)
-
-    def advance(self, teacher: str, outcome: str) -> None:
-        """Count one case of ``teacher``."""
-        bar = self._bars[teacher]
-        if outcome == "failed":
-            self._failed[teacher] += 1
-            bar.set_postfix(failed=self._failed[teacher], refresh=False)
-        bar.update()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for bar in self._bars.values():
-            bar.close()
-
-
-def _report(tallies: "dict[str, Tally]", damaged: int) -> Iterator[Item]:
+def _report(asked: "Asked", damaged: int) -> Iterator[Item]:
     import pandas as pd
 
+    tallies = asked.tallies
     frame = pd.DataFrame([{"teacher": name, **vars(tally)} for name, tally in tallies.items()])
     yield Table("teachers.json", frame)
     for outcome in ("cached", "answered", "failed", "missing", "not_asked"):
         yield Metric(f"answers_{outcome}", float(frame[outcome].sum()))
     yield Metric("cache_lines_set_aside", float(damaged))
+    yield Metric("cases_that_instruct_the_model", float(len(asked.flagged)))
+    if asked.flagged:
+        yield Table("flagged.json", pd.DataFrame({"case_id": sorted(asked.flagged)}))
     yield Parameters({"teachers": ", ".join(tallies)})
-    for name, tally in tallies.items():
-        if tally.silent:
-            print(
-                f"The teacher {name} failed on all {tally.failed} cases put to it; the others "
-                "went on. The exception types are in build/teach/cache/failures-*.jsonl.",
-                file=sys.stderr,
-            )
+    silent = [
+        f"The teacher {name} failed on all {tally.failed} cases put to it; the others "
+        "went on. The exception types are in build/teach/cache/failures-*.jsonl."
+        for name, tally in tallies.items()
+        if tally.silent
+    ]
+    flagged = [
+        f"{len(asked.flagged)} cases hold text that tries to instruct the model; their answers are "
+        "flagged instruction_in_case, the ids are in flagged.json of this MLflow run."
+    ]
+    for sentence in (*asked.notes, *silent, *(flagged if asked.flagged else ())):
+        print(sentence, file=sys.stderr)
+
+
+def _traces(asked: "Asked") -> Iterator[Item]:
+    for one in asked.samples:
+        yield Trace(
+            name=one.teacher,
+            started_ns=one.exchange.started_ns,
+            seconds=one.exchange.usage.seconds or 0.0,
+            inputs={
+                "case_id": one.case_id,
+                "request": one.request_key,
+                "messages_digest": one.input_digest,
+            },
+            outputs={
+                "outcome": one.outcome,
+                "risk": one.risk,
+                "calls": one.exchange.calls,
+                "prompt_tokens": one.exchange.prompt_tokens,
+                "completion_tokens": one.exchange.completion_tokens,
+                "cost_usd": one.exchange.cost_usd,
+                "finish_reason": one.exchange.finish_reason,
+                "response_digest": one.response_digest,
+            },
+            error=one.error,
+        )
 
 
 def _sentence(tallies: "dict[str, Tally]", cases: int, damaged: int) -> str:

@@ -13,6 +13,11 @@ from rarealert.errors import BadInputError
 _WEIGHT_TOLERANCE = 0.02  # weights rounded to two digits by a model still count as summing to 1
 
 
+Flag = Literal["instruction_in_case", "repaired"]
+"""What a reader of an answer should know: the visit's text tries to command the model, or the
+answer was valid only after the model was told what was wrong with it."""
+
+
 class Insight(BaseModel):
     """One thing the teacher leaned on, its share of the judgement, and why."""
 
@@ -36,7 +41,9 @@ class Answer(BaseModel):
     """A teacher's judgement of one case. ``risk`` is a percentage, 0 to 100.
 
     A teacher that is asked must give five insights; answers recorded elsewhere may hold fewer,
-    because what was not said is not made up.
+    because what was not said is not made up. ``expected_risk`` is the mean of the risk under the
+    model's own token probabilities, 0 to 100, where it offers them: it tells answers of the same
+    ``risk`` apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +52,8 @@ class Answer(BaseModel):
     differential: Annotated[tuple[Differential, ...], Field(max_length=5)]
     risk: Annotated[int, Field(ge=0, le=100)]
     explanation: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    expected_risk: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    flags: tuple[Flag, ...] = ()
 
     @model_validator(mode="after")
     def _weights_sum_to_one(self) -> Self:
@@ -88,6 +97,8 @@ SCHEMA = pa.schema(
             pa.list_(pa.struct([("name", pa.string()), ("orpha_code", pa.string())])),
         ),
         pa.field("explanation", pa.string()),
+        pa.field("expected_risk", pa.float64()),
+        pa.field("flags", pa.list_(pa.string())),
     ]
 )
 """Columns of the projected answers: one row a case and teacher."""

@@ -26,7 +26,7 @@ class Tally:
     failed: int = 0
     missing: int = 0
     not_asked: int = 0
-    """Not in the cache, and replay-only mode forbids asking."""
+    """Not in the cache, and not put to the teacher: replay only, beyond its budget, given up."""
 
     @property
     def silent(self) -> bool:
@@ -39,16 +39,18 @@ def ask_panel(
     cases: Sequence[Case],
     cache: RationaleCache,
     *,
+    known: set[str] | None = None,
     replay_only: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Tally]:
     """Put every case to every teacher whose answer the open ``cache`` lacks.
 
     An exception of a teacher becomes a recorded failure of that case; only errors that a user
-    must mend (a full disk) end the run. Returns a tally for each teacher, by id.
+    must mend (a full disk) end the run. ``known`` are the cache's answered keys where the caller
+    has read them already; new ones are added to it. Returns a tally for each teacher, by id.
     """
     tallies = {teacher.id: Tally() for teacher in teachers}
-    known = cache.answered()
+    known = cache.answered() if known is None else known
     for chunk in _chunks(cases):
         for teacher in teachers:
             tally = tallies[teacher.id]

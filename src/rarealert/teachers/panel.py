@@ -1,6 +1,7 @@
 """A panel is a file: who is asked, of which kind, with which options."""
 
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
@@ -41,7 +42,80 @@ class RecordedSpec(BaseModel):
     file: FileName
 
 
-TeacherSpec = Annotated[ReasonerSpec | RecordedSpec, Field(discriminator="kind")]
+class LocalSpec(BaseModel):
+    """A causal language model that runs here through transformers, on a budget of cases."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: TeacherId
+    kind: Literal["local"]
+    model: str
+    """A packaged name, a folder, or a name in the local Hugging Face cache."""
+    cases: Annotated[int, Field(ge=1)] | None = None
+    """At most so many cases are put to it, chosen by digest; ``None`` is all of them."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+
+
+class Price(BaseModel):
+    """What a million tokens cost, in US dollars."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+
+
+class Limits(BaseModel):
+    """What an endpoint allows, and how long we are patient with it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    timeout_s: Annotated[float, Field(gt=0)] = 120
+    """Seconds for one call, from the first byte sent to the last one read."""
+    attempts: Annotated[int, Field(ge=1)] = 6
+    """Calls for one case that may fail by 429, 5xx, time-out or connection before it is failed."""
+    backoff_s: Annotated[float, Field(gt=0)] = 1.0
+    """Seconds; the first wait is drawn from 0 to this, and the ceiling doubles with each."""
+    outage_s: Annotated[float, Field(gt=0)] = 600
+    """Seconds without a single good response after which the endpoint is given up."""
+
+
+class EndpointSpec(BaseModel):
+    """A language model behind an OpenAI-compatible server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: TeacherId
+    kind: Literal["endpoint"]
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/@?#\s]+(/[^@?#\s]*)?$")]
+    """No user, password or query: a key has no place in a file."""
+    model: str
+    key_variable: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")] | None
+    """Environment variable that holds the key; ``null`` for a server that asks for none."""
+    price: Price | None
+    """``null`` for a server that costs nothing a token."""
+    limits: Limits = Limits()
+    structured_output: Literal["json_schema", "json_object", "prompt"] = "json_schema"
+    """How the server is told the answer's schema: enforced, JSON enforced, or in words alone."""
+    weights: Literal["stated", "ranked"] = "stated"
+    """``ranked`` for small models that can't make weights sum to 1: they order the insights."""
+    max_tokens: Annotated[int, Field(ge=1)] = 4096
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
+    """``null`` for reasoning models that refuse one."""
+    reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
+    """Alternatives to each token that the server is asked for; 0 where it offers none."""
+    max_text_chars: Annotated[int, Field(ge=8)] | None = None
+    """Longest text in the schema sent, for small models that don't stop; strict hosts refuse it."""
+
+
+TeacherSpec = Annotated[
+    ReasonerSpec | RecordedSpec | LocalSpec | EndpointSpec, Field(discriminator="kind")
+]
 
 
 class Panel(BaseModel):
@@ -68,16 +142,24 @@ def panel_names() -> list[str]:
     )
 
 
-def load_panel(name: str) -> Panel:
-    """The packaged panel ``name``.
+def load_panel(name: str, root: Path | None = None) -> Panel:
+    """The packaged panel ``name``, or the file ``name`` below ``root`` if it ends in ``.yaml``.
+
+    A panel of one's own belongs below ``data/``, where DVC pins it with the cases.
 
     Raises:
         BadInputError: there is no such panel, or its file is not a valid one.
     """
+    if name.endswith(".yaml"):
+        own = (root or Path()) / name
+        try:
+            return parse_panel(own.read_text(encoding="utf-8"), name)
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInputError(f"The panel {name} can't be read; correct the path.") from error
     if name not in panel_names():
         raise BadInputError(
             f"params.yaml: teach.panel: there is no panel {name!r}; "
-            f"choose one of {', '.join(panel_names())}."
+            f"choose one of {', '.join(panel_names())}, or a .yaml file below data/."
         )
     file = resources.files("rarealert.teachers") / "panels" / f"{name}.yaml"
     return parse_panel(file.read_text(encoding="utf-8"), f"panels/{name}.yaml")

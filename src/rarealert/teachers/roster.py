@@ -7,7 +7,7 @@ from pathlib import Path
 import rarealert.knowledge
 from rarealert.errors import BadInputError
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.panel import Panel, RecordedSpec
+from rarealert.teachers.panel import EndpointSpec, LocalSpec, Panel, RecordedSpec
 from rarealert.teachers.recorded import RecordedTeacher, Row, read_rows
 from rarealert.teachers.recorded_rows import answer_of_row
 from rarealert.teachers.teacher import Teacher, source_digest
@@ -22,6 +22,8 @@ def assemble(panel: Panel, data: Path, sources: frozenset[str]) -> list[Teacher]
     Raises:
         BadInputError: a recorded file is missing or damaged, or a method is unknown.
     """
+    from rarealert.teachers.endpoints.teacher import EndpointTeacher
+    from rarealert.teachers.local.teacher import LocalTeacher
     from rarealert.teachers.reasoners import METHODS
     from rarealert.teachers.reasoners.teacher import ReasonerTeacher
 
@@ -29,6 +31,10 @@ def assemble(panel: Panel, data: Path, sources: frozenset[str]) -> list[Teacher]
     for spec in panel.teachers:
         if isinstance(spec, RecordedSpec):
             teachers.append(_recorded(spec, data, sources))
+        elif isinstance(spec, EndpointSpec):
+            teachers.append(EndpointTeacher(spec))
+        elif isinstance(spec, LocalSpec):
+            teachers.append(LocalTeacher(spec))
         elif spec.method in METHODS:
             teachers.append(ReasonerTeacher(spec.id, spec.method))
         else:

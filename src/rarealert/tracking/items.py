@@ -83,10 +83,25 @@ class Child:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """One exchange with a model, by digests and counts; it must hold no case text.
+
+    ``started_ns`` is in nanoseconds since 1970; ``error`` is the exception's type, if it failed.
+    """
+
+    name: str
+    started_ns: int
+    seconds: float
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str | int | float | None]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
 class Summary:
     """The stage's one line on the terminal: what was made, in a user's words."""
 
     text: str
 
 
-Item = Metric | Parameters | Tags | Table | Figure | Artifact | Dataset | Child | Summary
+Item = Metric | Parameters | Tags | Table | Figure | Artifact | Dataset | Child | Trace | Summary

@@ -136,6 +136,7 @@ class Sink:
             items.Artifact: _log_artifact,
             items.Dataset: self._dataset,
             items.Child: self._child,
+            items.Trace: _log_trace,
         }
 
     def _dataset(self, item: items.Dataset) -> None:
@@ -160,6 +161,23 @@ def _log_figure(item: items.Figure) -> None:
 
     mlflow.log_figure(item.figure, item.name)
     plt.close(item.figure)
+
+
+def _log_trace(item: items.Trace) -> None:
+    import mlflow
+    from mlflow.entities import SpanStatusCode, SpanType
+
+    span = mlflow.start_span_no_context(
+        item.name,
+        span_type=SpanType.CHAT_MODEL,
+        inputs=dict(item.inputs),
+        start_time_ns=item.started_ns,
+    )
+    if item.error is not None:
+        span.set_status(SpanStatusCode.ERROR)
+        span.set_attribute("error", item.error)
+    span.set_outputs(dict(item.outputs))
+    span.end(end_time_ns=item.started_ns + int(item.seconds * 1e9))
 
 
 def _log_artifact(item: items.Artifact) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.cases.store import write_cases
@@ -14,6 +15,7 @@ from rarealert.stages.rationales import rationales
 from rarealert.stages.teach import teach
 from rarealert.teachers.answer import read_answers
 from rarealert.teachers.cache import RationaleCache
+from rarealert.teachers.panel import load_panel
 from rarealert.tracking.items import Dataset, Summary
 
 _REPO = Path(__file__).parents[3]
@@ -24,7 +26,12 @@ _TEXTS = {
 }
 
 
+_REASONERS = [spec for spec in load_panel("embedded").teachers if spec.kind == "reasoner"]
+
+
 def _params(**teach_keys: object) -> Params:
+    """The real configuration with the embedded panel's reasoners; its language model takes long."""
+    teach_keys = {"panel": "data/reasoners.yaml"} | teach_keys
     params = load_params(_REPO / "params.yaml")
     return params.model_copy(update={"teach": params.teach.model_copy(update=teach_keys)})
 
@@ -32,6 +39,9 @@ def _params(**teach_keys: object) -> Params:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Paths:
     paths = Paths(tmp_path)
+    paths.data.mkdir()
+    listed = {"teachers": [spec.model_dump() for spec in _REASONERS]}
+    (paths.data / "reasoners.yaml").write_text(yaml.safe_dump(listed))
     label = Label(label="nonrare", disease_id="NAME:x", disease_name="x", reason="made up")
     for part, texts in _TEXTS.items():
         cases = [
@@ -54,11 +64,13 @@ def _said(items: object) -> str:
 
 def test_teach_asks_once_and_rationales_projects_every_part(workspace):
     first = list(teach(_params(), workspace))
-    assert "32 new answers, 0 from the cache, 0 failed" in _said(first)
+    n = len(_REASONERS)
+    assert f"{4 * n} new answers, 0 from the cache, 0 failed" in _said(first)
     assert {item.name for item in first if isinstance(item, Dataset)} == {"train", "valid", "test"}
-    assert "0 new answers, 32 from the cache" in _said(list(teach(_params(), workspace)))
+    assert f"0 new answers, {4 * n} from the cache" in _said(list(teach(_params(), workspace)))
 
-    assert "32 answers on 4 cases, 8 of 8" in _said(list(rationales(_params(), workspace)))
+    said = _said(list(rationales(_params(), workspace)))
+    assert f"{4 * n} answers on 4 cases, {n} of {n}" in said
     answers = read_answers(workspace.build("rationales") / "answers.parquet")
     assert {row.case_id for row in answers} == {"train_0", "train_1", "valid_0", "test_0"}
     assert {row.status for row in answers} == {"ok"}
@@ -92,7 +104,7 @@ def test_replay_only_asks_nobody_and_says_what_to_do(workspace):
 def test_replay_only_is_content_with_what_the_cache_holds(workspace):
     list(teach(_params(), workspace))
     items = list(teach(_params(replay_only=True), workspace))
-    assert "0 new answers, 32 from the cache" in _said(items)
+    assert f"0 new answers, {4 * len(_REASONERS)} from the cache" in _said(items)
 
 
 def test_an_unknown_panel_is_named_with_the_choices(workspace):

@@ -10,15 +10,50 @@ from rarealert.errors import BadInputError, RareAlertError
 from rarealert.teachers.answer import Answer, TeacherAnswer, read_answers
 from rarealert.teachers.ask import Tally, ask_panel
 from rarealert.teachers.cache import RationaleCache
-from rarealert.teachers.panel import Panel, ReasonerSpec, load_panel, panel_names, parse_panel
+from rarealert.teachers.panel import (
+    EndpointSpec,
+    Panel,
+    ReasonerSpec,
+    load_panel,
+    panel_names,
+    parse_panel,
+)
 from rarealert.teachers.projection import coverage, project
 from rarealert.teachers.roster import assemble
 from rarealert.teachers.teacher import Request, digest
 
 
 def test_every_packaged_panel_is_valid():
-    assert panel_names() == ["embedded", "recorded"]
-    assert [len(load_panel(name).teachers) for name in panel_names()] == [8, 11]
+    found = {name: len(load_panel(name).teachers) for name in panel_names()}
+    assert found == {"embedded": 9, "local": 1, "recorded": 11, "ten-llms": 10}
+
+
+def test_every_endpoint_of_the_packaged_panels_has_a_price_or_needs_no_key():
+    for name in ("ten-llms", "local"):
+        for spec in load_panel(name).teachers:
+            assert isinstance(spec, EndpointSpec)
+            assert (spec.price is None) == (spec.key_variable is None)
+
+
+def test_a_panel_of_ones_own_is_a_file_in_the_workspace(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/ours.yaml").write_text("teachers: [{id: a, kind: local, model: m}]")
+    assert load_panel("data/ours.yaml", tmp_path).teachers[0].id == "a"
+    with pytest.raises(BadInputError, match=r"data/other\.yaml can't be read"):
+        load_panel("data/other.yaml", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:secret@host/v1", "https://host/v1?key=secret", "ftp://host", "host/v1"]
+)
+def test_no_key_can_stand_in_a_base_url(url):
+    text = (
+        f"teachers: [{{id: a, kind: endpoint, base_url: '{url}', model: m, key_variable: K, "
+        "price: null}]"
+    )
+    with pytest.raises(BadInputError, match="base_url") as caught:
+        parse_panel(text, "panels/x.yaml")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

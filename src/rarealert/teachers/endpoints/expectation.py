@@ -1,0 +1,78 @@
+"""The mean of the risk under the model's own token probabilities.
+
+A model that says 20 for most cases still prefers 20 by different margins; weighting each possible
+number by its probability recovers the grades (Liu et al., G-Eval, EMNLP 2023).
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_RISK = re.compile(r'"risk"\s*:\s*(\d{1,3})')
+_MAX = 100
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a reply with the log-probabilities of itself and of its alternatives."""
+
+    text: str
+    logprob: float
+    alternatives: Mapping[str, float]
+
+
+def expected_risk(content: str, tokens: Sequence[Token]) -> float | None:
+    """The expected value, 0 to 100, of the number after ``"risk":``; ``None`` without a basis.
+
+    Exact where one token holds the number. Where digits are tokens of their own, what would have
+    followed another first digit is unknown, and counts with the mean of what could.
+    """
+    written = "".join(token.text for token in tokens)
+    found = list(_RISK.finditer(written))
+    if not found or written.strip() != content.strip():  # servers trim what the model wrote
+        return None
+    start, stop = found[-1].span(1)
+    total, path, prefix, at = 0.0, 1.0, "", 0
+    for token in tokens:
+        begin, at = at, at + len(token.text)
+        if at <= start or begin >= stop:
+            continue
+        lead = token.text[: max(0, start - begin)]
+        tail = token.text[max(0, stop - begin) :]
+        own = token.text[len(lead) : len(token.text) - len(tail)]
+        options = _options(token, lead, prefix)
+        if not options:
+            return None
+        mass = sum(options.values())
+        still_open = stop - min(at, stop)
+        for text, chance in options.items():
+            if text != own:
+                value = _value(prefix + text, still_open if text else 0)
+                total += path * chance / mass * value
+        path *= options.get(own, 0.0) / mass
+        prefix += own
+    return min(_MAX, total + path * int(prefix)) if prefix else None
+
+
+def _options(token: Token, lead: str, prefix: str) -> dict[str, float]:
+    """Digit strings that could stand here, with probabilities; "" ends the number."""
+    said = {**token.alternatives, token.text: token.logprob}
+    options: dict[str, float] = {}
+    for text, logprob in said.items():
+        if not text.startswith(lead):
+            continue
+        rest = text[len(lead) :]
+        digits = re.match(r"\d*", rest)
+        number = digits.group(0) if digits else ""
+        if not number and not prefix:
+            continue
+        if prefix + number and int(prefix + number) <= _MAX:
+            options[number] = options.get(number, 0.0) + math.exp(logprob)
+    return options
+
+
+def _value(digits: str, still_open: int) -> float:
+    """The number, with the mean of what ``still_open`` further digits can be."""
+    base = 10**still_open
+    return float(min(_MAX, int(digits) * base + (base - 1) / 2))

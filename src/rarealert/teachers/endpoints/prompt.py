@@ -1,0 +1,81 @@
+"""What a language model is told: one system message, the visit as quoted data, and repairs."""
+
+import json
+import re
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+from rarealert.cases.case import Case
+from rarealert.cases.render import render
+from rarealert.teachers.panel import EndpointSpec
+from rarealert.teachers.teacher import digest
+
+PROMPT_VERSION = "1"
+"""Part of every cache key, beside the digest of the prompt's text."""
+
+Message = dict[Literal["role", "content"], str]
+
+_WEIGHTS = {
+    "stated": '"weight" (its share of your judgement, 0 to 1; the five sum to 1) ',
+    "ranked": "the most important first, ",
+}
+_COMMANDS = re.compile(
+    r"""(?ix)
+    \b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}
+      \b(?:instruction|rule|prompt|above|previous|prior|system)s?\b
+    | \b(?:answer|respond|reply|output|return|say|report|set)\b[^.\n]{0,30}
+      \b(?:risk|json|score|0|zero|100)\b
+    | \byou\ are\ (?:now|a|an)\b[^.\n]{0,30}\b(?:assistant|model|ai|bot|system)\b
+    | \b(?:system|developer)\ (?:prompt|message|instruction)s?\b
+    | <\|?\s*/?\s*(?:im_start|im_end|system|assistant|inst)\b
+    | ^\s*(?:system|assistant)\s*:
+    """,
+    re.MULTILINE,
+)
+
+
+@cache
+def _template() -> str:
+    folder = resources.files("rarealert.teachers.endpoints") / "prompts"
+    return (folder / "screening.md").read_text(encoding="utf-8")
+
+
+def prompt_method() -> str:
+    """Version and digest of the prompt, as the cache key holds them."""
+    return f"screening-{PROMPT_VERSION}@{digest(_template().encode())}"
+
+
+def messages_for(case: Case, spec: EndpointSpec, schema: dict[str, object]) -> list[Message]:
+    """The conversation that puts ``case`` to a model.
+
+    The visit is a JSON string on a line of its own: quotes and line breaks in it are escaped, so
+    that no text of a case can end the quotation. The schema is spelled out where the server is not
+    made to enforce it.
+    """
+    system = _template().replace("{weights}", _WEIGHTS[spec.weights])
+    if spec.structured_output != "json_schema":
+        system += f"\nThe object follows this JSON Schema:\n{json.dumps(schema)}\n"
+    quoted = json.dumps(render(case), ensure_ascii=False)
+    return [
+        {"role": "system", "content": system},
+        {"role": "user", "content": f"The visit:\n{quoted}\nAnswer with the JSON object."},
+    ]
+
+
+def repair_messages(reply: str, problem: str) -> list[Message]:
+    """What is added to the conversation after a reply that was not valid."""
+    ask = f"That is not a valid answer: {problem}. Send the whole JSON object again, corrected."
+    return [
+        {"role": "assistant", "content": reply or "(empty)"},
+        {"role": "user", "content": ask},
+    ]
+
+
+def commands_the_model(case: Case) -> bool:
+    """Whether the visit's text looks like an attempt to instruct a model.
+
+    A screen for reviewers, not a defence: the defence is that the text is quoted and that every
+    reply is validated.
+    """
+    return _COMMANDS.search(render(case)) is not None

@@ -1,0 +1,273 @@
+"""One endpoint while it is asked: key, client, pace, breaker, and a call with its retries."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from rarealert.teachers.endpoints.expectation import Token
+from rarealert.teachers.endpoints.limits import (
+    Breaker,
+    Budget,
+    Pace,
+    backoff,
+    price_of,
+    retry_after,
+)
+from rarealert.teachers.endpoints.prompt import Message
+from rarealert.teachers.panel import EndpointSpec
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletion
+
+REDACTED = "[key]"
+_CHARS_A_TOKEN = 3  # English has about 4; a low figure keeps the worst case a worst case
+_OVERHEAD_TOKENS = 32  # of the chat template
+_UNUSABLE = {404: "does not know the model", 405: "is no chat endpoint"}
+_BUSY = (408, 409, 425, 429)
+_REJECTIONS = 10  # in a row: then it is the panel's settings, not a case
+
+
+class EndpointError(Exception):
+    """A call that gave no reply; its class is what the failure file keeps."""
+
+    def __init__(self, message: str = "", retry_after_s: float | None = None):
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimitedError(EndpointError):
+    """429 until the attempts were used up."""
+
+
+class ServerError(EndpointError):
+    """5xx, or a body that is no completion, until the attempts were used up."""
+
+
+class TimedOutError(EndpointError):
+    """No whole reply within ``timeout_s``, until the attempts were used up."""
+
+
+class UnreachableError(EndpointError):
+    """No connection, until the attempts were used up."""
+
+
+class RejectedError(EndpointError):
+    """The endpoint takes no such request (400, 422): asked again, it would say the same."""
+
+
+class GivenUpError(EndpointError):
+    """The endpoint will not be asked again in this run; the message is one sentence for a user."""
+
+
+class BudgetSpentError(EndpointError):
+    """The next call might have gone beyond the cost cap, so it was not made."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One whole response of an endpoint."""
+
+    content: str
+    refusal: str | None
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    request_id: str | None
+    tokens: tuple[Token, ...] = field(default=(), repr=False)
+
+
+def worst_tokens(messages: list[Message], spec: EndpointSpec) -> tuple[int, int]:
+    """Upper estimates of prompt and completion tokens of one call."""
+    chars = sum(len(message["content"]) for message in messages)
+    prompt = chars // _CHARS_A_TOKEN + _OVERHEAD_TOKENS
+    return prompt, spec.max_tokens
+
+
+class EndpointSession:
+    """An open client of one endpoint; an async context manager.
+
+    The key is read from its environment variable on entry and lives in the client alone.
+
+    Raises:
+        GivenUpError: on entry, where the variable is not set.
+    """
+
+    def __init__(self, spec: EndpointSpec, schema: dict[str, object], budget: Budget):
+        self.spec = spec
+        self.budget = budget
+        self.breaker = Breaker(spec.limits)
+        self._schema = schema
+        self._pace = Pace(spec.limits)
+        self._client: AsyncOpenAI | None = None
+        self._key: str | None = None
+        self._rejections = 0
+
+    async def __aenter__(self) -> Self:
+        from openai import AsyncOpenAI
+
+        name = self.spec.key_variable
+        self._key = os.environ.get(name) if name is not None else None
+        if name is not None and not self._key:
+            self.breaker.give_up()
+            raise GivenUpError(
+                f"The teacher {self.spec.id} was not asked: set the environment variable {name} "
+                "to its key and run the command again."
+            )
+        self._client = AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=self.spec.base_url,
+            organization="",
+            project="",
+            max_retries=0,
+            timeout=self.spec.limits.timeout_s,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    def redact(self, text: str) -> str:
+        """``text`` without the key, should an endpoint ever echo it."""
+        return text.replace(self._key, REDACTED) if self._key else text
+
+    async def complete(self, messages: list[Message]) -> Completion:
+        """One call, repeated while the endpoint is busy, broken or silent.
+
+        Raises:
+            EndpointError: one of its kinds; ``GivenUpError`` once the endpoint is dead.
+        """
+        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+
+        again = (RateLimitedError, ServerError, TimedOutError, UnreachableError)
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.spec.limits.attempts),
+            wait=backoff(self.spec.limits),
+            retry=retry_if_exception_type(again),
+            reraise=True,
+        )
+        return await retrying(self._attempt, messages)
+
+    async def _attempt(self, messages: list[Message]) -> Completion:
+        await self._pace.wait(sum(worst_tokens(messages, self.spec)))
+        if not await self.breaker.admit():
+            raise GivenUpError(
+                f"The teacher {self.spec.id} was given up after {self.spec.limits.outage_s:.0f} s "
+                f"without a good response of {self.spec.base_url}; what it did answer is kept, "
+                "run the command again for the rest."
+            )
+        worst = price_of(self.spec.price, *worst_tokens(messages, self.spec))
+        if not self.budget.reserve(worst):
+            self.breaker.released()
+            raise BudgetSpentError
+        cost = 0.0
+        try:
+            completion = await self._call(messages)
+            cost = completion.cost_usd
+        except EndpointError as error:
+            cost = worst if isinstance(error, TimedOutError) else 0.0  # it may have been billed
+            self._judge(error)
+            raise
+        finally:
+            self.budget.settle(worst, cost)
+        self._rejections = 0
+        self.breaker.succeeded()
+        return completion
+
+    def _judge(self, error: EndpointError) -> None:
+        if isinstance(error, GivenUpError):
+            self.breaker.give_up()
+        elif not isinstance(error, RejectedError):
+            self.breaker.failed(error.retry_after_s)
+        else:
+            self.breaker.succeeded()
+            self._rejections += 1
+            if self._rejections >= _REJECTIONS:
+                self.breaker.give_up()
+                raise GivenUpError(
+                    f"The endpoint of the teacher {self.spec.id} rejected {_REJECTIONS} requests "
+                    "in a row (400); its panel entry asks for something it does not offer: check "
+                    "structured_output, temperature, max_tokens_field and top_logprobs."
+                ) from None
+
+    async def _call(self, messages: list[Message]) -> Completion:
+        import openai
+
+        assert self._client is not None
+        try:
+            async with asyncio.timeout(self.spec.limits.timeout_s):
+                said = await self._client.chat.completions.create(
+                    model=self.spec.model,
+                    messages=cast("Any", messages),
+                    **settings_sent(self.spec, self._schema),
+                )
+            return self._completion(said)
+        except (TimeoutError, openai.APITimeoutError):
+            raise TimedOutError from None
+        except openai.APIConnectionError:
+            raise UnreachableError from None
+        except openai.APIStatusError as error:
+            raise self._status_error(error.status_code, error.response.headers) from None
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError, IndexError):
+            # a body cut short or of another shape; the SDK reports it in many ways
+            raise ServerError from None
+
+    def _status_error(self, status: int, headers: Mapping[str, str]) -> EndpointError:
+        if status in (401, 403):
+            return GivenUpError(
+                f"The endpoint of the teacher {self.spec.id} refused the key in "
+                f"{self.spec.key_variable} ({status}); renew it and run the command again."
+                if self.spec.key_variable
+                else f"The endpoint of the teacher {self.spec.id} asks for a key ({status}); "
+                "name its variable as key_variable in the panel."
+            )
+        if status in _UNUSABLE:
+            return GivenUpError(
+                f"The endpoint of the teacher {self.spec.id}, {self.spec.base_url}, "
+                f"{_UNUSABLE[status]} {self.spec.model} ({status}); mend the panel."
+            )
+        wait = retry_after(headers.get("retry-after"))
+        if status in _BUSY:
+            return RateLimitedError(retry_after_s=wait)
+        return ServerError(retry_after_s=wait) if status >= 500 else RejectedError()
+
+    def _completion(self, said: "ChatCompletion") -> Completion:
+        choice = said.choices[0]
+        content = self.redact(choice.message.content or "")
+        listed = choice.logprobs.content if choice.logprobs is not None else None
+        usage = said.usage
+        read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        return Completion(
+            content=content,
+            refusal=choice.message.refusal,
+            finish_reason=choice.finish_reason,
+            prompt_tokens=read,
+            completion_tokens=written,
+            cost_usd=price_of(self.spec.price, read, written),
+            request_id=said._request_id or said.id,
+            tokens=tuple(
+                Token(one.token, one.logprob, {a.token: a.logprob for a in one.top_logprobs})
+                for one in listed or ()
+            ),
+        )
+
+
+def settings_sent(spec: EndpointSpec, schema: dict[str, object]) -> dict[str, Any]:
+    """The generation settings as the server gets them, without model and messages."""
+    sent: dict[str, Any] = {spec.max_tokens_field: spec.max_tokens}
+    if spec.temperature is not None:
+        sent["temperature"] = spec.temperature
+    if spec.reasoning_effort is not None:
+        sent["reasoning_effort"] = spec.reasoning_effort
+    if spec.top_logprobs:
+        sent |= {"logprobs": True, "top_logprobs": spec.top_logprobs}
+    if spec.structured_output == "json_schema":
+        named = {"name": "answer", "strict": True, "schema": schema}
+        sent["response_format"] = {"type": "json_schema", "json_schema": named}
+    elif spec.structured_output == "json_object":
+        sent["response_format"] = {"type": "json_object"}
+    return sent

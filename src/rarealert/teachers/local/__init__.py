@@ -1,0 +1,1 @@
+"""A causal language model that runs on this machine as a teacher."""
