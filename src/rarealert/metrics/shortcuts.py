@@ -37,7 +37,7 @@ _MARKS = {
     "capitals": r"[A-Z]",
     "beyond_ascii": r"[^\x00-\x7F]",
 }
-"""Marks counted per 100 characters; none of them is a word."""
+"""Marks counted per 100 words; none of them is a word."""
 
 _MAX_WORDS = 20_000  # distinct words and pairs; more only memorises
 
@@ -134,9 +134,10 @@ def _punctuation(frame: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     text = frame["text"]
-    characters = text.str.len().clip(lower=1)
+    # not per character: long words are medicine
+    words = text.str.count(r"\s+") + 1
     marks = {name: text.str.count(pattern) for name, pattern in _MARKS.items()}
-    return pd.DataFrame({name: 100 * count / characters for name, count in marks.items()})
+    return pd.DataFrame({name: 100 * count / words for name, count in marks.items()})
 
 
 def _text(frame: "pd.DataFrame") -> "pd.Series[str]":
