@@ -19,7 +19,7 @@ from rarealert.cases.sources.fhir_stream import SUFFIXES, Resource, resources
 from rarealert.cases.sources.files import Tick, no_tick
 from rarealert.cases.sources.observable import shows_at_a_visit, told_findings
 from rarealert.cases.sources.refused import Place, Read, Refused, build_visit
-from rarealert.cases.sources.visits import Diagnosis, Labeller, Visit
+from rarealert.cases.sources.visits import Diagnosis, Visit, VisitLabeller
 from rarealert.knowledge.hpo import load_ontology
 
 __all__ = ["SUFFIXES", "read", "read_visits"]
@@ -33,7 +33,7 @@ def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
     Raises:
         BadInputError: ``folder`` holds no JSON or NDJSON, or a damaged zip.
     """
-    yield from Labeller(folder).label_all(read_visits(folder, tick))
+    yield from VisitLabeller(folder).label_all(read_visits(folder, tick))
 
 
 def read_visits(path: Path, tick: Tick = no_tick) -> Iterator[Visit | Refused]:

@@ -16,7 +16,7 @@ from rarealert.cases.sources.files import Tick, no_tick, parse_json
 from rarealert.cases.sources.iso8601 import age_in_years
 from rarealert.cases.sources.observable import shows_at_a_visit, told_findings
 from rarealert.cases.sources.refused import Place, Read, Refused, build_visit, harmless
-from rarealert.cases.sources.visits import Diagnosis, Labeller, Visit
+from rarealert.cases.sources.visits import Diagnosis, Visit, VisitLabeller
 from rarealert.errors import BadInputError
 from rarealert.knowledge.hpo import load_ontology
 
@@ -36,7 +36,7 @@ def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
     Raises:
         BadInputError: ``folder`` holds no JSON file, or a damaged zip.
     """
-    yield from Labeller(folder).label_all(read_visits(folder, tick))
+    yield from VisitLabeller(folder).label_all(read_visits(folder, tick))
 
 
 def read_visits(path: Path, tick: Tick = no_tick) -> Iterator[Visit | Refused]:

@@ -27,7 +27,7 @@ from rarealert.cases.sources.refused import (
     harmless,
 )
 from rarealert.cases.sources.rows import KINDS, Row, rows
-from rarealert.cases.sources.visits import Diagnosis, Labeller, Visit, without_diagnosis
+from rarealert.cases.sources.visits import Diagnosis, Visit, VisitLabeller, without_diagnosis
 from rarealert.errors import BadInputError
 
 NAME = "cases"
@@ -83,7 +83,7 @@ def read_visits(
 
 
 def _read(source: str, folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
-    labeller = Labeller(folder)
+    labeller = VisitLabeller(folder)
     for place, parts in _rows(table_file(folder), tick, source):
         yield parts if isinstance(parts, Refused) else _labelled(place, parts, labeller)
 
@@ -154,7 +154,7 @@ def _listed(name: str, value: object) -> object:
     return value
 
 
-def _labelled(place: Place, parts: _Parts, labeller: Labeller) -> Read:
+def _labelled(place: Place, parts: _Parts, labeller: VisitLabeller) -> Read:
     case = build_visit(place, parts.visit)
     if isinstance(case, Refused):
         return case

@@ -1,5 +1,6 @@
 """A visit as a record holds it, and its label: two steps, so that screening can take the first."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,10 @@ from rarealert.cases.render import render
 from rarealert.cases.sources.diagnosis import core_name, disease_key, names_diagnosis
 from rarealert.cases.sources.orphanet import LINEARISATION
 from rarealert.cases.sources.refused import Place, Read, Refused, build_label
-from rarealert.knowledge.orphanet import Disorder, OrphanetIndex, load_index, looks_common
+from rarealert.knowledge.labels import Labeller, Verdict, load_labeller
+
+_SERIES = re.compile(r",?\s+(?:type\s+)?\d+[A-Za-z]?$")
+_CODE = re.compile(r"\b(OMIM|ICD-10-CM) \S+")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Visit:
     diagnoses: tuple[Diagnosis, ...] = ()
 
 
-class Labeller:
+class VisitLabeller:
     """Labels visits by their diagnoses, with what is known beside a folder of ``data/``."""
 
     def __init__(self, folder: Path) -> None:
@@ -48,9 +52,9 @@ class Labeller:
         self._tables = folder.parent / "orphanet"
 
     @cached_property
-    def _index(self) -> OrphanetIndex:
+    def _labeller(self) -> Labeller:
         there = (self._tables / LINEARISATION).is_file()
-        return load_index(self._tables if there else None)
+        return load_labeller(self._tables if there else None)
 
     def label(self, visit: Visit) -> Read:
         """The labelled case of ``visit``, or why it has no label.
@@ -58,7 +62,7 @@ class Labeller:
         Raises:
             BadInputError: Orphanet's tables are there but are not Orphadata's.
         """
-        return label_visit(visit, self._index)
+        return label_visit(visit, self._labeller)
 
     def label_all(self, visits: Iterable[Visit | Refused]) -> Iterator[Read]:
         """Every visit with its label, or refused."""
@@ -66,57 +70,74 @@ class Labeller:
             yield visit if isinstance(visit, Refused) else self.label(visit)
 
 
-def label_visit(visit: Visit, index: OrphanetIndex) -> Read:
+def label_visit(visit: Visit, labeller: Labeller) -> Read:
     """The case of ``visit`` labelled by its diagnoses.
 
-    Rare if any diagnosis, made then or later, is a rare Orphanet disorder: a rare disease is
-    seldom named at the first visit. Else non-rare by a known common diagnosis of the visit
-    itself, for a later one may be another illness. Else excluded.
+    Rare if any diagnosis, made then or later, is rare: a rare disease is seldom named at the first
+    visit. Else non-rare by a diagnosis of the visit itself, for a later one may be another
+    illness. Else excluded, for the reason of the first diagnosis.
     """
     if not visit.diagnoses:
         return visit.place.refuse("diagnosis", "the record gives no diagnosis", "unlabelled")
-    for diagnosis in visit.diagnoses:
-        disorder = _disorder(diagnosis, index)
-        if disorder is not None and not disorder.common:
-            return _labelled(visit, diagnosis, disorder)
-    for diagnosis in visit.diagnoses:
-        if diagnosis.at_visit and _is_common(diagnosis, index):
-            return _labelled(visit, diagnosis, None)
-    reason = "neither an active Orphanet disorder nor a disease known to be common"
-    return visit.place.refuse("diagnosis", reason, "excluded")
+    verdicts = [(diagnosis, _verdict(diagnosis, labeller)) for diagnosis in visit.diagnoses]
+    for diagnosis, verdict in verdicts:
+        if verdict.label == "rare":
+            return _labelled(visit, diagnosis, verdict)
+    for diagnosis, verdict in verdicts:
+        if verdict.label == "nonrare" and diagnosis.at_visit:
+            return _labelled(visit, diagnosis, verdict)
+    reason = verdicts[0][1].reason
+    if verdicts[0][1].label == "nonrare":
+        reason = "only a common disease, and not of this visit"
+    # a reason for each code would make as many rows in every count
+    return visit.place.refuse("diagnosis", _CODE.sub(r"this \1 code", reason), "excluded")
 
 
-def _disorder(diagnosis: Diagnosis, index: OrphanetIndex) -> Disorder | None:
-    for code in diagnosis.codes:
-        if found := index.by_code.get(code):
-            return found
-    return index.resolve(diagnosis.name) if diagnosis.name else None
+def _verdict(diagnosis: Diagnosis, labeller: Labeller) -> Verdict:
+    """What the codes say, else the name, else its core.
+
+    A disease that is only named within a longer text counts for nothing: "family history of Marfan
+    syndrome" names one that the patient has not.
+    """
+    said = [labeller.label(text) for text in (*diagnosis.codes, *_names(diagnosis))]
+    sure = [verdict for verdict in said if verdict.by in ("code", "name")]
+    told = [verdict for verdict in sure if verdict.label != "excluded"]
+    if _is_mendelian(diagnosis):
+        # that Orphanet lacks an entry of OMIM doesn't make it common
+        unlisted = Verdict("excluded", "a Mendelian disorder that Orphanet does not list", "code")
+        return next((verdict for verdict in told if verdict.label == "rare"), unlisted)
+    unknown = Verdict("excluded", "not the name of a known disease", "nothing")
+    return (*told, *sure, unknown)[0]
 
 
-def _is_common(diagnosis: Diagnosis, index: OrphanetIndex) -> bool:
-    disorder = _disorder(diagnosis, index)
-    common = disorder.common if disorder else looks_common(diagnosis.name or "")
-    return common and diagnosis.name is not None
+def _is_mendelian(diagnosis: Diagnosis) -> bool:
+    return any(code.startswith("OMIM:") for code in diagnosis.codes)
 
 
-def _labelled(visit: Visit, diagnosis: Diagnosis, disorder: Disorder | None) -> Read:
-    said = diagnosis.name or (disorder.name if disorder else "")
+def _names(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """The name, and the name without complications, or for OMIM without its place in a series.
+
+    OMIM writes "Lipodystrophy, familial partial": what stands after the comma is no complication.
+    """
+    name = diagnosis.name
+    if name is None:
+        return ()
+    return (name, _SERIES.sub("", name) if _is_mendelian(diagnosis) else core_name(name))
+
+
+def _labelled(visit: Visit, diagnosis: Diagnosis, verdict: Verdict) -> Read:
+    disorder = verdict.disorder
+    said = diagnosis.name or (disorder.name if disorder else diagnosis.codes[0])
     label: dict[str, object] = {
-        "label": "nonrare",
-        "disease_id": disease_key(said),
-        "disease_name": core_name(said),
-        "reason": "the recorded diagnosis is a common disease",
+        "label": verdict.label,
+        "disease_id": disorder.orpha_code if disorder else disease_key(said),
+        "disease_name": disorder.name if disorder else core_name(said),
+        "orpha_code": disorder.orpha_code if disorder else None,
+        "orphanet_head": disorder.head if disorder else None,
+        "reason": f"recorded diagnosis: {verdict.reason} (by {verdict.by})",
     }
-    if disorder is not None:
-        label = {
-            "label": "rare",
-            "disease_id": disorder.orpha_code,
-            "disease_name": disorder.name,
-            "orpha_code": disorder.orpha_code,
-            "orphanet_head": disorder.head,
-            "reason": "the recorded diagnosis is an active Orphanet disorder",
-        }
-    return without_diagnosis(visit.place, build_label(visit.place, visit.case, label), said)
+    spoken = said.replace(",", " ") if _is_mendelian(diagnosis) else said
+    return without_diagnosis(visit.place, build_label(visit.place, visit.case, label), spoken)
 
 
 def without_diagnosis(place: Place, read: Read, *also_called: str) -> Read:

@@ -1,0 +1,71 @@
+"""Which of a record's diagnoses labels its first visit."""
+
+import pytest
+
+from rarealert.cases.case import Case
+from rarealert.cases.sources.refused import Place, Refused
+from rarealert.cases.sources.visits import Diagnosis, Visit, VisitLabeller
+
+
+@pytest.fixture(scope="module")
+def label(tmp_path_factory):
+    labeller = VisitLabeller(tmp_path_factory.mktemp("data") / "table")
+    place = Place("table", "cases.csv", 2)
+
+    def labelled(*diagnoses, text="The hand hurts."):
+        case = Case(case_id="a", source="table", history_of_present_illness=text)
+        return labeller.label(Visit(place, case, diagnoses))
+
+    return labelled
+
+
+MARFAN, BRONCHITIS = Diagnosis("Marfan syndrome"), Diagnosis("Acute bronchitis")
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "code"),
+    [
+        (MARFAN, "ORPHA:558"),
+        (Diagnosis("MFS", ("ORPHA:558",)), "ORPHA:558"),
+        (Diagnosis(None, ("OMIM:154700",)), "ORPHA:558"),
+        (Diagnosis("Marfan syndrome, with dissection"), "ORPHA:558"),
+        (Diagnosis("Marfan syndrome", ("Q99.999",)), "ORPHA:558"),
+        (Diagnosis("Cornelia de Lange syndrome 1", ("OMIM:999999",)), "ORPHA:199"),
+    ],
+)
+def test_codes_names_and_series_are_resolved(label, diagnosis, code):
+    assert label(diagnosis).label.orpha_code == code
+
+
+def test_a_rare_disease_outranks_common_ones_of_the_same_visit(label):
+    assert label(BRONCHITIS, MARFAN).label.label == "rare"
+    assert label(BRONCHITIS).label.label == "nonrare"
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "kind"),
+    [
+        (Diagnosis("Family history of Marfan syndrome"), "excluded"),
+        (Diagnosis("Screening for unheard-of trouble"), "excluded"),
+        (Diagnosis("Unheard-of Mendelian trouble 7", ("OMIM:999999",)), "excluded"),
+        (Diagnosis("Acute bronchitis", ("OMIM:999999",)), "excluded"),
+        (Diagnosis("Acute bronchitis", at_visit=False), "excluded"),
+    ],
+)
+def test_what_says_nothing_of_the_visit_labels_nothing(label, diagnosis, kind):
+    refused = label(diagnosis)
+    assert isinstance(refused, Refused)
+    assert refused.kind == kind
+
+
+def test_reasons_count_by_cause_and_not_by_code(label):
+    refused = label(Diagnosis(None, ("ICD10CM:Z99.999",)))
+    assert "Z99" not in refused.reason
+
+
+def test_neither_name_of_the_diagnosis_may_stand_in_the_text(label):
+    coded = Diagnosis("Arachnodactyly disorder", ("ORPHA:558",))
+    for text in ("Known Marfan syndrome.", "An arachnodactyly disorder."):
+        assert label(coded, text=text).kind == "diagnosis_in_text"
+    inverted = Diagnosis("Short stature, unheard-of", ("OMIM:154700",))
+    assert label(inverted, text="Short stature since birth.").label.label == "rare"
