@@ -94,6 +94,17 @@ def data_materialise() -> None:
     print(materialise())
 
 
+@data_app.command("label")
+def data_label(
+    diagnosis: Annotated[str, typer.Argument(help="a name, or an ORPHA, OMIM or ICD-10-CM code")],
+) -> None:
+    """Say whether a diagnosis counts as rare, nonrare or excluded, and why."""
+    from rarealert.knowledge.labels import verdict_line
+    from rarealert.paths import Paths
+
+    print(verdict_line(diagnosis, Paths.here().data))
+
+
 @data_app.command("import")
 def data_import(
     source: Annotated[

@@ -5,6 +5,7 @@ common conditions names and Orphanet does not. Whatever can't be told is exclude
 disorders, disorders with a common prevalence class, names that no source knows as a disease.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,3 +147,24 @@ def load_labeller(folder: Path | None = None) -> Labeller:
         BadInputError: a table or an installed data file is missing or damaged.
     """
     return Labeller(load_index(folder), load_mondo(), load_icd10cm())
+
+
+def verdict_line(diagnosis: str, data: Path) -> str:
+    """The verdict as one line of JSON, by Orphadata's tables where ``data/orphanet`` holds them.
+
+    Raises:
+        BadInputError: a table or an installed data file is missing or damaged.
+    """
+    tables = data / "orphanet"
+    verdict = load_labeller(tables if tables.is_dir() else None).label(diagnosis)
+    disorder = verdict.disorder
+    said = {
+        "label": verdict.label,
+        "reason": verdict.reason,
+        "by": verdict.by,
+        "orpha_code": disorder.orpha_code if disorder else None,
+        "name": disorder.name if disorder else None,
+        "head": disorder.head if disorder else None,
+        "head_derived": disorder.head_derived if disorder else None,
+    }
+    return json.dumps(said, sort_keys=True, ensure_ascii=False)

@@ -17,9 +17,10 @@ from rarealert.cases.render import render
 from rarealert.cases.simulate import materialise, simulate
 from rarealert.cases.simulate_text import _PLAIN_EXAM, _PLAIN_FAMILY, _PLAIN_HISTORY
 from rarealert.cases.simulate_vocabulary import load_vocabulary
-from rarealert.cases.simulate_world import MIN_FINDINGS, load_world
+from rarealert.cases.simulate_world import MIN_FINDINGS, Disease, fits, load_world
 from rarealert.cases.sources.diagnosis import names_diagnosis
 from rarealert.cases.store import disease_groups, is_rare
+from rarealert.knowledge.heads import HEADS
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.profiles import load_common_profiles, load_rare_profiles
 from rarealert.knowledge.recognise import findings_of, load_recogniser
@@ -131,6 +132,56 @@ def test_nothing_needs_a_laboratory_a_scan_or_another_sex_or_age() -> None:
             assert vocabulary[term].sex in (None, item.case.sex)
 
 
+def _disease_of(item: LabelledCase) -> Disease:
+    world = load_world()
+    return {**world.common, **world.rare_by_id}[item.label.disease_id]
+
+
+def test_excluded_findings_never_occur_and_obligate_ones_are_never_denied() -> None:
+    vocabulary, seen = load_vocabulary(), 0
+    for item in _corpus():
+        disease = _disease_of(item)
+        seen += bool(disease.never or disease.always)
+        for term in item.case.findings_present or ():
+            assert not disease.never & vocabulary[term].ancestors
+        assert not disease.always & set(item.case.findings_excluded or ())
+    assert seen > 10
+
+
+def test_an_obligate_finding_comes_as_itself_or_roughly() -> None:
+    world, met = load_world(), 0
+    for item in _corpus():
+        disease, present = _disease_of(item), set(item.case.findings_present or ())
+        fitting = [f for f in disease.findings if f.hpo_id in disease.always]
+        fitting = [f for f in fitting if f.possible(item.case.age_years or 0, item.case.sex or "")]
+        if len(fitting) == 1:
+            met += 1
+            assert present & {fitting[0].hpo_id, *world.parents[fitting[0].hpo_id]}
+    assert met > 5
+
+
+def test_every_rare_case_has_a_head_and_no_other_has() -> None:
+    for item in _corpus():
+        assert (item.label.orphanet_head in HEADS.values()) == (item.label.label == "rare")
+        assert ("derived" in item.label.reason) == (item.label.label == "rare")
+
+
+def test_rare_diseases_are_first_seen_when_their_onset_or_name_says() -> None:
+    world = load_world()
+    congenital = [d for d in world.rare if "congenital" in d.profile.name.lower().split()]
+    unstated = [d for d in congenital if not d.profile.onset]
+    assert len(unstated) > 20
+    assert not any(fits(disease, 70, sex) for disease in unstated for sex in ("female", "male"))
+
+
+def test_known_rare_diseases_come_more_often_than_curiosities() -> None:
+    world = load_world()
+    shares = np.diff(np.array((0.0, *world.rare_weights)))
+    place = {disease.profile.disease_id: i for i, disease in enumerate(world.rare)}
+    assert shares[place["ORPHA:586"]] > 3 * np.median(shares)  # cystic fibrosis
+    assert shares.max() / shares.sum() < 0.01
+
+
 def test_no_disease_dominates() -> None:
     counts = Counter(disease_groups(_corpus()))
     assert max(counts.values()) <= 0.05 * len(_corpus()) / 2
@@ -199,3 +250,21 @@ def test_family_history_names_findings_of_relatives_only() -> None:
     told = [item.case.family_history or "" for item in _corpus()]
     assert any(text.startswith(("Mother has", "Father has")) for text in told)
     assert all(findings_of({FAMILY: text}) == ((), ()) for text in told)
+
+
+@pytest.mark.scale
+@pytest.mark.timeout(600)
+def test_160_000_cases_take_three_minutes_and_four_gigabytes(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys; from pathlib import Path; "
+        "from rarealert.params import SimulatedParams; "
+        "from rarealert.cases.simulate import materialise; "
+        "materialise(SimulatedParams.model_validate_json(sys.argv[1]), Path(sys.argv[2])); "
+        "used = resource.getrusage(resource.RUSAGE_SELF); "
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
+    )
+    command = [sys.executable, "-c", program, _params(80_000, 80_000).model_dump_json()]
+    done = subprocess.run([*command, str(tmp_path)], check=True, capture_output=True, text=True)
+    seconds, kilobytes = (float(figure) for figure in done.stdout.split())
+    assert seconds < 180
+    assert kilobytes < 4 * 1024**2

