@@ -77,6 +77,7 @@ def robustness_figure(robustness: Json) -> "Figure":
     ]
     _ranges(axes, [(f"{title} (n = {one['n']})", one) for title, one in rows], STUDENT)
     axes.set_xlim(left=0)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel("Mean change of the student's risk, either way (0 to 1)")
     return figure
 

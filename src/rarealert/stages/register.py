@@ -145,8 +145,12 @@ def _facts(study: Study, version: Registered, commit: str) -> CardFacts:
 
 
 def _figures(report: Mapping[str, Any]) -> dict[str, float]:
-    held = report["models"][STUDENT]
-    return {name: float(figure["value"]) for name, figure in sorted(held.items())}
+    """The student's figures as ``x``, ``x.ci_low`` and ``x.ci_high``, as `evaluate` logs them."""
+    return {
+        name if part == "value" else f"{name}.{part}": float(figure[part])
+        for name, figure in sorted(report["models"][STUDENT].items())
+        for part in ("value", "ci_low", "ci_high")
+    }
 
 
 def _description(report: Mapping[str, Any], failed: Sequence[str]) -> str:
