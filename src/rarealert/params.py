@@ -91,6 +91,7 @@ class AlignParams(_Section):
     folds: Annotated[int, Field(ge=2)]
     repeats: Count
     search_cases: Annotated[int, Field(ge=100)]
+    explained_cases: Count
     trials: Count
     timeout_s: Seconds
 

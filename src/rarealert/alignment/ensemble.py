@@ -8,7 +8,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.alignment.algorithms import fit_pipeline, raw_scores
-from rarealert.alignment.balance import independence_weights
 from rarealert.alignment.blend import Blend, choose_blend
 from rarealert.alignment.calibration import Calibrator, choose_calibrator
-from rarealert.alignment.features import FEATURE_SETS, build_features
+from rarealert.alignment.features import FEATURE_SETS, FeatureMatrix, build_features
 from rarealert.alignment.folds import TrainingSet, disease_folds
 from rarealert.alignment.panel import Panel, panel_of
 from rarealert.alignment.search import Candidate, Columns
+from rarealert.alignment.uncertainty import Cuts, Familiarity
 from rarealert.alignment.visits import visit_features
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
@@ -84,7 +84,7 @@ def fit_model(
         for place, candidate in enumerate(candidates):
             member = fit_member(candidate, data.part(~out), columns, seed)
             scores[out, place] = raw_scores(member.pipeline, data.values[out][:, member.columns])
-    weights = independence_weights(data.values, data.rare)
+    weights = data.weights()
     blend, joined = choose_blend(scores, data.rare, weights, fold)
     calibrator = choose_calibrator(joined, data.rare, weights, fold)
     members = tuple(fit_member(candidate, data, columns, seed) for candidate in candidates)
@@ -95,9 +95,26 @@ def fit_member(candidate: Candidate, data: TrainingSet, columns: Columns, seed: 
     """``candidate`` fitted on all of ``data``."""
     chosen = columns[candidate.feature_set]
     pipeline = fit_pipeline(
-        candidate.algorithm, candidate.settings, data.values[:, chosen], data.rare, seed
+        candidate.algorithm,
+        candidate.settings,
+        data.values[:, chosen],
+        data.rare,
+        seed,
+        data.weights(),
     )
     return Member(candidate, chosen, pipeline)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A risk 0 to 1, the labels that can't be ruled out at each confidence, and its strangeness.
+
+    ``strangeness`` is the share 0 to 1 of training cases that are more familiar.
+    """
+
+    risk: float
+    labels: Mapping[float, tuple[str, ...]]
+    strangeness: float
 
 
 @dataclass(frozen=True)
@@ -105,12 +122,15 @@ class Ensemble:
     """Ten unequal voices as one calibrated risk.
 
     ``blocks`` are the teachers as ``blocks_of`` groups them. ``thresholds`` are risks by the rule
-    that chose them on the validation part; a case at or above one is called rare.
+    that chose them on the validation part; a case at or above one is called rare. ``cuts`` make
+    sets of a stated coverage, by their confidence; ``familiarity`` knows the training cases.
     """
 
     blocks: tuple[tuple[str, ...], ...]
     model: FittedModel
     thresholds: Mapping[str, float]
+    cuts: Mapping[float, Cuts]
+    familiarity: Familiarity
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -134,6 +154,31 @@ class Ensemble:
 
     def predict_panel(self, panel: Panel, cases: Iterable[Case] = ()) -> dict[str, float]:
         """As ``predict``, for answers that are a panel already."""
+        features = self._features(panel, cases)
+        if not features.case_ids:
+            return {}
+        risks = self.model.risks(features.values)
+        return dict(zip(features.case_ids, risks.tolist(), strict=True))
+
+    def assess(
+        self, answers: Iterable[TeacherAnswer], cases: Iterable[Case] = ()
+    ) -> dict[str, Assessment]:
+        """As ``predict``, with how sure each risk is."""
+        features = self._features(panel_of(answers), cases)
+        if not features.case_ids:
+            return {}
+        risks = self.model.risks(features.values)
+        strange = self.familiarity.strangeness(features.values)
+        return {
+            case_id: Assessment(
+                float(risk),
+                {level: cuts.labels(float(risk)) for level, cuts in self.cuts.items()},
+                float(share),
+            )
+            for case_id, risk, share in zip(features.case_ids, risks, strange, strict=True)
+        }
+
+    def _features(self, panel: Panel, cases: Iterable[Case]) -> FeatureMatrix:
         used = {
             group
             for member, weight in zip(self.model.members, self.model.blend.weights, strict=True)
@@ -141,11 +186,7 @@ class Ensemble:
             for group in FEATURE_SETS[member.candidate.feature_set]
         }
         visits = visit_features(cases) if "case" in used else None
-        features = build_features(panel, self.blocks, visits)
-        if not features.case_ids:
-            return {}
-        risks = self.model.risks(features.values)
-        return dict(zip(features.case_ids, risks.tolist(), strict=True))
+        return build_features(panel, self.blocks, visits)
 
     def save(self, path: Path) -> None:
         """Write the ensemble to a file that appears only once it is whole.
@@ -170,6 +211,11 @@ class Ensemble:
             "blend": [model.blend.method, model.blend.intercept, list(model.blend.weights)],
             "calibrator": [model.calibrator.method, list(model.calibrator.parameters)],
             "thresholds": dict(self.thresholds),
+            "cuts": [[level, *astuple(one)] for level, one in self.cuts.items()],
+            "familiarity": {
+                field.name: getattr(self.familiarity, field.name)
+                for field in fields(self.familiarity)
+            },
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -215,7 +261,10 @@ def _of_state(state: Mapping[str, Any]) -> Ensemble:
     blend = Blend(method, intercept, tuple(weights))
     method, parameters = state["calibrator"]
     model = FittedModel(members, blend, Calibrator(method, tuple(parameters)))
-    return Ensemble(tuple(map(tuple, state["blocks"])), model, state["thresholds"])
+    cuts = {level: Cuts(*bounds) for level, *bounds in state["cuts"]}
+    familiarity = Familiarity(**state["familiarity"])
+    blocks = tuple(map(tuple, state["blocks"]))
+    return Ensemble(blocks, model, state["thresholds"], cuts, familiarity)
 
 
 def _write_reproducibly(stored: bytes, path: Path) -> None:

@@ -7,7 +7,6 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.alignment.balance import independence_weights
 from rarealert.alignment.features import build_features
 from rarealert.alignment.folds import TrainingSet
 from rarealert.alignment.panel import Panel
@@ -86,5 +85,4 @@ def gather(
 ) -> Evidence:
     """The evidence of a fitted training part."""
     chosen = panel.of([name for block in blocks for name in block])
-    weights = independence_weights(data.values, data.rare)
-    return Evidence(chosen, blocks, visits, data, models, weights)
+    return Evidence(chosen, blocks, visits, data, models, data.weights())

@@ -1,7 +1,7 @@
 """Whom the ensemble listened to, and what would be lost without them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from joblib import Parallel, delayed  # type: ignore[import-untyped]
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from rarealert.alignment.evidence import Evidence
-from rarealert.alignment.folds import TrainingSet
 from rarealert.alignment.search import Judge, Search, mean_known, workers_for
 
 
@@ -88,8 +87,7 @@ def _loss_without(evidence: Evidence, found: Search, teacher: str, seed: int) ->
     candidate = found.best.candidate
     aurocs = []
     for panel in (evidence.panel, evidence.panel.silenced(gaps)):
-        values = evidence.values(panel)[kept]
-        whole = TrainingSet(values, evidence.data.rare[kept], evidence.data.disease[kept])
+        whole = replace(evidence.data, values=evidence.values(panel)).part(kept)
         judge = Judge(whole, found.columns, found.fold[kept], evidence.weights[kept], seed)
         aurocs.append(mean_known(list(judge.folds(candidate))))
     return aurocs[0] - aurocs[1]

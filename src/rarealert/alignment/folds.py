@@ -1,11 +1,13 @@
 """Folds that cut no disease in two."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from rarealert.alignment.balance import independence_weights
 from rarealert.errors import BadInputError
 
 _FEWEST = 3  # diseases of each class: one held out, one to calibrate on, one to learn from
@@ -16,20 +18,35 @@ class TrainingSet:
     """What the ensemble learns from; every array has one row a case.
 
     ``values`` has shape ``(n_cases, n_features)`` with NaN for gaps, ``rare`` is the label and
-    ``disease`` the group that no fold may cut.
+    ``disease`` the group that no fold may cut. ``risks``, shape ``(n_cases, n_teachers)``, are NaN
+    where a teacher was not heard; ``None`` takes ``values`` for them.
     """
 
     values: NDArray[np.float64]
     rare: NDArray[np.bool_]
     disease: NDArray[np.str_]
+    risks: NDArray[np.float64] | None = None
 
     def part(self, rows: NDArray[np.bool_]) -> "TrainingSet":
         """The rows where ``rows`` is true."""
-        return TrainingSet(self.values[rows], self.rare[rows], self.disease[rows])
+        risks = None if self.risks is None else self.risks[rows]
+        return TrainingSet(self.values[rows], self.rare[rows], self.disease[rows], risks)
 
     def only(self, columns: NDArray[np.intp]) -> "TrainingSet":
         """All rows with the chosen columns."""
-        return TrainingSet(self.values[:, columns], self.rare, self.disease)
+        return TrainingSet(self.values[:, columns], self.rare, self.disease, self.risks)
+
+    def weights(self) -> NDArray[np.float64]:
+        """Weights, shape ``(n_cases,)``, under which who was heard tells nothing of the label.
+
+        Only silent teachers count as gaps: that a column is unknown because of what was said, such
+        as the distance between disorders where none was named, is an answer and may be learnt from.
+        """
+        return independence_weights(self.values if self.risks is None else self.risks, self.rare)
+
+    def cells(self, rows: NDArray[np.intp], columns: Sequence[int]) -> NDArray[np.float64]:
+        """The values at the crossings of ``rows`` and ``columns``."""
+        return self.values[np.ix_(rows, np.asarray(columns, dtype=np.intp))]
 
 
 def check_learnable(data: TrainingSet, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,14 @@ from rarealert.alignment.ensemble import Ensemble
 from rarealert.alignment.explain import TeacherReport, best_teacher
 from rarealert.alignment.features import FeatureMatrix
 from rarealert.alignment.folds import TrainingSet
+from rarealert.alignment.robustness import Trouble
 from rarealert.alignment.search import Search, mean_known
+from rarealert.alignment.shapley import Shapley, importances, stability
+from rarealert.alignment.uncertainty import abstention_curve, coverages
 from rarealert.metrics import calibration, discrimination
 from rarealert.metrics.counts import UndefinedMetricError
 
+_STRANGE = 0.95  # share 0-1 of training cases that are more familiar
 _DIGITS = 6  # of figures in reports: more is noise in a diff
 
 
@@ -47,6 +51,8 @@ class Outcome:
     out_of_fold: NDArray[np.float64]
     valid_risks: NDArray[np.float64]
     reports: list[TeacherReport]
+    broken: list[Trouble]
+    shapley: Shapley
 
 
 def metrics_of(outcome: Outcome) -> dict[str, Any]:
@@ -82,11 +88,41 @@ def metrics_of(outcome: Outcome) -> dict[str, Any]:
         "out_of_fold": quality(train.data.rare, outcome.out_of_fold),
         "valid": quality(valid.data.rare, outcome.valid_risks),
         "thresholds": dict(outcome.ensemble.thresholds),
+        "shapley_rank_correlation_of_folds": stability(outcome.shapley),
         "search": {
             "trials": len(outcome.found.trials),
             "pruned": sum(trial.pruned for trial in outcome.found.trials),
             "out_of_time": outcome.found.out_of_time,
         },
+    }
+
+
+def teachers_of(outcome: Outcome) -> list[dict[str, Any]]:
+    """A row for each teacher: its weight, its Shapley values, what is lost without it."""
+    by_name = {row.name: row for row in importances(outcome.shapley)}
+    rows = []
+    for report in outcome.reports:
+        told = by_name.get(f"risk:{report.teacher}")
+        rows.append(
+            asdict(report)
+            | {
+                "shapley_mean_abs": told.mean if told else 0.0,
+                "shapley_sd_over_folds": told.sd_over_folds if told else 0.0,
+            }
+        )
+    return rows
+
+
+def uncertainty_of(outcome: Outcome) -> dict[str, Any]:
+    """What ``reports/align/uncertainty.json`` holds, free of NaN."""
+    rare, fold = outcome.train.data.rare, outcome.found.fold
+    cuts = outcome.ensemble.cuts
+    strange = outcome.ensemble.familiarity.strangeness(outcome.valid.data.values)
+    return {
+        "abstention": abstention_curve(rare, outcome.out_of_fold),
+        "conformal": [asdict(row) for row in coverages(rare, outcome.out_of_fold, fold)],
+        "cuts": {str(level): asdict(one) for level, one in cuts.items()},
+        "valid_stranger_than_95_percent": float((strange > _STRANGE).mean()),
     }
 
 

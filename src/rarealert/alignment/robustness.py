@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.alignment.algorithms import raw_scores
-from rarealert.alignment.balance import independence_weights
 from rarealert.alignment.ensemble import fit_member
 from rarealert.alignment.evidence import Evidence
 from rarealert.alignment.folds import TrainingSet
@@ -87,7 +86,7 @@ def _sources(
         inside: TrainingSet = data.part(~out)
         member = fit_member(found.best.candidate, inside, found.columns, seed)
         scores = raw_scores(member.pipeline, data.values[out][:, member.columns])
-        weights = independence_weights(data.values[out], data.rare[out])
+        weights = data.part(out).weights()
         auroc = weighted_auroc(data.rare[out], scores, weights)
         full = weighted_auroc(data.rare[out], before[out], weights)
         yield Trouble("source left out", str(name), auroc, full - auroc, None)

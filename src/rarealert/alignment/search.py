@@ -21,7 +21,6 @@ from rarealert.alignment.algorithms import (
     fit_pipeline,
     raw_scores,
 )
-from rarealert.alignment.balance import independence_weights
 from rarealert.alignment.features import FeatureMatrix
 from rarealert.alignment.folds import TrainingSet, disease_folds
 
@@ -129,7 +128,12 @@ class Judge:
             out = self.fold == number
             inside = data.part(~out)
             model = fit_pipeline(
-                candidate.algorithm, candidate.settings, inside.values, inside.rare, self.seed
+                candidate.algorithm,
+                candidate.settings,
+                inside.values,
+                inside.rare,
+                self.seed,
+                inside.weights(),
             )
             scores = raw_scores(model, data.values[out])
             yield weighted_auroc(data.rare[out], scores, self.weights[out])
@@ -140,7 +144,7 @@ def make_judge(
 ) -> Judge:
     """A judge of ``data``, which has the columns of ``features``, on the folds given."""
     columns = {name: features.columns(name) for name in features.useful_sets()}
-    return Judge(data, columns, fold, independence_weights(data.values, data.rare), seed)
+    return Judge(data, columns, fold, data.weights(), seed)
 
 
 def workers_for(cases: int) -> int:

@@ -6,28 +6,26 @@ from, ``build/align/risk.parquet``: out-of-fold for training cases, the frozen m
 validation. A case that no teacher answered has no risk and no row.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rarealert.cases.case import LabelledCase
 from rarealert.cases.store import disease_groups, is_rare, read_cases
 from rarealert.errors import BadInputError
 from rarealert.params import AlignParams, Params
 from rarealert.paths import Paths
+from rarealert.stages.align_report import report_items
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import (
     Child,
     Dataset,
-    Figure,
     Item,
     Metric,
     Parameters,
     Summary,
-    Table,
 )
 
 if TYPE_CHECKING:
@@ -36,11 +34,9 @@ if TYPE_CHECKING:
 
     from rarealert.alignment.features import Panel
     from rarealert.alignment.report import Outcome, Part
-    from rarealert.alignment.robustness import Trouble
     from rarealert.alignment.search import Search, Trial
 
 _OPERATING_POINT = 0.95  # specificity or sensitivity at which the ensemble's thresholds lie
-_BINS = 10  # of the calibration curves
 
 
 def align(params: Params, paths: Paths) -> Iterator[Item]:
@@ -57,8 +53,10 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
     from rarealert.alignment.report import Outcome
     from rarealert.alignment.robustness import troubles
     from rarealert.alignment.selection import search
+    from rarealert.alignment.shapley import explain
     from rarealert.alignment.study import storage_of
     from rarealert.alignment.targets import cross_fit
+    from rarealert.alignment.uncertainty import conformal_cuts, learn_familiarity
 
     chosen = params.align
     inputs = _read(paths)
@@ -84,7 +82,13 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
     out_of_fold = crossed.risks(train.data.values)
     model = fit_model(found.finalists(), train.data, found.columns, chosen.folds, chosen.seed)
     valid_risks = model.risks(valid.data.values)
-    ensemble = Ensemble(inputs.blocks, model, _thresholds(valid, valid_risks))
+    ensemble = Ensemble(
+        inputs.blocks,
+        model,
+        _thresholds(valid, valid_risks),
+        conformal_cuts(valid.data.rare, valid_risks),
+        learn_familiarity(train.data.values, train.data.rare),
+    )
     ensemble.save(paths.build("align") / "model.skops")
     _write_risks(
         paths.build("align") / "risk.parquet", train, found, out_of_fold, valid, valid_risks
@@ -94,9 +98,22 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
     evidence = gather(trained_on, inputs.blocks, inputs.visits, train.data, crossed)
     reports = teacher_reports(evidence, found, chosen.seed)
     unanswered = len(inputs.train) + len(inputs.valid) - len(inputs.panel.case_ids)
-    outcome = Outcome(train, valid, unanswered, found, ensemble, out_of_fold, valid_risks, reports)
     broken = troubles(evidence, found, train.source, chosen.seed)
-    yield from _report(outcome, broken, chosen, paths.report("align"))
+    shapley = explain(evidence, train.features.names, chosen.explained_cases, chosen.seed)
+    outcome = Outcome(
+        train,
+        valid,
+        unanswered,
+        found,
+        ensemble,
+        out_of_fold,
+        valid_risks,
+        reports,
+        broken,
+        shapley,
+    )
+    yield from report_items(outcome, paths.report("align"))
+    yield Summary(_summary(outcome, chosen))
 
 
 @dataclass(frozen=True)
@@ -162,6 +179,7 @@ def _part(cases: Sequence[LabelledCase], inputs: _Inputs) -> "Part":
         features.values,
         np.asarray(is_rare(answered), dtype=bool),
         np.asarray(disease_groups(answered), dtype=np.str_),
+        features.values[:, features.columns("risk")],
     )
     source = np.asarray([item.case.source for item in answered], dtype=np.str_)
     return Part(features, data, source)
@@ -243,49 +261,10 @@ def _write_risks(
     partial.replace(path)
 
 
-def _report(
-    outcome: "Outcome", broken: "list[Trouble]", chosen: AlignParams, folder: Path
-) -> Iterator[Item]:
-    import pandas as pd
-
-    from rarealert.alignment.plots import calibration_plot, heat_map, weight_plot
-    from rarealert.alignment.report import metrics_of, screening_of
-    from rarealert.metrics.calibration import calibration_points
+def _summary(outcome: "Outcome", chosen: AlignParams) -> str:
+    from rarealert.alignment.report import metrics_of
 
     metrics = metrics_of(outcome)
-    cells, trials = screening_of(outcome.found)
-    curves = {
-        "train, out-of-fold": calibration_points(
-            outcome.train.data.rare, outcome.out_of_fold, _BINS
-        ),
-        "valid": calibration_points(outcome.valid.data.rare, outcome.valid_risks, _BINS),
-    }
-    teachers = [asdict(report) for report in outcome.reports]
-    _write_json(folder / "metrics.json", metrics)
-    _write_json(folder / "screening.json", {"trials": trials})
-    _write_json(folder / "teachers.json", {"teachers": teachers})
-    _write_json(folder / "robustness.json", {"troubles": [asdict(one) for one in broken]})
-    _write_json(folder / "calibration.json", {key: rows.tolist() for key, rows in curves.items()})
-
-    for part in ("out_of_fold", "valid"):
-        yield from (Metric(f"{part}_{name}", value) for name, value in metrics[part].items())
-    if metrics["best_teacher"]:
-        yield Metric("best_teacher_auroc", metrics["best_teacher"]["auroc"])
-    chosen_model = metrics["chosen"]
-    yield Parameters({f"chosen_{key}": chosen_model[key] for key in ("blend", "calibration")})
-    yield Table("members.json", pd.DataFrame(chosen_model["members"]))
-    yield Table("robustness.json", pd.DataFrame([asdict(one) for one in broken]))
-    yield Table("teachers.json", pd.DataFrame(teachers))
-    yield Table("trials.json", pd.DataFrame(trials))
-    yield Figure("screening.png", heat_map(cells))
-    yield Figure("calibration.png", calibration_plot(curves))
-    names = [report.teacher for report in outcome.reports]
-    yield Figure("teachers.png", weight_plot(names, [item.weight for item in outcome.reports]))
-    yield Summary(_summary(outcome, metrics, chosen))
-
-
-def _summary(outcome: "Outcome", metrics: Mapping[str, Any], chosen: AlignParams) -> str:
-    unanswered = metrics["cases"]["unanswered"]
     said = (
         f"{metrics['chosen']['blend']} of {len(outcome.ensemble.model.members)} models over "
         f"{len(outcome.ensemble.teachers)} teachers, AUROC "
@@ -293,21 +272,11 @@ def _summary(outcome: "Outcome", metrics: Mapping[str, Any], chosen: AlignParams
     )
     if metrics["best_teacher"]:
         said += f", best teacher {metrics['best_teacher']['auroc']:.3f}"
-    if unanswered:
-        said += f"; {unanswered} cases that nobody answered left out"
+    if outcome.unanswered:
+        said += f"; {outcome.unanswered} cases that nobody answered left out"
     if outcome.found.out_of_time:
         said += f"; the search was cut at {chosen.timeout_s:g} s"
     return said
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    from rarealert.alignment.report import rounded
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    text = json.dumps(rounded(content), indent=2, sort_keys=True, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from rarealert.alignment.panel import panel_of
 from rarealert.alignment.search import Candidate, Search
 from rarealert.alignment.selection import search
 from rarealert.alignment.targets import cross_fit
+from rarealert.alignment.uncertainty import conformal_cuts, learn_familiarity
 from rarealert.errors import BadInputError
 from rarealert.teachers.answer import Answer, TeacherAnswer
 
@@ -201,7 +202,10 @@ def _frozen(*algorithms: str) -> tuple[Ensemble, list[TeacherAnswer]]:
     candidates = [Candidate(one, "risk+spread", ALGORITHMS[one].default) for one in algorithms]
     data = TrainingSet(features.values, rare, disease)
     columns = {"risk+spread": features.columns("risk+spread")}
-    return Ensemble((("a", "b"),), fit_model(candidates, data, columns, 3, 1), {"t": 0.5}), said
+    model = fit_model(candidates, data, columns, 3, 1)
+    cuts = conformal_cuts(rare, model.risks(data.values))
+    known = learn_familiarity(data.values, rare)
+    return Ensemble((("a", "b"),), model, {"t": 0.5}, cuts, known), said
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
@@ -213,6 +217,7 @@ def test_saved_ensemble_answers_the_same(algorithm: str, tmp_path: Path) -> None
     assert loaded.thresholds == {"t": 0.5}
     assert 0 <= loaded.predict([said[0]])[said[0].case_id] <= 1  # one teacher of two
     assert loaded.predict([]) == {}
+    assert loaded.assess(said) == ensemble.assess(said)
 
 
 def test_same_inputs_same_bytes(tmp_path: Path) -> None:

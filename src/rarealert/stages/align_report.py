@@ -1,0 +1,106 @@
+"""What the align stage reports: files under ``reports/align`` and items for its run."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rarealert.tracking.items import Figure, Item, Metric, Parameters, Table
+
+if TYPE_CHECKING:
+    from rarealert.alignment.report import Outcome
+
+_BINS = 10  # of the calibration curves
+
+
+def report_items(outcome: "Outcome", folder: Path) -> Iterator[Item]:
+    """Write the reports into ``folder`` and yield metrics, tables and figures."""
+    import pandas as pd
+
+    from rarealert.alignment.report import metrics_of, screening_of, teachers_of, uncertainty_of
+    from rarealert.alignment.shapley import importances
+    from rarealert.metrics.calibration import calibration_points
+
+    metrics = metrics_of(outcome)
+    cells, trials = screening_of(outcome.found)
+    curves = {
+        "train, out-of-fold": calibration_points(
+            outcome.train.data.rare, outcome.out_of_fold, _BINS
+        ),
+        "valid": calibration_points(outcome.valid.data.rare, outcome.valid_risks, _BINS),
+    }
+    tables = {
+        "teachers": teachers_of(outcome),
+        "robustness": [asdict(row) for row in outcome.broken],
+        "shapley": [asdict(row) for row in importances(outcome.shapley)],
+    }
+    uncertainty = uncertainty_of(outcome)
+    _write_json(folder / "metrics.json", metrics)
+    _write_json(folder / "screening.json", {"trials": trials})
+    _write_json(folder / "calibration.json", {key: rows.tolist() for key, rows in curves.items()})
+    _write_json(folder / "uncertainty.json", uncertainty)
+    for name, rows in tables.items():
+        _write_json(folder / f"{name}.json", {name: rows})
+
+    for part in ("out_of_fold", "valid"):
+        yield from (Metric(f"{part}_{name}", value) for name, value in metrics[part].items())
+    for row in uncertainty["conformal"]:
+        yield Metric(f"coverage_at_{row['confidence']:.0%}".replace("%", ""), row["covered"])
+    if metrics["best_teacher"]:
+        yield Metric("best_teacher_auroc", metrics["best_teacher"]["auroc"])
+    chosen = metrics["chosen"]
+    yield Parameters({f"chosen_{key}": chosen[key] for key in ("blend", "calibration")})
+    yield Table("members.json", pd.DataFrame(chosen["members"]))
+    yield Table("trials.json", pd.DataFrame(trials))
+    for name, rows in tables.items():
+        yield Table(f"{name}.json", pd.DataFrame(rows))
+    yield from _figures(outcome, cells, curves, uncertainty)
+
+
+def _figures(
+    outcome: "Outcome",
+    cells: Mapping[tuple[str, str], float],
+    curves: Mapping[str, Any],
+    uncertainty: Mapping[str, Any],
+) -> Iterator[Figure]:
+    from rarealert.alignment import plots
+
+    yield Figure("screening.png", plots.heat_map(cells))
+    yield Figure("calibration.png", plots.calibration_plot(curves))
+    names = [report.teacher for report in outcome.reports]
+    weights = [report.weight for report in outcome.reports]
+    yield Figure("teachers.png", plots.weight_plot(names, weights))
+    yield Figure("abstention.png", plots.abstention_plot(uncertainty["abstention"]))
+    yield from _explained(outcome)
+
+
+def _explained(outcome: "Outcome") -> Iterator[Figure]:
+    """A beeswarm over the explained cases, and a waterfall of the one that went most wrong."""
+    import numpy as np
+
+    from rarealert.alignment.plots import beeswarm, waterfall
+
+    found, train = outcome.shapley, outcome.train
+    if not found.names:
+        return
+    columns = [train.features.names.index(name) for name in found.names]
+    yield Figure(
+        "shapley.png",
+        beeswarm(found.names, found.contributions, train.data.cells(found.rows, columns)),
+    )
+    wrong = np.abs(outcome.out_of_fold[found.rows] - train.data.rare[found.rows])
+    worst = int(np.argmax(wrong))
+    case = train.features.case_ids[found.rows[worst]]
+    figure = waterfall(found.names, found.contributions[worst], float(found.base[worst]), case)
+    yield Figure("waterfall.png", figure)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    from rarealert.alignment.report import rounded
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    text = json.dumps(rounded(content), indent=2, sort_keys=True, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
