@@ -46,6 +46,8 @@ _WITH_SUBCOMMANDS = {"teach": teach_app}
 """Stages whose command does more than run the stage: ``rarealert teach import``."""
 gates_app = typer.Typer(help="What stands between a version and promotion.")
 app.add_typer(gates_app, name="gates")
+track_app = typer.Typer(help="The tracking store.")
+app.add_typer(track_app, name="track")
 
 
 def main() -> None:
@@ -275,6 +277,25 @@ def compare(
     from rarealert.stages.comparing import compare_versions
 
     print(compare_versions(first, second, out))
+
+
+@app.command()
+def reproduce(
+    run: Annotated[str, typer.Argument(help="id of a stage's MLflow run")],
+    tolerance: Annotated[float, typer.Option(help="absolute difference of a metric")] = 1e-6,
+) -> None:
+    """Make a run again from its commit and data, in a worktree, and compare its metrics."""
+    from rarealert.registry.reproduce import reproduce as make_again
+
+    print(make_again(run, tolerance))
+
+
+@track_app.command("sync")
+def track_sync() -> None:
+    """Rebuild lost runs from dvc.lock and reports/."""
+    from rarealert.registry.restore import sync_tracking
+
+    print(sync_tracking())
 
 
 @app.command("log")
