@@ -36,8 +36,9 @@ def check_inputs(root: Path, stage: str) -> InputCheck:
 def stale_stages(root: Path, stage: str) -> tuple[str, ...]:
     """What differs from the state in which the stages above ``stage`` last ran.
 
-    Each is ``<stage>: <what>``. Code by its bytes, parameters by their values, data by the pin of
-    whoever made it: an output that another run replaced is named by the stage that read it.
+    Each is ``<stage>: <what>``. Parameters are compared by their values, outputs by the pin of
+    whoever made them (one that another run replaced is named by the stage that read it), and all
+    else, such as code, by its bytes.
     """
     stages = _yaml(root / "dvc.lock").get("stages", {})
     pins = _pins(root, stages)
@@ -50,7 +51,7 @@ def stale_stages(root: Path, stage: str) -> tuple[str, ...]:
             continue
         for dep in entry.get("deps", []):
             path = dep["path"]
-            held = dvc_md5(root / path) if path.startswith("src/") else pins.get(path)
+            held = pins[path] if path in pins else dvc_md5(root / path)
             if held != dep.get("md5"):
                 found.append(f"{name}: {path}")
         for file, keys in entry.get("params", {}).items():

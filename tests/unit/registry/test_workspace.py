@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import yaml
 
-from rarealert.registry.workspace import changed_sources, check_inputs, dvc_md5
+from rarealert.registry.workspace import changed_sources, check_inputs, dvc_md5, stale_stages
 
 
 @pytest.fixture
@@ -80,3 +80,38 @@ def test_git_counts_sources_and_leaves_reports_out(tree):
     (tree / "params.yaml").write_text("2\n")
     (tree / "src/untracked.py").write_text("")
     assert changed_sources(tree) == ("params.yaml", "src/untracked.py")
+
+
+@pytest.fixture
+def finished(tree):
+    """A stage above ``register`` that ran with what lies here."""
+    (tree / "src").mkdir()
+    (tree / "src/x.py").write_text("1\n")
+    (tree / "params.yaml").write_text("split: {seed: 7}\nteach: {panel: embedded}\n")
+    (tree / "data.dvc").write_text(yaml.safe_dump({"outs": [{"path": "data", "md5": "d" * 32}]}))
+    (tree / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"split": {}, "register": {}}}))
+    paths = {"src/x.py": dvc_md5(tree / "src/x.py"), "data": "d" * 32}
+    deps = [{"path": path, "md5": md5} for path, md5 in paths.items()]
+    params = {"params.yaml": {"split": {"seed": 7}, "teach.panel": "embedded"}}
+    lock = {"stages": {"split": {"deps": deps, "params": params}}}
+    (tree / "dvc.lock").write_text(yaml.safe_dump(lock))
+    return tree
+
+
+def test_a_stage_that_ran_with_all_this_is_current(finished):
+    assert stale_stages(finished, "register") == ()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        ("src/x.py", "2\n", "split: src/x.py"),
+        ("data.dvc", "outs: [{path: data, md5: other}]\n", "split: data"),
+        ("params.yaml", "split: {seed: 8}\nteach: {panel: embedded}\n", "split: split"),
+        ("params.yaml", "split: {seed: 7}\n", "split: teach.panel"),
+        ("dvc.lock", "stages: {}\n", "split: never ran"),
+    ],
+)
+def test_what_changed_since_is_named_with_its_stage(finished, file, content, named):
+    (finished / file).write_text(content)
+    assert stale_stages(finished, "register") == (named,)
