@@ -48,7 +48,7 @@ def server(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", database.get_uri(), "--workers", "2"]
+    command += ["--backend-store-uri", database.get_uri(), "--workers", "1"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     log = (folder / "server.log").open("w")
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_T")}

@@ -21,6 +21,9 @@ from rarealert.tracking.sink import connect
 _TIMINGS = ("second", "latency")
 """Parts of metric names that measure the machine."""
 
+_PLACES = ("MLFLOW_TRACKING", "MLFLOW_EXPERIMENT", "MLFLOW_RUN")
+"""Variables, some set by MLflow itself, that would lead the stages to another store."""
+
 _ANSWERS = "build/teach/cache"
 
 
@@ -98,9 +101,9 @@ def _worktree(root: Path, commit: str) -> Iterator[Path]:
 def _fill(tree: Path, root: Path) -> None:
     """Data and recorded answers from the checkout's DVC cache, or data made anew."""
     _run(tree, "dvc", "config", "--local", "cache.dir", str(root / ".dvc/cache"))
-    if not _try(tree, "dvc", "checkout", "--quiet", "data.dvc"):
+    if _failure(tree, "dvc", "checkout", "--quiet", "data.dvc"):
         _run(tree, "rarealert", "data", "materialise")
-    _try(tree, "dvc", "checkout", "--quiet", _ANSWERS)
+    _failure(tree, "dvc", "checkout", "--quiet", _ANSWERS)
 
 
 def _metrics_of(tree: Path, stage: str) -> dict[str, float]:
@@ -111,18 +114,20 @@ def _metrics_of(tree: Path, stage: str) -> dict[str, float]:
     return dict(mlflow.get_run(record["run_id"]).data.metrics)
 
 
-def _try(folder: Path, *command: str) -> bool:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_T")}
+def _failure(folder: Path, *command: str) -> str:
+    """What a command says where it fails, empty where it does not."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_PLACES)}
     environment = kept | {"PYTHONPATH": str(folder / "src")}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    return done.returncode == 0
+    said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+    return said[-1] if done.returncode else ""
 
 
 def _run(folder: Path, *command: str) -> None:
-    if not _try(folder, *command):
+    failure = _failure(folder, *command)
+    if failure:
         raise RareAlertError(
-            f"`{' '.join(command[:3])}` failed in the worktree of the run's commit; run it there "
-            "by hand to see why (git worktree add)."
+            f"`{' '.join(command[:3])}` failed in a worktree of the run's commit: {failure}"
         )
