@@ -55,7 +55,6 @@ def reproduce(run_id: str, tolerance: float) -> str:
         _fill(tree, paths.root)
         _run(tree, "dvc", "repro", "--quiet", "--force", stage)
         made = _metrics_of(tree, stage)
-    mlflow.set_tracking_uri(paths.tracking_uri)
     return _verdict(stage, commit, compare_metrics(run.data.metrics, made, tolerance), tolerance)
 
 
@@ -110,8 +109,8 @@ def _metrics_of(tree: Path, stage: str) -> dict[str, float]:
     import mlflow
 
     record = json.loads((tree / "build" / stage / "run.json").read_text(encoding="utf-8"))
-    mlflow.set_tracking_uri(f"sqlite:///{tree / 'mlruns' / 'mlflow.db'}")
-    return dict(mlflow.get_run(record["run_id"]).data.metrics)
+    client = mlflow.MlflowClient(f"sqlite:///{tree / 'mlruns' / 'mlflow.db'}")
+    return dict(client.get_run(record["run_id"]).data.metrics)
 
 
 def _failure(folder: Path, *command: str) -> str:
