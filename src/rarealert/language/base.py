@@ -173,14 +173,15 @@ def _from_hub_cache(name: str, setting: str) -> Path:
             ) from error
 
 
-def _cache_root() -> Path:
+def cache_root() -> Path:
+    """Where what is made once a machine is kept: ``RAREALERT_CACHE``, else the user's cache."""
     chosen = os.environ.get("RAREALERT_CACHE")
     return Path(chosen) if chosen else Path.home() / ".cache" / "rarealert"
 
 
 def _unpacked(source: Path, digest: str) -> Path:
     """The safetensors folder of a GGUF file, made on the first call; redone if not whole."""
-    folder = _cache_root() / f"{digest[:32]}-{_FORMAT}"
+    folder = cache_root() / f"{digest[:32]}-{_FORMAT}"
     if _is_whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

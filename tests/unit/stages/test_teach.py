@@ -16,6 +16,7 @@ from rarealert.stages.teach import teach
 from rarealert.teachers.answer import read_answers
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.panel import load_panel
+from rarealert.teachers.teacher import Request
 from rarealert.tracking.items import Dataset, Summary
 
 _REPO = Path(__file__).parents[3]
@@ -93,6 +94,23 @@ def test_rationales_of_the_same_cache_are_the_same_bytes(workspace):
     before = [file.read_bytes() for file in files]
     list(rationales(_params(), workspace))
     assert [file.read_bytes() for file in files] == before
+
+
+def test_growing_the_cache_by_others_answers_changes_no_projected_byte(workspace):
+    """What stands downstream of the projection is then skipped by DVC."""
+    list(teach(_params(), workspace))
+    list(rationales(_params(), workspace))
+    file = workspace.build("rationales") / "answers.parquet"
+    before = file.read_bytes()
+    answer = read_answers(file)[0].answer
+    with RationaleCache(workspace.build("teach") / "cache") as cache:
+        for number in range(20):
+            request = Request("another", "endpoint", "p", input_digest=f"{number}", renderer="1")
+            cache.add(request, "test_0", answer)
+            cache.fail(request, "test_0", TimeoutError())
+        cache.compact()
+    list(rationales(_params(), workspace))
+    assert file.read_bytes() == before
 
 
 def test_replay_only_asks_nobody_and_says_what_to_do(workspace):

@@ -14,7 +14,8 @@ from rarealert.teachers.ask import Tally, ask_panel
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.projection import project
 from rarealert.teachers.reasoners.teacher import ReasonerTeacher
-from rarealert.teachers.shards import encode
+from rarealert.teachers.shards import decode, encode
+from rarealert.teachers.teacher import digest
 
 _FORK = multiprocessing.get_context("fork")
 _STORY = "Progressive weakness of both legs for three months, with tingling of the feet. " * 14
@@ -55,22 +56,29 @@ def _fill(folder: Path, cases: list[Case]) -> None:
     """Every teacher's answer to every case, as the writer would have laid them down."""
     folder.mkdir()
     lines: list[bytes] = []
+    rows = {teacher.id: _row_of(teacher) for teacher in _panel()}
     for case in cases:
         for teacher in _panel():
-            request = teacher.request(case)
-            row = {
-                "answer": _ANSWER,
-                "at": "2026-01-31T08:00:00.000+00:00",
-                "case_id": case.case_id,
-                "request": request.described(),
-                "response": None,
-                "response_digest": None,
-                "usage": {},
-            }
-            lines.append(encode(request.key, row))
+            row = rows[teacher.id].replace(b"CASE_ID", case.case_id.encode())
+            row = row.replace(b"k" * 64, teacher.request(case).key.encode())
+            lines.append(b'{"checksum":"%s","row":%s}\n' % (digest(row).encode(), row))
         if len(lines) >= _ROWS_A_SHARD:
             _flush(folder, lines)
     _flush(folder, lines)
+
+
+def _row_of(teacher: ReasonerTeacher) -> bytes:
+    """A teacher's row with a key and a case id to be filled in."""
+    row = {
+        "answer": _ANSWER,
+        "at": "2026-01-31T08:00:00.000+00:00",
+        "case_id": "CASE_ID",
+        "request": teacher.request(_cases(1)[0]).described(),
+        "response": None,
+        "response_digest": None,
+        "usage": {},
+    }
+    return decode(encode("k" * 64, row))[1]
 
 
 def _flush(folder: Path, lines: list[bytes]) -> None:

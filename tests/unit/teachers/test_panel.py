@@ -25,7 +25,7 @@ from rarealert.teachers.teacher import Request, digest
 
 def test_every_packaged_panel_is_valid():
     found = {name: len(load_panel(name).teachers) for name in panel_names()}
-    assert found == {"embedded": 9, "local": 1, "recorded": 11, "ten-llms": 10}
+    assert found == {"embedded": 10, "local": 1, "recorded": 11, "ten-llms": 10}
 
 
 def test_every_endpoint_of_the_packaged_panels_has_a_price_or_needs_no_key():

@@ -15,6 +15,7 @@ from rarealert.teachers.reasoners.ranking import (
     naive_bayes,
     ontology_similarity,
 )
+from rarealert.teachers.reasoners.retrieval import retrieval
 from rarealert.teachers.reasoners.workup import Workup
 
 METHODS: Mapping[str, Callable[[Engine, Workup], Answer]] = {
@@ -26,5 +27,6 @@ METHODS: Mapping[str, Callable[[Engine, Workup], Answer]] = {
     "multi_system": multi_system,
     "onset_course_family": onset_course_family,
     "common_explainer": common_explainer,
+    "retrieval": retrieval,
 }
 """What a panel file may name as ``method``."""

@@ -10,7 +10,7 @@ from rarealert.teachers.reasoners.workup import Workup
 from rarealert.teachers.reasoners.writing import Point, Squash, age_words, compose, listed
 
 _FLAGS = Squash(1.0, 0.55)
-_COURSE = Squash(0.6, 0.5)
+_COURSE = Squash(0.0, 0.5)
 
 _SHAPED_BEFORE_BIRTH = frozenset(
     (
@@ -103,7 +103,6 @@ _WORD_NUMBERS = {
     "many": 5,
 }
 _YEARS = {"hour": 1 / 8766, "day": 1 / 365, "week": 7 / 365, "month": 1 / 12, "year": 1.0}
-_CHRONIC_YEARS = 0.5
 _ACUTE_YEARS = 14 / 365
 
 
@@ -237,13 +236,13 @@ COURSE = (
     Flag("Progressive course", 0.5, _says(_PROGRESSIVE)),
     Flag("Recurrent course", 0.3, _says(_RECURRENT)),
     Flag("Sudden onset", -0.4, _says(_SUDDEN)),
-    Flag("Chronic course", 0.6, _lasting(_CHRONIC_YEARS, 200)),
     Flag("Acute course", -0.6, _lasting(0, _ACUTE_YEARS)),
     Flag("Family history", 1.0, _family),
 )
 """Onset, course and family: 70 % of rare diseases begin in childhood and 72 % are genetic
-(Nguengang Wakap et al. 2020, Eur J Hum Genet 28:165); most are chronic, while a sudden, short,
-late illness is what common disease looks like."""
+(Nguengang Wakap et al. 2020, Eur J Hum Genet 28:165), while a sudden, short, late illness is what
+common disease looks like. A long course speaks for neither: long-term conditions are half of all
+consultations in general practice (Department of Health 2012, Long Term Conditions Compendium)."""
 
 
 def onset_course_family(engine: Engine, work: Workup) -> Answer:

@@ -152,6 +152,11 @@ class Engine:
             total += self.log_likelihoods(table, term)
         for term in work.excluded:
             total += np.log1p(-np.exp(self.log_likelihoods(table, term)))
+        return total + self.who_comes(table, work)
+
+    def who_comes(self, table: ProfileTable, work: Workup) -> Vector:
+        """Ln of how much less likely each disease is at this sex and age, ``(n_diseases,)``."""
+        total = np.zeros(table.n_diseases)
         if work.sex is not None:
             total += np.where((table.only_sex != "") & (table.only_sex != work.sex), _WRONG_SEX, 0)
         if work.age_years is not None:

