@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -224,7 +225,7 @@ class ShardWriter:
 
     def _create(self) -> int:
         self._folder.mkdir(parents=True, exist_ok=True)
-        begun = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        begun = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         name = f"{self._kind}-{begun}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         descriptor = os.open(self._folder / name, flags, 0o644)
