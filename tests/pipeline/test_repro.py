@@ -25,13 +25,16 @@ SHRUNK = {
     "data.simulated.rare_cases": 60,
     "data.simulated.nonrare_cases": 60,
     "validate.min_cases_per_label": 10,
+    "teach.panel": "data/panel.yaml",
     "align.trials": 1,
     "align.folds": 3,
     "tune.trials": 1,
+    "score.robustness_cases": 4,
     "tune.train_cases": 16,
     "tune.valid_cases": 16,
     "distil.max_prompt_tokens": 64,
     "distil.max_rationale_tokens": 16,
+    "distil.rationale_cases": 8,
     "evaluate.resamples": 50,
 }
 """The real configuration with fewer cases, trials and passes; every other value stays."""
@@ -63,6 +66,9 @@ def _new_workspace(root: Path) -> Path:
     shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
     _run(root, "dvc", "config", "core.analytics", "false")
     _run(root, "rarealert", "data", "materialise")
+    panel = (ROOT / "src/rarealert/teachers/panels/embedded.yaml").read_text(encoding="utf-8")
+    # the language model takes seconds a case
+    (root / "data/panel.yaml").write_text(re.sub(r"cases: \d+", "cases: 1", panel))
     _run(root, "dvc", "add", "-q", "data")
     _run(root, "git", "add", "-A")
     _run(root, "git", "commit", "-qm", "start")
