@@ -79,7 +79,7 @@ def _losses_without(evidence: Evidence, found: Search, seed: int) -> Mapping[str
 def _loss_without(evidence: Evidence, found: Search, teacher: str, seed: int) -> float:
     answered = evidence.panel.answered()
     others = [place for place, name in enumerate(evidence.panel.teachers) if name != teacher]
-    kept = answered[:, others].any(axis=1)
+    kept = np.asarray(answered[:, others].any(axis=1))
     if np.unique(evidence.data.rare[kept]).size < 2:
         return 0.0
     gaps = np.zeros_like(answered)

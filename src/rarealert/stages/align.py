@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rarealert.alignment.features import Panel
+    from rarealert.alignment.panel import Panel
     from rarealert.alignment.report import Outcome, Part
     from rarealert.alignment.search import Search, Trial
 
@@ -138,9 +138,7 @@ def _read(paths: Paths) -> _Inputs:
     )
     trained_on = panel.among(item.case.case_id for item in train)
     heard = [
-        name
-        for name, said in zip(panel.teachers, trained_on.answered().any(axis=0), strict=True)
-        if said
+        name for place, name in enumerate(panel.teachers) if trained_on.answered()[:, place].any()
     ]
     if not heard:
         raise BadInputError(

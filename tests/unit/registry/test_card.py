@@ -64,7 +64,7 @@ def test_claims_stand_beside_controls_groups_limits_and_gates(facts, report):
     assert "| sex | female | 170 | 0.610 (0.560 to 0.660) |" in text
     assert "The nearest control is control:tfidf" in text
     assert "| RA003 | Above every control | **no** |" in text
-    assert "| 0.1 % | 75 | – | – |" in text
+    assert "| 0.1 % | 75 | \u2013 | \u2013 |" in text
     assert "| typing errors | 32 | 0.087 (0.037 to 0.137) |" in text
 
 
