@@ -60,7 +60,7 @@ def _suggest_logistic(trial: "optuna.Trial") -> Settings:
 
 
 def _elastic_net(settings: Settings, seed: int) -> Any:
-    # A loose tolerance and few steps keep saga within 0.1 s; more move no case's rank.
+    # A loose tolerance and few steps: saga takes many to move the last decimals.
     return LogisticRegression(
         C=settings["C"],
         l1_ratio=settings["l1_ratio"],

@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 
 Floats = NDArray[np.float64]
 
-_GRID = 64  # scores at which Venn-Abers is worked out; more moved no risk by 0.01
+_GRID = 64  # scores at which Venn-Abers is worked out, between them interpolated
 _EDGE = 1e-6  # scores this close to 0 or 1 count as certain; their logarithm must stay finite
 
 

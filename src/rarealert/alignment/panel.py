@@ -1,7 +1,6 @@
 """Who said what, as arrays: one row a case, one column a teacher, gaps where nobody answered.
 
-A panel of 158,666 cases and ten teachers fits into 250 MB this way; as objects it would take ten
-times as much.
+Arrays, because a national panel of 1.6 million answers as objects would not fit into memory.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

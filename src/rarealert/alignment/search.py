@@ -24,7 +24,7 @@ from rarealert.alignment.algorithms import (
 from rarealert.alignment.features import FeatureMatrix
 from rarealert.alignment.folds import TrainingSet, disease_folds
 
-FINALISTS = 3  # algorithms that are tuned; the fourth never came within seed noise of the first
+FINALISTS = 3  # algorithms that are tuned; each costs align.trials fits a fold
 
 Columns = Mapping[str, NDArray[np.intp]]
 """Positions of the columns of each feature set."""

@@ -19,7 +19,7 @@ from rarealert.alignment.features import group_of
 
 Floats = NDArray[np.float64]
 
-_BACKGROUND = 10  # cases that stand for "unknown"; 20 moved no group's mean by 5 %
+_BACKGROUND = 10  # cases that stand for "unknown"; the cost grows with them
 _EDGE = 1e-3  # a risk nearer to 0 or 1 counts as this, or one certain case would fill the plot
 
 

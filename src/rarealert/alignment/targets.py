@@ -3,7 +3,8 @@
 A risk from a model that has seen the case, or another of its disease, leaks the label: an
 overfitting model gives 1 to every rare case it was fitted on, and a student taught with such risks
 learns a certainty that no new patient will bear out. Here each case's risk comes from members, a
-blend, a calibrator and a choice of all of them by folds other than its own.
+blend and a calibrator fitted on folds other than its own. The choice of algorithm and features is
+judged on the other folds too, by models that had seen this one: a choice among a few dozen.
 """
 
 from dataclasses import dataclass
