@@ -42,13 +42,12 @@ def materialise() -> str:
 
 def _differs_from_pin(paths: Paths) -> bool:
     """Whether the bytes differ; that a fresh clone has not cached them yet is no difference."""
-    command = ["dvc", "status", "--json", "data.dvc"]
+    command = ["dvc", "data", "status", "--json"]
     done = subprocess.run(command, cwd=paths.root, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BadInputError(f"`dvc status data.dvc` failed: {done.stderr.strip()[:300]}")
-    changes = json.loads(done.stdout or "{}").get("data.dvc", [])
-    said = [state for change in changes for state in change.get("changed outs", {}).values()]
-    return any(state != "not in cache" for state in said)
+        raise BadInputError(f"`dvc data status` failed: {done.stderr.strip()[:300]}")
+    uncommitted = json.loads(done.stdout or "{}").get("uncommitted", {})
+    return any("data/" in places for places in uncommitted.values())
 
 
 def what_next() -> str:

@@ -1,5 +1,6 @@
 """Filling data/: rebuilt where it is empty or half written, never over what a user imported."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,8 +16,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    for label in ("rare", "nonrare"):
-        params = params.replace(f" {label}_cases: 700", f" {label}_cases: 3")
+    params = re.sub(r"rare_cases: \d+", "rare_cases: 3", params)
     (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
     subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
@@ -30,6 +30,17 @@ def test_a_pinned_corpus_is_rebuilt_to_the_same_bytes(workspace: Path) -> None:
     shutil.rmtree(workspace / "data")
     shutil.rmtree(workspace / ".dvc/cache")  # as in a fresh clone
     assert materialise() == "data/ matches data.dvc (rebuilt)"
+
+
+def test_a_fresh_clone_refuses_a_corpus_that_is_not_the_pinned_one(workspace: Path) -> None:
+    materialise()
+    subprocess.run(["dvc", "add", "-q", "data"], cwd=workspace, check=True)
+    shutil.rmtree(workspace / "data")
+    shutil.rmtree(workspace / ".dvc/cache")
+    params = workspace / "params.yaml"
+    params.write_text(re.sub(r"rare_cases: \d+", "rare_cases: 4", params.read_text()))
+    with pytest.raises(RareAlertError, match="differs from what data.dvc pins"):
+        materialise()
 
 
 def test_a_half_written_corpus_is_written_again(workspace: Path) -> None:
