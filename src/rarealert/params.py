@@ -102,6 +102,7 @@ class TuneParams(_Section):
     seed: Seed
     trials: Count
     timeout_s: Seconds
+    epochs: Count
     train_cases: Count
     valid_cases: Count
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rarealert.student.rationale import Leaning
     from rarealert.student.training import Epoch
 
-_JUDGED_RATIONALES = 16  # validation cases whose rationale is judged; generation is slow
+_JUDGED_RATIONALES = 12  # validation cases whose rationale is judged; generation is slow
 
 _LIBRARIES = ("numpy", "peft", "safetensors", "torch", "transformers")
 

@@ -154,10 +154,10 @@ def _one_trial(study: Any, room: "Classroom", params: Params) -> Child:
     def on_epoch(epoch: "Epoch") -> None:
         epochs.append(epoch)
         trial.report(epoch.valid_loss, epoch.epoch)
-        if epoch.epoch < params.distil.epochs and trial.should_prune():
+        if epoch.epoch < params.tune.epochs and trial.should_prune():
             raise TrialPruned
 
-    schedule = Schedule(params.distil.epochs, params.distil.batch_size, params.tune.seed)
+    schedule = Schedule(params.tune.epochs, params.distil.batch_size, params.tune.seed)
     state = TrialState.COMPLETE
     with room.network(settings, params.tune.seed) as network:
         try:
