@@ -38,7 +38,7 @@ _RARE = _words(
     """
 )
 _VOCABULARIES = (_HEDGES, _CERTAINTIES, _NEGATIONS, _RARE)
-_DIMENSIONS = 8  # of the embedding; few, since every column is paid for in each cell of the screening
+_DIMENSIONS = 8  # of the embedding; every column is paid for in each cell of the screening
 _WORD = re.compile(r"[a-z]+")
 
 WORDING = (
