@@ -39,7 +39,7 @@ def test_a_fresh_clone_refuses_a_corpus_that_is_not_the_pinned_one(workspace: Pa
     shutil.rmtree(workspace / ".dvc/cache")
     params = workspace / "params.yaml"
     params.write_text(re.sub(r"rare_cases: \d+", "rare_cases: 4", params.read_text()))
-    with pytest.raises(RareAlertError, match="differs from what data.dvc pins"):
+    with pytest.raises(RareAlertError, match=r"differs from what data\.dvc pins"):
         materialise()
 
 
