@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# a deadline per example fails on a busy machine and says nothing of the code
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 LIBRARY_WARNINGS = {
     # mlflow 3.17 still uses a loader strategy that SQLAlchemy 2.1 deprecates

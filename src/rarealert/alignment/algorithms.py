@@ -261,6 +261,8 @@ def fit_pipeline(
     steps: list[tuple[str, Any]] = [("fill", NeutralImputer())]
     if chosen.scaled:
         steps.append(("scale", StandardScaler()))
+    if "n_neighbors" in settings:  # a small fold may hold fewer cases than are to be asked
+        settings = {**settings, "n_neighbors": min(int(settings["n_neighbors"]), len(rare))}
     steps.append(("model", chosen.build(settings, seed)))
     if weights is None:
         weights = independence_weights(values, rare)

@@ -176,7 +176,7 @@ def test_evaluate_keeps_the_contract(paths, params):
     assert tables["models.json"]["auroc.ci_low"].notna().any()
     assert set(tables["subgroups.json"]["block"]) == {"source", "category", "age_band", "sex"}
     assert report["cohort"]["flow"]["read"] == 204
-    assert report["robustness"]["without_age_and_sex"]["n"] == 32
+    assert report["robustness"]["without_age_and_sex"]["n"] == params.score.robustness_cases
     assert len(report["prevalence"]["student"]) == 9
     assert report["subgroup_differences"]["by_sex"]["female"]["p_holm"] <= 1
 

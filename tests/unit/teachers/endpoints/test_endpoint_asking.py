@@ -5,9 +5,9 @@ import os
 import time
 
 import pytest
+from endpoint_kit import KEY, case, teacher
 from fault_proxy import Fault, Proxy, serve
 
-from conftest import KEY, case, teacher
 from rarealert.teachers.ask import Tally
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.endpoints.asking import ask_endpoints

@@ -5,11 +5,11 @@ import math
 
 import jsonschema
 import pytest
+from endpoint_kit import teacher
 from fault_proxy import Proxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import teacher
 from rarealert.teachers.endpoints.expectation import Token, expected_risk
 from rarealert.teachers.endpoints.prompt import commands_the_model, messages_for
 from rarealert.teachers.endpoints.reply import (
@@ -21,7 +21,7 @@ from rarealert.teachers.endpoints.reply import (
     wire_schema,
 )
 
-from conftest import case  # isort: skip
+from endpoint_kit import case  # isort: skip
 
 
 def spec(**settings):

@@ -1,9 +1,9 @@
 """`rarealert panel check`: one line a teacher, and a failing exit where one does not answer."""
 
 import yaml
+from endpoint_kit import KEY, teacher
 from fault_proxy import Fault
 
-from conftest import KEY, teacher
 from rarealert.teachers.check import check_panel
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import yaml
+from endpoint_kit import KEY, case, teacher
 from fault_proxy import Fault
 
-from conftest import KEY, case, teacher
 from rarealert.cases.case import Label, LabelledCase
 from rarealert.cases.store import write_cases
 from rarealert.params import load_params
