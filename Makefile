@@ -67,10 +67,10 @@ repro-real: env ## CORPORA=<folder>: the same pipeline on CRAFT-MD and MedR-Benc
 	&& dvc repro --quiet && rarealert next
 
 test: $(VENV)/.installed-dev lint ## the whole suite
-	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "not scale"
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not scale"
 
 test-fast: $(VENV)/.installed-dev ## the everyday suite, without the slow tests
-	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not scale"
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not scale"
 
 test-scale: $(VENV)/.installed-dev ## what takes minutes or gigabytes: kills, servers, 160,000 cases
 	@$(BIN)/python -m pytest -m scale --timeout=1800
