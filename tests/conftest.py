@@ -49,6 +49,8 @@ def mlflow_store(
     shutil.copy(_mlflow_template, mlruns / "mlflow.db")
     uri = f"sqlite:///{mlruns / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(experiment_id="0")  # not the one that an earlier test left active
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it, as if for a server
     yield uri
     while mlflow.active_run() is not None:
