@@ -9,6 +9,7 @@ import typer
 def add_commands(app: typer.Typer) -> None:
     """Hang these commands below ``app``."""
     app.command()(screen)
+    app.command()(serve)
 
 
 def screen(
@@ -21,3 +22,39 @@ def screen(
     from rarealert.screening.batch import screen as screen_visits
 
     print(screen_visits(source, out, alias, rationale).sentence())
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="address; others than loopback need a token")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="TCP port; 0 for any free one")] = 8000,
+    alias: Annotated[str, typer.Option(help="which registered version")] = "champion",
+    model: Annotated[Path | None, typer.Option(help="a model's folder instead")] = None,
+    max_batch: Annotated[int | None, typer.Option(help="visits scored together")] = None,
+    max_wait_ms: Annotated[float | None, typer.Option(help="ms a visit waits for others")] = None,
+    max_visits: Annotated[int | None, typer.Option(help="visits in one request")] = None,
+    max_waiting: Annotated[int | None, typer.Option(help="visits in the queue")] = None,
+    max_requests: Annotated[int | None, typer.Option(help="requests under way at once")] = None,
+    max_body_bytes: Annotated[int | None, typer.Option(help="bytes of one request")] = None,
+    reload_s: Annotated[float | None, typer.Option(help="s between looks at the alias")] = None,
+    allow_origin: Annotated[list[str] | None, typer.Option(help="CORS origin")] = None,
+) -> None:
+    """Answer visits over HTTP with the registered model; the token is read from RAREALERT_TOKEN."""
+    from rarealert.screening.service.serve import chosen_settings, chosen_source
+    from rarealert.screening.service.serve import serve as run
+
+    said = {
+        "host": host,
+        "port": port,
+        "max_batch": max_batch,
+        "max_wait_ms": max_wait_ms,
+        "max_visits": max_visits,
+        "max_waiting": max_waiting,
+        "max_requests": max_requests,
+        "max_body_bytes": max_body_bytes,
+        "reload_s": reload_s,
+        "allow_origin": tuple(allow_origin or ()),
+    }
+    given = {name: value for name, value in said.items() if value is not None}
+    run(chosen_settings(given), chosen_source(model, alias))

@@ -11,6 +11,7 @@ from rarealert.errors import RareAlertError
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.pyfunc import PyFuncModel
 
 _FAILED = "gates.failed"
 _DIGEST = "adapter.sha256"
@@ -41,27 +42,50 @@ def load_model(name: str, alias: str, tracking_uri: str) -> ScreeningModel:
             which gates the newest version failed and what to do.
         BadInputError: the base model on this machine is not the one trained on.
     """
-    import mlflow
+    version = _find(name, alias, tracking_uri)
+    scorer = _load(f"models:/{name}/{version.version}")
+    digest = version.tags.get(_DIGEST, "")
+    return ScreeningModel(name, str(version.version), digest, scorer)
 
+
+def version_of(name: str, alias: str, tracking_uri: str) -> str:
+    """The number of the version of ``name`` that ``alias`` points at now.
+
+    Raises:
+        RareAlertError: as ``load_model``.
+    """
+    return str(_find(name, alias, tracking_uri).version)
+
+
+def load_folder(folder: Path, version: str) -> ScreeningModel:
+    """The model whose ``MLmodel`` lies in ``folder``; no registry is asked.
+
+    Raises:
+        BadInputError: the base model on this machine is not the one trained on.
+    """
+    scorer = _load(str(folder))
+    metadata = scorer.metadata.metadata or {}
+    return ScreeningModel(folder.name, version, str(metadata.get(_DIGEST, "")), scorer)
+
+
+def _load(uri: str) -> "PyFuncModel":
     with warnings.catch_warnings():  # mlflow 3.17 warns of its own type hints when imported
         warnings.simplefilter("ignore", UserWarning)
         import mlflow.pyfunc
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    loaded: PyFuncModel = mlflow.pyfunc.load_model(uri)
+    return loaded
+
+
+def _find(name: str, alias: str, tracking_uri: str) -> "ModelVersion":
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
     database = tracking_uri.removeprefix("sqlite:///")
     if database != tracking_uri and not Path(database).is_file():
         raise RareAlertError(_why_none(name, alias, []))  # asking would make an empty database
     mlflow.set_tracking_uri(tracking_uri)
-    version = _find(name, alias)
-    scorer = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}")
-    digest = version.tags.get(_DIGEST, "")
-    return ScreeningModel(name, str(version.version), digest, scorer)
-
-
-def _find(name: str, alias: str) -> "ModelVersion":
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     client = mlflow.MlflowClient()
     try:
         return client.get_model_version_by_alias(name, alias)

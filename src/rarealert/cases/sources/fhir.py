@@ -6,7 +6,7 @@ starts, nor after its end. A result counts from its release, a condition from it
 bears no date and hangs on no encounter can't be shown to be early, so it is left out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from itertools import groupby
 from operator import attrgetter
@@ -15,14 +15,14 @@ from pathlib import Path
 from rarealert.cases.sources import fhir_codes as fc
 from rarealert.cases.sources.fhir_dates import When, age_in_years
 from rarealert.cases.sources.fhir_record import Condition, Encounter, Note, Record, add
-from rarealert.cases.sources.fhir_stream import SUFFIXES, Resource, resources
+from rarealert.cases.sources.fhir_stream import SUFFIXES, Raw, Resource, bundled, resources
 from rarealert.cases.sources.files import Tick, no_tick
 from rarealert.cases.sources.observable import shows_at_a_visit, told_findings
 from rarealert.cases.sources.refused import Place, Read, Refused, build_visit
 from rarealert.cases.sources.visits import Diagnosis, Visit, VisitLabeller
 from rarealert.knowledge.hpo import load_ontology
 
-__all__ = ["SUFFIXES", "read", "read_visits"]
+__all__ = ["SUFFIXES", "read", "read_bundle", "read_visits"]
 
 _DECISIVE = ("Patient", "Encounter", "Condition")
 
@@ -44,9 +44,18 @@ def read_visits(path: Path, tick: Tick = no_tick) -> Iterator[Visit | Refused]:
     Raises:
         BadInputError: ``path`` holds no JSON or NDJSON, or a damaged zip.
     """
+    yield from _visits(resources(path, tick))
+
+
+def read_bundle(bundle: Raw) -> Iterator[Visit | Refused]:
+    """The first visit of every patient in a bundle in memory, as ``read_visits`` reads a file."""
+    yield from _visits(bundled(bundle))
+
+
+def _visits(found: Iterable[Resource]) -> Iterator[Visit | Refused]:
     records: dict[str, Record] = {}
     seen: dict[tuple[str, str], int] = {}
-    for resource in resources(path, tick):
+    for resource in found:
         refused = resource.refused or _conflict(resource, seen)
         if refused is not None:
             yield refused

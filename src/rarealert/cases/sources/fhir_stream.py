@@ -1,7 +1,7 @@
 """FHIR resources out of bundles and NDJSON, one at a time, each checked by ``fhir.resources``."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -49,7 +49,16 @@ def resources(path: Path, tick: Tick) -> Iterator[Resource]:
     Raises:
         BadInputError: ``path`` holds no such file, or a damaged zip.
     """
-    for entry in _entries(path, tick):
+    yield from _resources(_entries(path, tick))
+
+
+def bundled(bundle: Raw) -> Iterator[Resource]:
+    """Every resource of the kinds that are read, from a bundle in memory."""
+    yield from _resources(_of_bundle("bundle", bundle))
+
+
+def _resources(entries: Iterable[_Entry]) -> Iterator[Resource]:
+    for entry in entries:
         if isinstance(entry.raw, str):
             yield _refused(entry.place, "resource", None, entry.place.refuse("entry", entry.raw))
         elif _is_wanted(entry.raw):

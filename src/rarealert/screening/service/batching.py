@@ -1,0 +1,188 @@
+"""Visits of many requests, scored together by the one thread that talks to the model.
+
+A batch costs less than its visits one by one, and two threads on one model cost more than one. An
+answer does not depend on who shared the batch: the student pads on the right under causal
+attention, and a visit that the model refuses is asked again alone, so that only its own request
+fails.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from rarealert.cases.case import Case
+from rarealert.screening.champion import ScreeningModel
+from rarealert.screening.frames import request_frame
+from rarealert.screening.service.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Question:
+    """One visit and what is asked of it; ``prevalence`` is a share 0-1, exclusive."""
+
+    case: Case
+    prevalence: float | None = None
+    rationale: bool = False
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the registered model is asked beside the visit."""
+        held: dict[str, Any] = {"rationale": self.rationale}
+        return held if self.prevalence is None else {**held, "prevalence": self.prevalence}
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The model's row for a visit, with the version that gave it."""
+
+    row: dict[str, Any]
+    model: ScreeningModel
+
+
+@dataclass
+class _Waiting:
+    question: Question
+    since: float
+    answer: "Future[Answered]" = field(default_factory=Future)
+
+
+class QueueFullError(Exception):
+    """More visits wait than the queue may hold."""
+
+
+class QueueClosedError(Exception):
+    """The service is shutting down."""
+
+
+class Batcher:
+    """A queue and the thread that empties it; ``start`` it, and ``close`` it at the end."""
+
+    def __init__(
+        self,
+        model: Callable[[], ScreeningModel],
+        metrics: Metrics,
+        *,
+        max_batch: int,
+        max_wait_ms: float,
+        max_waiting: int,
+    ) -> None:
+        self._model = model
+        self._metrics = metrics
+        self._max_batch = max_batch
+        self._max_wait_s = max_wait_ms / 1000
+        self._max_waiting = max_waiting
+        self._queue: deque[_Waiting] = deque()
+        self._slow: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Take no more visits, answer those that wait, end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread answers."""
+        return self._thread.is_alive()
+
+    @property
+    def waiting(self) -> int:
+        """Visits in the queue."""
+        return len(self._queue) + len(self._slow)
+
+    def submit(self, questions: Sequence[Question]) -> "list[Future[Answered]]":
+        """Queue all of ``questions`` or none.
+
+        Raises:
+            QueueFullError: the queue has no room for them.
+            QueueClosedError: the service is shutting down.
+        """
+        now = time.monotonic()
+        added = [_Waiting(question, now) for question in questions]
+        with self._changed:
+            if self._closed:
+                raise QueueClosedError
+            if self.waiting + len(added) > self._max_waiting:
+                raise QueueFullError
+            for each in added:
+                (self._slow if each.question.rationale else self._queue).append(each)
+            self._changed.notify_all()
+        return [each.answer for each in added]
+
+    def _work(self) -> None:
+        slow_next = False
+        while batch := self._next(slow_next):
+            # a rationale takes as long as dozens of risks, so the two kinds take turns
+            slow_next = not batch[0].question.rationale
+            live = [each for each in batch if each.answer.set_running_or_notify_cancel()]
+            model = self._model()
+            for group in _alike(live):
+                self._answer(group, model)
+
+    def _next(self, slow_next: bool) -> list[_Waiting]:
+        """The next visits, after the first has waited for company; none at the end."""
+        with self._changed:
+            while not self.waiting:
+                if self._closed:
+                    return []
+                self._changed.wait()
+            if self._slow and (slow_next or not self._queue):
+                return [self._slow.popleft()]
+            deadline = self._queue[0].since + self._max_wait_s
+            while len(self._queue) < self._max_batch and not self._closed:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    break
+            count = min(len(self._queue), self._max_batch)
+            return [self._queue.popleft() for _ in range(count)]
+
+    def _answer(self, group: Sequence[_Waiting], model: ScreeningModel) -> None:
+        started = time.perf_counter()
+        try:
+            rows = _ask(group, model)
+        except Exception as error:  # whatever the model raises belongs to a request, not here
+            if len(group) > 1:
+                for each in group:
+                    self._answer([each], model)
+            else:
+                group[0].answer.set_exception(error)
+            return
+        self._metrics.batch(len(group), time.perf_counter() - started)
+        for each, row in zip(group, rows, strict=True):
+            each.answer.set_result(Answered(row, model))
+
+
+def _alike(batch: Sequence[_Waiting]) -> list[list[_Waiting]]:
+    """Visits that ask the same of the model, which one call can answer."""
+    groups: dict[float | None, list[_Waiting]] = {}
+    for each in batch:
+        groups.setdefault(each.question.prevalence, []).append(each)
+    return list(groups.values())
+
+
+def _ask(group: Sequence[_Waiting], model: ScreeningModel) -> list[dict[str, Any]]:
+    # requests name their visits as they please, so a batch names them by their place
+    cases = [
+        each.question.case.model_copy(update={"case_id": str(place)})
+        for place, each in enumerate(group)
+    ]
+    answered = model.scorer.predict(request_frame(cases), params=group[0].question.params)
+    rows: list[dict[str, Any]] = answered.to_dict("records")
+    if [row["case_id"] for row in rows] != [case.case_id for case in cases]:
+        raise RuntimeError("the model did not answer each visit once, in order")
+    return [
+        {**row, "case_id": each.question.case.case_id}
+        for row, each in zip(rows, group, strict=True)
+    ]

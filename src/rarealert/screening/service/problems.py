@@ -1,0 +1,142 @@
+"""Errors as problem details (RFC 9457): what was wrong and where, never what was said."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from rarealert.cases.sources.refused import harmless
+from rarealert.errors import BadInputError
+
+MEDIA_TYPE = "application/problem+json"
+_TITLES = {
+    400: "Bad request",
+    401: "Not authorised",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "Request too slow",
+    412: "Precondition failed",
+    413: "Request too large",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Not available",
+}
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field; ``field`` is a path such as ``visits.0.age_years``."""
+
+    field: str
+    reason: str
+
+
+class Problem(BaseModel):
+    """Problem details, RFC 9457; ``errors`` name the fields."""
+
+    model_config = ConfigDict(json_schema_extra={"description": "RFC 9457"})
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = Field(default_factory=list)
+
+
+class RefusedError(Exception):
+    """A request that is answered with a problem; ``retry_s`` says when to come back."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: Sequence[FieldError] = (),
+        retry_s: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = list(errors)
+        self.retry_s = retry_s
+
+
+def problem(
+    status: int,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """The response that tells ``detail``."""
+    title = _TITLES.get(status, "Error")
+    body = Problem(title=title, status=status, detail=detail, errors=list(errors))
+    return JSONResponse(body.model_dump(), status, headers, media_type=MEDIA_TYPE)
+
+
+def refuse(refusal: RefusedError) -> JSONResponse:
+    """The response for ``refusal``."""
+    headers = {} if refusal.retry_s is None else {"Retry-After": str(refusal.retry_s)}
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(refusal.status, refusal.detail, refusal.errors, headers)
+
+
+def field_errors(errors: Sequence[Any]) -> list[FieldError]:
+    """Pydantic's errors without inputs, contexts, or keys that could be text gone astray."""
+    return [
+        FieldError(
+            field=".".join(str(harmless(part)) for part in each["loc"] if part != "body") or "body",
+            reason=_reason(each),
+        )
+        for each in errors
+    ]
+
+
+def _reason(error: dict[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown field"
+    if error["type"] == "json_invalid":
+        return "not valid JSON"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Make every error of ``app`` a problem."""
+
+    @app.exception_handler(RequestValidationError)
+    async def _(_: Request, error: RequestValidationError) -> JSONResponse:
+        errors = field_errors(error.errors())
+        named = ", ".join(dict.fromkeys(each.field for each in errors[:3]))
+        return problem(422, f"The request is not valid at {named}.", errors)
+
+    @app.exception_handler(RefusedError)
+    async def _(_: Request, error: RefusedError) -> JSONResponse:
+        return refuse(error)
+
+    @app.exception_handler(BadInputError)
+    async def _(_: Request, error: BadInputError) -> JSONResponse:
+        return problem(422, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def _(_: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's word for a body that is no JSON at all
+            errors = [FieldError(field="body", reason="not readable as JSON")]
+            return problem(400, "The body is not readable as JSON.", errors)
+        detail = {404: "There is nothing here; see /openapi.json."}.get(
+            error.status_code, str(error.detail)
+        )
+        return problem(error.status_code, detail, headers=dict(error.headers or {}))
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": _TITLES[status],
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for status in (400, 401, 408, 413, 415, 422, 429, 503)
+}
+"""What any of the service's routes may answer beside its own."""

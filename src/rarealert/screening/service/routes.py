@@ -1,0 +1,97 @@
+"""``/v1``: screening of visits and of FHIR bundles."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Query
+from starlette.concurrency import run_in_threadpool
+
+from rarealert.cases.case import Case
+from rarealert.cases.sources.fhir import read_bundle
+from rarealert.cases.sources.refused import Refused
+from rarealert.screening.service.answers import answer_all
+from rarealert.screening.service.problems import RESPONSES, FieldError, RefusedError
+from rarealert.screening.service.schemas import (
+    Note,
+    Prevalence,
+    RationaleFor,
+    RefusedRecord,
+    Screened,
+    ScreenedBundle,
+    ScreenRequest,
+)
+from rarealert.screening.service.state import Service, service_of
+from rarealert.screening.service.visits import notes_on, to_case
+
+router = APIRouter(prefix="/v1", responses=RESPONSES)
+Serving = Annotated[Service, Depends(service_of)]
+
+
+@router.post("/screen")
+async def screen(request: ScreenRequest, service: Serving) -> Screened:
+    """Calibrated risk of a rare disease for each visit."""
+    check_count(len(request.visits), service.settings.max_visits, "visits")
+
+    def cases() -> list[tuple[Case, list[Note]]]:
+        return [
+            to_case(visit, place + 1, f"visits.{place}")
+            for place, visit in enumerate(request.visits)
+        ]
+
+    prepared = await run_in_threadpool(cases)
+    answers = await answer_all(service, prepared, request.prevalence, request.rationale)
+    return Screened(answers=answers)
+
+
+@router.post("/screen/fhir")
+async def screen_fhir(
+    bundle: Annotated[
+        dict[str, Any],
+        Body(description="A FHIR R4 Bundle: Patient, Encounter, Condition, Observation, …"),
+    ],
+    service: Serving,
+    prevalence: Annotated[Prevalence | None, Query()] = None,
+    rationale: RationaleFor = "none",
+) -> ScreenedBundle:
+    """Risk for the first visit of each patient in a FHIR R4 bundle."""
+    cases, refused = await run_in_threadpool(read_cases, bundle)
+    check_count(len(cases), service.settings.max_visits, "entry")
+    if not cases:
+        errors = [
+            FieldError(
+                field=f"entry.{each.entry - 1}.resource", reason=f"{each.field}: {each.reason}"
+            )
+            for each in refused
+        ]
+        raise RefusedError(422, "The bundle holds no first visit that could be read.", errors)
+    answers = await answer_all(service, cases, prevalence, rationale)
+    return ScreenedBundle(answers=answers, refused=refused)
+
+
+def check_count(count: int, most: int, field: str) -> None:
+    """Refuse more visits than one request may hold.
+
+    Raises:
+        RefusedError: ``count`` is above ``most``.
+    """
+    if count > most:
+        reason = f"{count} visits; one request may hold {most}"
+        errors = [FieldError(field=field, reason=reason)]
+        raise RefusedError(413, "Too many visits in one request.", errors)
+
+
+def read_cases(bundle: dict[str, Any]) -> tuple[list[tuple[Case, list[Note]]], list[RefusedRecord]]:
+    """The first visit of each patient with its notes, and what was left out.
+
+    Raises:
+        RefusedError: ``bundle`` is none.
+    """
+    if bundle.get("resourceType") != "Bundle":
+        errors = [FieldError(field="resourceType", reason="must be Bundle")]
+        raise RefusedError(422, "The body is no FHIR bundle.", errors)
+    cases, refused = [], []
+    for read in read_bundle(bundle):
+        if isinstance(read, Refused):
+            refused.append(RefusedRecord(entry=read.row, field=read.field, reason=read.reason))
+        else:
+            cases.append((read.case, notes_on(read.case)))
+    return cases, refused

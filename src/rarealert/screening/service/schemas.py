@@ -1,0 +1,182 @@
+"""What the service takes and gives: typed, strict, and the source of its OpenAPI description."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from rarealert.cases.case import TEXT_FIELDS, HpoId
+
+MAX_TEXT = 20_000
+"""Characters of one field, as in ``Case``."""
+
+MAX_FINDINGS = 200
+"""Coded findings of one visit."""
+
+_READ_FIELDS = (*TEXT_FIELDS, "findings_present", "findings_excluded")
+
+
+def _blank_is_absent(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _age_is_a_number(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError("give years as a number; 18 months are 1.5")
+    return value
+
+
+_Words = Annotated[str, Field(max_length=MAX_TEXT)]
+_Years = Annotated[
+    float, Field(ge=0, le=120, allow_inf_nan=False, json_schema_extra={"unit": "years"})
+]
+Text = Annotated[_Words | None, BeforeValidator(_blank_is_absent)]
+Age = Annotated[_Years | None, BeforeValidator(_age_is_a_number)]
+Findings = Annotated[list[HpoId], Field(max_length=MAX_FINDINGS)]
+Prevalence = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+RationaleFor = Literal["none", "alerts", "all"]
+
+
+def _something_to_read(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [
+        {"required": [name], "properties": {name: {"type": "string", "pattern": r"\S"}}}
+        for name in TEXT_FIELDS
+    ] + [
+        {"required": [name], "properties": {name: {"minItems": 1}}}
+        for name in ("findings_present", "findings_excluded")
+    ]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+
+class Visit(_Request):
+    """A first visit: text in at least one field, or coded findings. Leave out what is not known."""
+
+    model_config = ConfigDict(json_schema_extra=_something_to_read)
+
+    case_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Your name for the visit, given back with its answer; no personal data."""
+    age_years: Age = None
+    """Age in years, fractional below two (1.5 is 18 months)."""
+    sex: Literal["female", "male"] | None = None
+    """Sex as recorded; leave it out where it is unknown, intersex or not asked."""
+    chief_complaint: Text = None
+    """Why the patient came, in a few words."""
+    history_of_present_illness: Text = None
+    """How it began and went on, as told at the visit."""
+    past_medical_history: Text = None
+    """Illnesses, operations and medication before the visit."""
+    family_history: Text = None
+    """Illnesses of relatives."""
+    social_history: Text = None
+    """Work, travel, tobacco, alcohol, living conditions."""
+    physical_examination: Text = None
+    """What the clinician saw, heard and felt."""
+    vitals: Text = None
+    """Temperature, pulse, blood pressure and the like, each with its unit."""
+    findings_present: Findings = []
+    """HPO terms that are present; read as words at the end of the history."""
+    findings_excluded: Findings = []
+    """HPO terms that were looked for and are absent."""
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> Self:
+        if not any(getattr(self, name) for name in _READ_FIELDS):
+            raise ValueError(f"a visit needs text or findings in one of {', '.join(_READ_FIELDS)}")
+        return self
+
+
+class ScreenRequest(_Request):
+    """One visit or many."""
+
+    visits: Annotated[list[Visit], Field(min_length=1)]
+    """Visits, answered in this order."""
+    prevalence: Prevalence | None = None
+    """Share of rare disease among your patients; the risk is restated for it. None keeps that of
+    the validation part."""
+    rationale: RationaleFor = "none"
+    """Which answers get a rationale; each takes about as long as fifty risks."""
+
+
+class ExplainRequest(_Request):
+    """One visit, with all that can be said of it."""
+
+    visit: Visit
+    """The visit."""
+    prevalence: Prevalence | None = None
+    """As in a screening."""
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class ModelMark(_Response):
+    """Which model answered."""
+
+    name: str
+    """Name of the registered model."""
+    version: str
+    """Its version."""
+    digest: str
+    """Sha256 of its adapter."""
+
+
+class Note(_Response):
+    """Something that a reader of the answer must know."""
+
+    code: Literal["truncated", "contradictory_findings", "age_differs", "unknown_finding"]
+    """For programs."""
+    message: str
+    """For people."""
+
+
+class Answer(_Response):
+    """What the model says of one visit."""
+
+    model_config = ConfigDict(extra="allow")
+
+    case_id: str
+    """The visit's name, or its place in the request, from 1."""
+    risk: float
+    """Calibrated probability 0-1 of a rare disease."""
+    band: Literal["alert", "watch", "low"]
+    """The operating point that the risk lies in."""
+    truncated: bool
+    """Whether the visit was longer than the model reads."""
+    rationale: str | None = None
+    """Why, in one sentence, where it was asked for."""
+    notes: list[Note] = []
+    """What was odd about the visit."""
+    model: ModelMark
+    """Which model answered."""
+
+
+class Screened(_Response):
+    """Answers in the order of the visits."""
+
+    answers: list[Answer]
+    """One a visit."""
+    notice: str = "Decision support, not a diagnosis."
+    """What this is."""
+
+
+class RefusedRecord(_Response):
+    """A resource or patient that was left out."""
+
+    entry: int
+    """Place of the entry in the bundle, from 1."""
+    field: str
+    """Where it is wrong."""
+    reason: str
+    """What is wrong."""
+
+
+class ScreenedBundle(Screened):
+    """The first visit of each patient of a bundle."""
+
+    refused: list[RefusedRecord] = []
+    """What could not be read; a patient without a readable visit has no answer."""

@@ -1,0 +1,78 @@
+"""``rarealert serve``: bind, load, answer until told to stop."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rarealert.errors import BadInputError, RareAlertError
+from rarealert.params import load_params
+from rarealert.paths import Paths
+from rarealert.screening.service.models import FolderSource, ModelSource, RegistrySource
+from rarealert.screening.service.settings import ServiceSettings, check_exposure, read_token
+
+_FORMAT = "%(asctime)s %(name)s %(message)s"
+
+
+def serve(settings: ServiceSettings, source: ModelSource) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are answered first.
+
+    Raises:
+        BadInputError: the address can be reached by others and no token is set.
+        RareAlertError: there is no model to load, or the port is taken.
+    """
+    check_exposure(settings)
+    import uvicorn
+
+    from rarealert.screening.service.app import make_app
+
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=_FORMAT)
+    for name in ("rarealert.access", "rarealert.service", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    app = make_app(settings, source)
+    app.state.service.start()
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,  # it would write paths and queries; Guard's own line has neither
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_s,
+    )
+    server = uvicorn.Server(config)
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn's way to say that it could not bind
+        raise RareAlertError(
+            f"{settings.host}:{settings.port} can't be bound; is another service there? "
+            "Choose another --port."
+        ) from error
+
+
+def chosen_settings(flags: Mapping[str, object]) -> ServiceSettings:
+    """Settings from the command's flags (those that were given) and the token's variable.
+
+    Raises:
+        BadInputError: a flag is out of its range, or the token is too short.
+    """
+    try:
+        return ServiceSettings.model_validate({**flags, "token": read_token()})
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        flag = "--" + str(first["loc"][0]).replace("_", "-")
+        raise BadInputError(f"{flag}: {first['msg']}. Mend the flag.") from None
+
+
+def chosen_source(folder: Path | None, alias: str) -> ModelSource:
+    """The model in ``folder`` where one is named, else the one ``alias`` points at.
+
+    Raises:
+        BadInputError: ``folder`` is no model's, or there is no workspace here.
+    """
+    if folder is not None:
+        return FolderSource(folder)
+    paths = Paths.here()
+    return RegistrySource(load_params(paths.params).register_.model_name, alias, paths.tracking_uri)

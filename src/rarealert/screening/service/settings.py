@@ -1,0 +1,101 @@
+"""Settings of the service; ``rarealert serve`` fills them from flags and environment variables."""
+
+import ipaddress
+import os
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from rarealert.errors import BadInputError
+
+TOKEN_VARIABLE = "RAREALERT_TOKEN"  # noqa: S105 - its name, not its value
+"""The environment variable that holds the bearer token: a flag would stand in the process list."""
+
+_SHORTEST_TOKEN = 16  # characters; 2^80 guesses if they are drawn from 32 letters
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ServiceSettings(BaseModel):
+    """Where the service listens and how much it takes; each default says its unit and reason."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    host: str = "127.0.0.1"
+    """Address to bind; loopback, because visits are patients' data."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    """TCP port; 0 lets the system choose one."""
+    token: SecretStr | None = None
+    """Bearer token that all but ``/health``, ``/ready`` and the page's files ask for."""
+    allow_origin: tuple[str, ...] = ()
+    """Origins whose pages may call the service (CORS); none but the service's own."""
+    max_batch: Count = 16
+    """Visits scored together; docs/results.md shows where two cores stop gaining."""
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
+    """Milliseconds a visit waits for others; well below the time that a visit takes."""
+    max_waiting: Count = 256
+    """Visits in the queue; more wait longer than ``answer_timeout_s`` on two cores."""
+    max_visits: Count = 64
+    """Visits in one request; whole files are for ``rarealert screen``."""
+    max_requests: Count = 128
+    """Requests under way at once; each may hold ``max_body_bytes`` in memory."""
+    max_body_bytes: Count = 1_048_576
+    """Bytes of a request: 64 long visits, or the FHIR record of one patient."""
+    body_timeout_s: Seconds = 10.0
+    """Seconds a client may take to send a request."""
+    answer_timeout_s: Seconds = 30.0
+    """Seconds until a waiting request is answered with 503; an EHR gives up sooner."""
+    reload_s: Seconds = 10.0
+    """Seconds between looks at where the alias points."""
+    shutdown_s: Annotated[int, Field(ge=1)] = 30
+    """Seconds that requests under way have to finish after SIGTERM."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """Names that a request's ``Host`` may have.
+
+        On loopback they are fixed: a web page whose name is rebound to 127.0.0.1 must not get in.
+        """
+        return (*_LOOPBACK_NAMES, self.host) if self.is_loopback else ("*",)
+
+
+def read_token() -> SecretStr | None:
+    """The token in the environment, if there is one.
+
+    Raises:
+        BadInputError: it is too short to be a secret.
+    """
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not token:
+        return None
+    if len(token) < _SHORTEST_TOKEN or not token.isascii():
+        raise BadInputError(
+            f"{TOKEN_VARIABLE} must hold at least {_SHORTEST_TOKEN} ASCII characters; "
+            "make one with `openssl rand -hex 32`."
+        )
+    return SecretStr(token)
+
+
+def check_exposure(settings: ServiceSettings) -> None:
+    """Refuse to show patients' answers to a network without asking who is there.
+
+    Raises:
+        BadInputError: the address is not loopback and no token is set.
+    """
+    if settings.token is None and not settings.is_loopback:
+        raise BadInputError(
+            f"--host {settings.host} can be reached by other machines: set {TOKEN_VARIABLE} to a "
+            "secret that every request must then carry, or bind 127.0.0.1."
+        )
