@@ -79,8 +79,9 @@ lint: $(VENV)/.installed-dev ## style, types, layers, dependencies
 	@ruff check --quiet . && ruff format --check --quiet . && mypy && lint-imports --no-logo \
 	&& deptry --no-ansi src && rarealert graph
 
+# without the background workers for chat traces, which take longer to start than the page itself
 ui: env ## MLflow on this workspace's runs
-	@mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $${PORT:-5000}
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $${PORT:-5000}
 
 clean: ## forget what the pipeline built; the environment, data and runs stay
 	@rm -rf build real

@@ -29,6 +29,5 @@ def run_stage(name: str, stage: StageFunction) -> None:
         for item in stage(params, paths):
             if isinstance(item, Summary):
                 said = item.text
-            else:
-                sink.log(item)
+            sink.log(item)
     print(f"{name:<11}{said} ({time.perf_counter() - started:.1f} s)", flush=True)

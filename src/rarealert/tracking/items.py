@@ -99,7 +99,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Summary:
-    """The stage's one line on the terminal: what was made, in a user's words."""
+    """The stage's one line on the terminal and its run's description, in a user's words."""
 
     text: str
 

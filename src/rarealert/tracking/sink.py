@@ -137,6 +137,7 @@ class Sink:
             items.Dataset: self._dataset,
             items.Child: self._child,
             items.Trace: _log_trace,
+            items.Summary: _describe,
         }
 
     def _dataset(self, item: items.Dataset) -> None:
@@ -153,6 +154,14 @@ class Sink:
             for item in child.items:
                 self.log(item)
             self.flush()
+
+
+def _describe(item: items.Summary) -> None:
+    import mlflow
+
+    # what the UI shows as the run's description
+    said = f"{item.text}. Decision support, not a diagnosis."
+    mlflow.set_tag("mlflow.note.content", said)
 
 
 def _log_figure(item: items.Figure) -> None:

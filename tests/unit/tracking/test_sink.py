@@ -62,11 +62,14 @@ def test_every_kind_of_item_arrives(workspace: Workspace) -> None:
         items.Artifact(note, "notes"),
         items.Dataset("train", workspace.root / "build/train.parquet", "own", 12, "training"),
         items.Child("trial 0", (items.Metric("auroc", 0.5),)),
+        items.Summary("3 cases, 2 rows left out"),
     )
     run = mlflow.get_run(run_id)
     assert run.data.metrics == {"auroc": 0.75, "loss": 2.0}
     assert run.data.params == {"align.seed": "1", "chosen": "logistic"}
     assert run.data.tags["pool"] == "all"
+    description = run.data.tags["mlflow.note.content"]
+    assert description == "3 cases, 2 rows left out. Decision support, not a diagnosis."
     names = {file.path for file in mlflow.MlflowClient().list_artifacts(run_id)}
     assert names == {"table.json", "plot.png", "notes"}
     inputs = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs}
@@ -100,8 +103,8 @@ def test_a_metric_of_an_unknown_dataset_is_refused(workspace: Workspace) -> None
 def test_all_items_of_the_vocabulary_have_a_handler(workspace: Workspace) -> None:
     from rarealert.tracking.sink import Sink
 
-    # Summary is for the terminal: the harness prints it. Metrics are gathered into batches.
-    vocabulary = set(items.Item.__args__) - {items.Summary, items.Metric}
+    # metrics are gathered into batches
+    vocabulary = set(items.Item.__args__) - {items.Metric}
     assert set(Sink({})._handlers()) == vocabulary
 
 
