@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from rarealert.screening.service import health, routes
+from rarealert.screening.service import cds_hooks, health, routes
 from rarealert.screening.service.guard import Guard, Observed
 from rarealert.screening.service.models import ModelSource
 from rarealert.screening.service.problems import add_handlers
@@ -56,6 +56,6 @@ def make_app(settings: ServiceSettings, source: ModelSource) -> FastAPI:
     )
     app.state.service = service
     add_handlers(app)
-    for router in (health.router, routes.router):
+    for router in (health.router, routes.router, cds_hooks.router):
         app.include_router(router)
     return app

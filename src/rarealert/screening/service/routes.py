@@ -5,13 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
-from rarealert.cases.case import Case
 from rarealert.cases.sources.fhir import read_bundle
 from rarealert.cases.sources.refused import Refused
 from rarealert.screening.service.answers import answer_all
 from rarealert.screening.service.problems import RESPONSES, FieldError, RefusedError
 from rarealert.screening.service.schemas import (
-    Note,
+    Explained,
+    ExplainRequest,
     Prevalence,
     RationaleFor,
     RefusedRecord,
@@ -20,7 +20,7 @@ from rarealert.screening.service.schemas import (
     ScreenRequest,
 )
 from rarealert.screening.service.state import Service, service_of
-from rarealert.screening.service.visits import notes_on, to_case
+from rarealert.screening.service.visits import Prepared, from_record, to_case
 
 router = APIRouter(prefix="/v1", responses=RESPONSES)
 Serving = Annotated[Service, Depends(service_of)]
@@ -31,13 +31,13 @@ async def screen(request: ScreenRequest, service: Serving) -> Screened:
     """Calibrated risk of a rare disease for each visit."""
     check_count(len(request.visits), service.settings.max_visits, "visits")
 
-    def cases() -> list[tuple[Case, list[Note]]]:
+    def prepare() -> list[Prepared]:
         return [
             to_case(visit, place + 1, f"visits.{place}")
             for place, visit in enumerate(request.visits)
         ]
 
-    prepared = await run_in_threadpool(cases)
+    prepared = await run_in_threadpool(prepare)
     answers = await answer_all(service, prepared, request.prevalence, request.rationale)
     return Screened(answers=answers)
 
@@ -67,6 +67,14 @@ async def screen_fhir(
     return ScreenedBundle(answers=answers, refused=refused)
 
 
+@router.post("/explain")
+async def explain(request: ExplainRequest, service: Serving) -> Explained:
+    """One visit's risk with evidence and rationale."""
+    prepared = await run_in_threadpool(to_case, request.visit, 1, "visit")
+    [answer] = await answer_all(service, [prepared], request.prevalence, "all")
+    return Explained(answer=answer)
+
+
 def check_count(count: int, most: int, field: str) -> None:
     """Refuse more visits than one request may hold.
 
@@ -79,7 +87,7 @@ def check_count(count: int, most: int, field: str) -> None:
         raise RefusedError(413, "Too many visits in one request.", errors)
 
 
-def read_cases(bundle: dict[str, Any]) -> tuple[list[tuple[Case, list[Note]]], list[RefusedRecord]]:
+def read_cases(bundle: dict[str, Any]) -> tuple[list[Prepared], list[RefusedRecord]]:
     """The first visit of each patient with its notes, and what was left out.
 
     Raises:
@@ -88,10 +96,11 @@ def read_cases(bundle: dict[str, Any]) -> tuple[list[tuple[Case, list[Note]]], l
     if bundle.get("resourceType") != "Bundle":
         errors = [FieldError(field="resourceType", reason="must be Bundle")]
         raise RefusedError(422, "The body is no FHIR bundle.", errors)
-    cases, refused = [], []
+    cases: list[Prepared] = []
+    refused: list[RefusedRecord] = []
     for read in read_bundle(bundle):
         if isinstance(read, Refused):
             refused.append(RefusedRecord(entry=read.row, field=read.field, reason=read.reason))
         else:
-            cases.append((read.case, notes_on(read.case)))
+            cases.append(from_record(read.case))
     return cases, refused

@@ -114,6 +114,17 @@ class _Response(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
+NoteCode = Literal[
+    "abstain",
+    "age_differs",
+    "contradictory_findings",
+    "not_english",
+    "out_of_distribution",
+    "truncated",
+    "unknown_finding",
+]
+
+
 class ModelMark(_Response):
     """Which model answered."""
 
@@ -128,29 +139,64 @@ class ModelMark(_Response):
 class Note(_Response):
     """Something that a reader of the answer must know."""
 
-    code: Literal["truncated", "contradictory_findings", "age_differs", "unknown_finding"]
+    code: NoteCode
     """For programs."""
     message: str
     """For people."""
 
 
-class Answer(_Response):
-    """What the model says of one visit."""
+class Evidence(_Response):
+    """A finding of the visit that the risk rests on."""
 
-    model_config = ConfigDict(extra="allow")
+    hpo_id: str
+    """HPO term."""
+    label: str
+    """Its name."""
+    words: str
+    """How the visit words it."""
+    field: str
+    """Field of the visit that names it."""
+    start: int
+    """First character in the field; coded findings stand after the end of the text you sent."""
+    end: int
+    """The character after its last."""
+    status: Literal["present", "excluded", "relative"]
+    """Whether the visit states it, denies it, or tells it of a relative."""
+    direction: Literal["raises", "lowers", "not read"]
+    """Which way it pulls the risk."""
+    weight: float
+    """Its share of the log-odds, in nats."""
+
+
+class Answer(_Response):
+    """What the model says of one visit; null is what an older version does not say."""
 
     case_id: str
     """The visit's name, or its place in the request, from 1."""
     risk: float
     """Calibrated probability 0-1 of a rare disease."""
+    risk_low: float | None = None
+    """Lower end of the risk's interval, 0-1."""
+    risk_high: float | None = None
+    """Upper end of the risk's interval, 0-1."""
     band: Literal["alert", "watch", "low"]
     """The operating point that the risk lies in."""
+    abstain: bool | None = None
+    """Whether the model does not decide: validation supports both labels, or none."""
+    out_of_distribution: bool | None = None
+    """Whether the visit is unlike all that the model has learnt from."""
+    ood_score: float | None = None
+    """Distance from training; above 1 is out of distribution."""
+    not_english: bool | None = None
+    """Whether the text is not English: the model can't read it, and the risk means nothing."""
     truncated: bool
     """Whether the visit was longer than the model reads."""
+    evidence: list[Evidence] | None = None
+    """What the risk rests on, the weightiest first."""
     rationale: str | None = None
     """Why, in one sentence, where it was asked for."""
     notes: list[Note] = []
-    """What was odd about the visit."""
+    """What a reader must know, in words."""
     model: ModelMark
     """Which model answered."""
 
@@ -180,3 +226,12 @@ class ScreenedBundle(Screened):
 
     refused: list[RefusedRecord] = []
     """What could not be read; a patient without a readable visit has no answer."""
+
+
+class Explained(_Response):
+    """All that can be said of one visit."""
+
+    answer: Answer
+    """The answer, with evidence and rationale."""
+    notice: str = "Decision support, not a diagnosis."
+    """What this is."""

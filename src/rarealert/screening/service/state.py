@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
+from rarealert.knowledge.recognise import load_recogniser
 from rarealert.screening.service.batching import (
     Answered,
     Batcher,
@@ -41,6 +42,7 @@ class Service:
             RareAlertError: there is no model to load.
         """
         if not self._started:
+            load_recogniser()  # seconds that the first visit would wait
             self.keeper.start()
             self.batcher.start()
             self._started = True

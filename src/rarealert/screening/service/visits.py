@@ -1,5 +1,8 @@
 """From a request's visit to the case that the model reads, and what is odd about it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.cases.sources.demographics import parse_age
 from rarealert.cases.sources.observable import told_findings
@@ -13,8 +16,20 @@ _AGE_SHARE = 0.25  # a rounded age differs by less, one in months instead of yea
 _AGE_YEARS = 1.0
 
 
-def to_case(visit: Visit, place: int, where: str) -> tuple[Case, list[Note]]:
-    """The case of ``visit`` and notes on it; ``where`` is its path in the request.
+@dataclass(frozen=True)
+class Prepared:
+    """A case ready to be asked about, and notes on it.
+
+    ``leads`` are the characters of white space that the case lacks at the start of each field.
+    """
+
+    case: Case
+    notes: tuple[Note, ...]
+    leads: Mapping[str, int]
+
+
+def to_case(visit: Visit, place: int, where: str) -> Prepared:
+    """The case of ``visit``; ``where`` is its path in the request.
 
     Coded findings are told in HPO's words at the end of the history, as the readers of FHIR and
     phenopackets tell them, where the text does not name them already: the model reads text alone.
@@ -52,13 +67,18 @@ def to_case(visit: Visit, place: int, where: str) -> tuple[Case, list[Note]]:
         **fields,
     )
     contradicted = (said | set(present)) & (denied | set(excluded))
-    return case, _notes(case, contradicted, unknown + more)
+    leads = {name: _lead(getattr(visit, name)) for name in TEXT_FIELDS}
+    return Prepared(case, _notes(case, contradicted, unknown + more), leads)
 
 
-def notes_on(case: Case) -> list[Note]:
-    """Notes on a case that came from a record."""
+def from_record(case: Case) -> Prepared:
+    """A case that came from a record."""
     said, denied = _mentioned({name: getattr(case, name) for name in TEXT_FIELDS})
-    return _notes(case, said & denied, 0)
+    return Prepared(case, _notes(case, said & denied, 0), {})
+
+
+def _lead(text: str | None) -> int:
+    return len(text) - len(text.lstrip()) if text else 0
 
 
 def _mentioned(fields: dict[str, str | None]) -> tuple[set[str], set[str]]:
@@ -79,7 +99,7 @@ def _living(terms: list[str]) -> tuple[list[str], int]:
     return list(dict.fromkeys(term for term in found if term)), found.count(None)
 
 
-def _notes(case: Case, contradicted: set[str], unknown: int) -> list[Note]:
+def _notes(case: Case, contradicted: set[str], unknown: int) -> tuple[Note, ...]:
     notes = []
     if contradicted:
         name = load_ontology().name
@@ -95,7 +115,7 @@ def _notes(case: Case, contradicted: set[str], unknown: int) -> list[Note]:
         if apart > max(_AGE_YEARS, _AGE_SHARE * max(said, case.age_years)):
             message = f"age_years is {case.age_years:g}, the text says {said:.3g} years."
             notes.append(Note(code="age_differs", message=message))
-    return notes
+    return tuple(notes)
 
 
 def _age_said(case: Case) -> float | None:
