@@ -118,6 +118,7 @@ class DistilParams(_Section):
     lora_layers: Count
     epochs: Count
     batch_size: Count
+    knowledge_cases: Annotated[int, Field(ge=0)]
     rationale_cases: Count
     rationale_layers: Count
     rationale_epochs: Count

@@ -35,6 +35,7 @@ SHRUNK = {
     "distil.max_prompt_tokens": 64,
     "distil.max_rationale_tokens": 16,
     "distil.rationale_cases": 8,
+    "distil.knowledge_cases": 8,
     "evaluate.resamples": 50,
 }
 """The real configuration with fewer cases, trials and passes; every other value stays."""

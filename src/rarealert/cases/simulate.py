@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.cases.simulate_text import Course, Sex, Visit, render_visit
 from rarealert.cases.simulate_vocabulary import VisitFinding
-from rarealert.cases.simulate_world import Disease, fits, load_world
+from rarealert.cases.simulate_world import Disease, World, fits, load_world
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.profiles import CommonCondition
 from rarealert.params import SimulatedParams
@@ -57,6 +57,18 @@ def simulate(params: SimulatedParams) -> Iterator[LabelledCase]:
             yield _case(params.seed, "nonrare", index)
 
 
+def draw(
+    key: bytes, world: World, condition: CommonCondition, label: Literal["rare", "nonrare"]
+) -> LabelledCase:
+    """One visit of a patient who has ``condition``, or a rare disease that fits the patient.
+
+    ``key``, 16 bytes or more, decides everything that is random; findings are lent, and rare
+    diseases drawn, from ``world`` alone.
+    """
+    rng = random.Random(int.from_bytes(key[:16]))  # noqa: S311 - not a secret
+    return _draw_case(key, world, condition, label, rng)
+
+
 def materialise(params: SimulatedParams, folder: Path) -> None:
     """Write ``cases.jsonl`` and ``SOURCE.json`` below ``folder``; the same bytes for one seed.
 
@@ -91,11 +103,21 @@ def _case(seed: int, label: Literal["rare", "nonrare"], index: int) -> LabelledC
     key = hashlib.sha256(f"{GENERATOR_VERSION}/{seed}/{label}/{index}".encode()).digest()
     rng, world = random.Random(int.from_bytes(key[:16])), load_world()  # noqa: S311 - not a secret
     condition = rng.choices(world.conditions, world.condition_weights)[0]
+    return _draw_case(key, world, condition, label, rng)
+
+
+def _draw_case(
+    key: bytes,
+    world: World,
+    condition: CommonCondition,
+    label: Literal["rare", "nonrare"],
+    rng: random.Random,
+) -> LabelledCase:
     age = _age(condition, rng)
     drawn_sex: Sex = rng.choice(("female", "male"))
     sex = condition.profile.sex or drawn_sex
     common = world.common[condition.profile.disease_id]
-    rare = _rare_partner(condition, age, sex, rng)
+    rare = _rare_partner(world, condition, age, sex, rng)
     own, other = (rare, common) if label == "rare" else (common, rare)
     course = _course(condition, label, rng)
     visit = _visit(own, other, age, sex, course, _FAMILIAL_SHARE[label], rng)
@@ -135,8 +157,9 @@ def _age(condition: CommonCondition, rng: random.Random) -> float:
     return round(years, 2) if years < 2 else float(int(years))  # infants' ages count in months
 
 
-def _rare_partner(condition: CommonCondition, age: float, sex: Sex, rng: random.Random) -> Disease:
-    world = load_world()
+def _rare_partner(
+    world: World, condition: CommonCondition, age: float, sex: Sex, rng: random.Random
+) -> Disease:
     mimic = world.rare_by_id.get(condition.mimics_code)
     if mimic is not None and rng.random() < _MIMIC_SHARE and fits(mimic, age, sex):
         return mimic

@@ -15,13 +15,14 @@ from rarealert.errors import BadInputError
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
-from rarealert.stages.tune import curves, input_files
+from rarealert.stages.tune import curves, input_files, read_knowledge
 from rarealert.tracking.items import Dataset, Figure, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
     from rarealert.cases.case import Case, LabelledCase
     from rarealert.student.adapter import Network, Settings
     from rarealert.student.classroom import Classroom, Desk
+    from rarealert.student.knowledge import Knowledge
     from rarealert.student.lessons import Lessons
     from rarealert.student.package import Card
     from rarealert.student.rationale import Leaning
@@ -39,6 +40,7 @@ class _Inputs:
     desk: "Desk"
     taught: "Lessons"
     judged: "Lessons"
+    knowledge: "Knowledge | None"
     digests: dict[str, str]
 
 
@@ -117,7 +119,8 @@ def _read(params: Params, paths: Paths) -> _Inputs:
     train, taught = lessons("train", chosen.rationale_cases)
     valid, judged = lessons("valid", _JUDGED_RATIONALES)
     digests = {name: digest_of_file(file) for name, file in files.items()}
-    return _Inputs(train, valid, desk, taught, judged, digests)
+    knowledge = read_knowledge(desk, chosen, files["held_out"])
+    return _Inputs(train, valid, desk, taught, judged, knowledge, digests)
 
 
 def _files(paths: Paths) -> dict[str, Path]:
@@ -150,7 +153,8 @@ def _teach(
     from rarealert.student.tasks import logits_of
 
     chosen, desk = params.distil, inputs.desk
-    room = Classroom(desk, inputs.taught, inputs.judged, work, chosen.batch_size)
+    size = chosen.batch_size
+    room = Classroom(desk, inputs.taught, inputs.judged, work, size, inputs.knowledge)
     digest = digest_of(
         inputs.digests, asdict(settings), chosen.model_dump(mode="json"), desk.base.digest
     )

@@ -1,6 +1,7 @@
 """Lay diseases into train, valid and test (``rarealert split``).
 
-Writes ``build/split/{train,valid,test}.parquet``, ``reports/split/leakage.json`` and its page
+Writes ``build/split/{train,valid,test}.parquet``, ``build/split/held_out.json`` (the keys of valid
+and test diseases, for who makes examples of others), ``reports/split/leakage.json`` and its page
 (what was checked, and what had to move), and ``reports/split/lock.json``: the test part's digest
 for each corpus, which a later run must meet unless ``split.test_lock`` names another.
 """
@@ -11,7 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rarealert.cases.case import LabelledCase
-from rarealert.cases.leakage import Duplicate, near_duplicates, rendered, tied_groups
+from rarealert.cases.leakage import (
+    Duplicate,
+    disease_keys,
+    near_duplicates,
+    rendered,
+    tied_groups,
+)
 from rarealert.cases.page import write_page
 from rarealert.cases.registered import read_registered
 from rarealert.cases.split_report import Split, leakage_report, render_split_page
@@ -52,6 +59,8 @@ def split(params: Params, paths: Paths) -> Iterator[Item]:
     for name, members in chosen.items():
         write_cases(paths.build("split") / f"{name}.parquet", members)
         yield Metric(f"{name}_cases", len(members))
+    held_out = {name: _keys(chosen[name]) for name in ("valid", "test")}
+    write_json(paths.build("split") / "held_out.json", held_out)
     report = leakage_report(made, _shares(settings), settings.seed, settings.near_duplicate_jaccard)
     folder = paths.report("split")
     write_json(folder / "leakage.json", report)
@@ -62,6 +71,10 @@ def split(params: Params, paths: Paths) -> Iterator[Item]:
     yield Metric("set_aside_cases", report["set_aside"])
     yield Artifact(folder / "index.html")
     yield Summary(_sentence(made, {name: len(members) for name, members in chosen.items()}, report))
+
+
+def _keys(cases: Sequence[LabelledCase]) -> list[str]:
+    return sorted({key for item in cases for key in disease_keys(item)})
 
 
 def make_split(cases: Sequence[LabelledCase], settings: SplitParams, paths: Paths) -> Split:

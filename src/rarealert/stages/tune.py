@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import RareAlertError
-from rarealert.params import Params
+from rarealert.params import DistilParams, Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Child, Dataset, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
     from rarealert.student.adapter import Settings
-    from rarealert.student.classroom import Classroom
+    from rarealert.student.classroom import Classroom, Desk
+    from rarealert.student.knowledge import Knowledge
     from rarealert.student.training import Epoch
 
 DEFAULTS: dict[str, float | int] = {
@@ -30,6 +31,7 @@ DEFAULTS: dict[str, float | int] = {
     "rank": 8,
     "alpha_ratio": 2.0,
     "soft_weight": 0.8,
+    "knowledge_weight": 0.5,
 }
 """The first trial of every study; the others have to beat it."""
 
@@ -42,7 +44,6 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
     """
     from rarealert.student.lessons import digest_of, digest_of_file
 
-    started = time.monotonic()
     inputs = input_files(paths)
     digests = {name: digest_of_file(file) for name, file in inputs.items() if file.is_file()}
     build = paths.build("tune")
@@ -59,6 +60,7 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
         )
         study = _open_study(build / "study.log", name[:24], params.tune.seed)
         finished = _finished(study)
+        started = time.monotonic()
         while len(finished) < params.tune.trials and (
             not _complete(finished) or time.monotonic() - started < params.tune.timeout_s
         ):
@@ -80,11 +82,12 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
 
 
 def input_files(paths: Paths) -> dict[str, Path]:
-    """What risks are learnt from, by name; the test part is not among it."""
+    """What risks are learnt from, by name; of the test part, only which diseases it holds."""
     return {
         "train": paths.build("split") / "train.parquet",
         "valid": paths.build("split") / "valid.parquet",
         "risk": paths.build("align") / "risk.parquet",
+        "held_out": paths.build("split") / "held_out.json",
     }
 
 
@@ -101,7 +104,22 @@ def _classroom(params: Params, paths: Paths, folder: Path) -> "tuple[Classroom, 
         make_lessons(cases, read_targets(files["risk"], part), desk.encoder)
         for part, cases in (("train", train), ("valid", valid))
     )
-    return Classroom(desk, lessons, judged, folder, params.distil.batch_size), desk.base.digest
+    size = params.distil.batch_size
+    known = read_knowledge(desk, params.distil, files["held_out"])
+    return Classroom(desk, lessons, judged, folder, size, known), desk.base.digest
+
+
+def read_knowledge(desk: "Desk", chosen: DistilParams, held_out: Path) -> "Knowledge | None":
+    """Features of the examples of knowledge; none where none are asked for.
+
+    Raises:
+        BadInputError: what names the diseases that are judged is missing or damaged.
+    """
+    from rarealert.student.knowledge import knowledge_features, read_barred
+
+    if not chosen.knowledge_cases:
+        return None
+    return knowledge_features(desk, chosen, read_barred(held_out))
 
 
 def _open_study(journal: Path, name: str, seed: int) -> Any:
@@ -180,6 +198,7 @@ def _suggest(trial: Any) -> "Settings":
         rank=trial.suggest_categorical("rank", [4, 8, 16]),
         alpha_ratio=trial.suggest_categorical("alpha_ratio", [1.0, 2.0, 4.0]),
         soft_weight=trial.suggest_float("soft_weight", 0.5, 1.0),
+        knowledge_weight=trial.suggest_float("knowledge_weight", 0.1, 2.0, log=True),
     )
 
 

@@ -97,6 +97,23 @@ def freeze_prompts(
     return Frozen(examples, [len(ids) for ids in sequences], rows, words, pooled)
 
 
+def pooled_features(
+    trunk: Trunk, prompts: Sequence[Sequence[int]], pad: int, batch_size: int
+) -> NDArray[np.float32]:
+    """What the head reads of each prompt before any adapter, shape ``(n, 2 * hidden)``."""
+    features = np.zeros((len(prompts), 2 * int(trunk.model.config.hidden_size)), dtype=np.float32)
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    with torch.inference_mode():
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            ids, lengths = pad_right([prompts[index] for index in chosen], pad)
+            embedded = trunk.embed(ids)
+            states = trunk.run(embedded, 0, trunk.risk_layer)
+            pooled = torch.cat([pool(embedded, lengths), pool(states, lengths)], dim=1)
+            features[chosen] = pooled.numpy()
+    return features
+
+
 def freeze_told(
     trunk: Trunk, examples: Sequence[Example], pad: int, file: Path, batch_size: int
 ) -> Frozen:

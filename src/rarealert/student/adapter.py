@@ -14,12 +14,18 @@ _TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj
 
 @dataclass(frozen=True)
 class Settings:
-    """What is tuned. ``alpha_ratio`` is LoRA's alpha over its rank; the weight is a share 0-1."""
+    """What is tuned.
+
+    ``alpha_ratio`` is LoRA's alpha over its rank; ``soft_weight`` the aligned risk's share 0-1 of
+    the target, the label's being the rest; ``knowledge_weight`` what an example of knowledge
+    counts beside a case.
+    """
 
     learning_rate: float
     rank: int
     alpha_ratio: float
     soft_weight: float
+    knowledge_weight: float
 
 
 @dataclass

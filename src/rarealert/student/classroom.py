@@ -13,7 +13,8 @@ from rarealert.params import DistilParams
 from rarealert.student.activations import Frozen, freeze_prompts, freeze_told
 from rarealert.student.adapter import Network, Settings, add_adapter, remove_adapter
 from rarealert.student.encoding import Encoder
-from rarealert.student.head import fit_head
+from rarealert.student.head import Rows, fit_head
+from rarealert.student.knowledge import Knowledge
 from rarealert.student.lessons import Lessons
 from rarealert.student.network import Trunk
 from rarealert.student.tasks import RationaleTask, RiskTask
@@ -43,8 +44,15 @@ class Classroom:
     """Frozen activations of both parts, and the tasks that are learnt on them."""
 
     def __init__(
-        self, desk: Desk, train: Lessons, valid: Lessons, folder: Path, batch_size: int
+        self,
+        desk: Desk,
+        train: Lessons,
+        valid: Lessons,
+        folder: Path,
+        batch_size: int,
+        knowledge: Knowledge | None = None,
     ) -> None:
+        """Run both parts through the frozen trunk; ``knowledge`` joins the head's start."""
         self._desk = desk
         self._folder = folder
         self._batch_size = batch_size
@@ -53,15 +61,12 @@ class Classroom:
         self._judged = valid
         self.train = self._freeze(train, "train")
         self.valid = self._freeze(valid, "valid")
-        self._features: NDArray[np.float32] = np.hstack([self.train.words, self.train.pooled])
+        self._rows = _rows(np.hstack([self.train.words, self.train.pooled]), train, knowledge)
 
     @contextmanager
     def network(self, settings: Settings, seed: int) -> Iterator[Network]:
         """A network at its start: the head fitted on frozen features, LoRA at zero."""
-        lessons = self._lessons
-        head = fit_head(
-            self._features, lessons.rare, lessons.target, settings.soft_weight, lessons.groups
-        )
+        head = fit_head(self._rows, settings.soft_weight, settings.knowledge_weight)
         network = add_adapter(self._desk.base.model, self._desk.trunk, head, settings, seed)
         try:
             yield network
@@ -94,3 +99,17 @@ class Classroom:
     def _freeze(self, lessons: Lessons, name: str) -> Frozen:
         file = self._folder / f"{name}.f16"
         return freeze_prompts(self._desk.trunk, lessons.examples, self._pad, file, self._batch_size)
+
+
+def _rows(features: NDArray[np.float32], lessons: Lessons, knowledge: Knowledge | None) -> Rows:
+    """The cases, and below them what is known beyond them; its label is all that it aims at."""
+    judged = np.ones(len(features), dtype=bool)
+    if knowledge is None:
+        return Rows(features, lessons.rare, lessons.target, lessons.groups, judged)
+    return Rows(
+        features=np.vstack([features, knowledge.features]),
+        rare=np.concatenate([lessons.rare, knowledge.rare]),
+        target=np.concatenate([lessons.target, knowledge.rare.astype(float)]),
+        groups=(*lessons.groups, *knowledge.groups),
+        judged=np.concatenate([judged, np.zeros(len(knowledge.rare), dtype=bool)]),
+    )

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.store import write_cases
+from rarealert.cases.store import write_cases, write_json
 from rarealert.errors import BadInputError
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
@@ -59,11 +59,13 @@ def tiny(folder: Path) -> Path:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> tuple[Params, Paths]:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Params, Paths]:
+    monkeypatch.setenv("RAREALERT_CACHE", str(tmp_path / "cache"))
     paths = Paths(tmp_path)
     cases = [labelled(index) for index in range(80)]
     write_cases(paths.build("split") / "train.parquet", cases[:48])
     write_cases(paths.build("split") / "valid.parquet", cases[48:])
+    write_json(paths.build("split") / "held_out.json", {"valid": [], "test": []})
     rows = [
         {
             "case_id": item.case.case_id,
@@ -96,6 +98,7 @@ def workspace(tmp_path: Path) -> tuple[Params, Paths]:
             "lora_layers": 1,
             "rationale_cases": 12,
             "rationale_layers": 1,
+            "knowledge_cases": 40,
         }
     )
     tune = params.tune.model_copy(update={"trials": 3, "train_cases": 32, "valid_cases": 24})

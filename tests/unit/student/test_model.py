@@ -19,7 +19,7 @@ from rarealert.student.network import RiskHead, pad_right, pool
 from rarealert.student.package import Card, save_package
 from rarealert.student.rationale import LOWERED, RAISED, choices
 
-SETTINGS = Settings(1e-3, 4, 2.0, 0.5)
+SETTINGS = Settings(1e-3, 4, 2.0, 0.5, 0.5)
 
 
 def package(folder: Path, chosen: DistilParams, hidden: int):
