@@ -132,6 +132,11 @@ class ScoreParams(_Section):
     batch_size: Count
     seed: Seed
     robustness_cases: Count
+    baseline_max_tokens: Annotated[int, Field(ge=16, le=512)]
+    baseline_epochs: Annotated[int, Field(ge=0)]
+    baseline_learning_rate: Annotated[float, Field(gt=0)]
+    baseline_rank: Count
+    baseline_soft_weight: Share
 
 
 class EvaluateParams(_Section):

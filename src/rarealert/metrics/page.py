@@ -11,12 +11,12 @@ import yaml
 from rarealert.metrics.fairness import BLOCKS
 from rarealert.metrics.plots import kind_of, title_of
 from rarealert.metrics.plots_use import PERTURBATION_TITLES
-from rarealert.metrics.predictions import ENSEMBLE, STUDENT
+from rarealert.metrics.predictions import BASELINE_PREFIX, ENSEMBLE, STUDENT
 from rarealert.metrics.subgroups import MIN_CELL
 
 Json = Mapping[str, Any]
 
-_KINDS = ("student", "ensemble", "teacher", "control")
+_KINDS = ("student", "ensemble", "baseline", "teacher", "control")
 COLUMNS: Mapping[str, str] = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -63,7 +63,7 @@ class Plot:
 
 
 def ordered(models: Json) -> list[str]:
-    """Student, ensemble, teachers, controls; within a kind the highest AUROC first."""
+    """Student, ensemble, baselines, teachers, controls; within a kind the highest AUROC first."""
 
     def key(model: str) -> tuple[int, float, str]:
         reached = models[model].get("auroc", {}).get("value", 0.0)
@@ -79,6 +79,7 @@ def conclusions(report: Json) -> list[str]:
     for other, word in (
         (ENSEMBLE, "the ensemble it was distilled from"),
         (best["best_teacher"], "the best teacher ({name}, chosen on validation)"),
+        (f"{BASELINE_PREFIX}minilm", "the encoder {name} trained on the same cases"),
     ):
         found = report["comparisons"].get(f"{STUDENT} - {other}")
         if other and found:

@@ -14,7 +14,13 @@ from rarealert.metrics.calibration import calibration_points
 from rarealert.metrics.counts import FloatArray
 from rarealert.metrics.decision import decision_curve, net_benefit_of_all
 from rarealert.metrics.discrimination import roc_points
-from rarealert.metrics.predictions import CONTROL_PREFIX, ENSEMBLE, STUDENT, TEACHER_PREFIX
+from rarealert.metrics.predictions import (
+    BASELINE_PREFIX,
+    CONTROL_PREFIX,
+    ENSEMBLE,
+    STUDENT,
+    TEACHER_PREFIX,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +31,7 @@ _MAX_ROC_POINTS = 200  # points a curve; finer can't be seen and fattens every g
 STYLES: Mapping[str, dict[str, Any]] = {
     "student": {"color": "#D55E00", "linestyle": "-", "linewidth": 2.4, "zorder": 5},
     "ensemble": {"color": "#0072B2", "linestyle": "--", "linewidth": 2.0, "zorder": 4},
+    "baseline": {"color": "#CC79A7", "linestyle": (0, (5, 1)), "linewidth": 1.8, "zorder": 3},
     "teacher": {"color": "#009E73", "linestyle": "-.", "linewidth": 1.6, "zorder": 3},
     "control": {"color": "#555555", "linestyle": ":", "linewidth": 1.8, "zorder": 2},
 }
@@ -43,8 +50,8 @@ class Curve:
 
 
 def kind_of(model: str) -> str:
-    """``student``, ``ensemble``, ``teacher`` or ``control``."""
-    for prefix in (TEACHER_PREFIX, CONTROL_PREFIX):
+    """``student``, ``ensemble``, ``baseline``, ``teacher`` or ``control``."""
+    for prefix in (BASELINE_PREFIX, TEACHER_PREFIX, CONTROL_PREFIX):
         if model.startswith(prefix):
             return prefix.rstrip(":")
     return model
@@ -54,6 +61,7 @@ def title_of(model: str) -> str:
     """The model's name as a reader meets it."""
     words = {STUDENT: "Student", ENSEMBLE: "Ensemble of teachers"}
     words[f"{CONTROL_PREFIX}tfidf"] = "Control words (TF-IDF)"
+    words[f"{BASELINE_PREFIX}minilm"] = "Baseline MiniLM"
     if model in words:
         return words[model]
     kind, _, name = model.partition(":")

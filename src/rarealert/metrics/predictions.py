@@ -15,6 +15,7 @@ COLUMNS = ("case_id", "part", "model", "risk")
 PARTS = ("valid", "test")
 TEACHER_PREFIX = "teacher:"
 CONTROL_PREFIX = "control:"
+BASELINE_PREFIX = "baseline:"
 ENSEMBLE = "ensemble"
 STUDENT = "student"
 
@@ -22,9 +23,9 @@ STUDENT = "student"
 def check_predictions(frame: "pd.DataFrame", cases: Mapping[str, Sequence[str]]) -> None:
     """Refuse predictions that would make a comparison unfair.
 
-    ``frame`` has the columns ``COLUMNS``; ``cases`` are the case ids of each part. The student
-    and every control must have scored every case of both parts; teachers and the ensemble that
-    combines them may lack cases that went unanswered, never invent them.
+    ``frame`` has the columns ``COLUMNS``; ``cases`` are the case ids of each part. The student,
+    every baseline and every control must have scored every case of both parts; teachers and the
+    ensemble that combines them may lack cases that went unanswered, never invent them.
 
     Raises:
         BadInputError: a column is missing, a risk is NaN or outside 0-1, a case appears twice

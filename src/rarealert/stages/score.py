@@ -1,8 +1,9 @@
 """Score the locked test part, and the validation part, with every model: ``rarealert score``.
 
-The only stage that lets a model see the test part. Teachers, ensemble, student and the negative
-controls score the same cases, into ``build/score/predictions.parquet``; the student's risks of
-test cases told otherwise go into ``robustness.parquet`` beside it.
+The only stage that lets a model see the test part. Teachers, ensemble, student, the encoder it is
+measured against and the negative controls score the same cases, into
+``build/score/predictions.parquet``; the student's risks of test cases told otherwise go into
+``robustness.parquet`` beside it. Baseline and controls are fitted here, on the training part.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from rarealert.cases.splits import lock_digest
 from rarealert.cases.store import is_rare, read_cases
 from rarealert.errors import BadInputError
 from rarealert.metrics.predictions import (
+    BASELINE_PREFIX,
     CONTROL_PREFIX,
     ENSEMBLE,
     PARTS,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Risks = Mapping[str, float]
+
+BASELINE = f"{BASELINE_PREFIX}minilm"
 
 
 def score(params: Params, paths: Paths) -> Iterator[Item]:
@@ -61,6 +65,7 @@ def score(params: Params, paths: Paths) -> Iterator[Item]:
         paths.build("distil") / "adapter", visits, params.score.batch_size
     )
     yield Metric("student.cases_per_second", len(visits) / (time.perf_counter() - started))
+    models[BASELINE] = baseline_risks(params, paths, cases)
     models |= _control_risks(cases["train"], scored, params.score.seed)
 
     part_of = {item.case.case_id: part for part in PARTS for item in cases[part]}
@@ -110,6 +115,27 @@ def student_risks(adapter: Path, cases: Sequence[Case], batch_size: int) -> Risk
 
     said = Student.load(adapter).predict(cases, batch_size)
     return {item.case_id: item.risk for item in said}
+
+
+def baseline_risks(
+    params: Params, paths: Paths, cases: Mapping[str, Sequence[LabelledCase]]
+) -> Risks:
+    """What packaged MiniLM with LoRA says, having learnt from the student's cases and targets."""
+    from rarealert.student.baseline import Recipe, minilm_risks
+    from rarealert.student.lessons import read_targets
+
+    chosen = params.score
+    recipe = Recipe(
+        chosen.baseline_max_tokens,
+        chosen.baseline_epochs,
+        chosen.baseline_learning_rate,
+        chosen.baseline_rank,
+        chosen.baseline_soft_weight,
+        chosen.seed,
+    )
+    targets = read_targets(paths.build("align") / "risk.parquet", "train")
+    test = [item.case for item in cases["test"]]
+    return minilm_risks(cases["train"], cases["valid"], targets, test, recipe)
 
 
 def _score_retold(params: Params, paths: Paths, test: Sequence[LabelledCase]) -> Iterator[Item]:

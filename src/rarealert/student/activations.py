@@ -93,7 +93,7 @@ def freeze_prompts(
         return states
 
     sequences = [item.prompt for item in examples]
-    rows = _run_once(sequences, below, hidden, pad, file, batch_size)
+    rows = run_once(sequences, below, hidden, pad, file, batch_size)
     return Frozen(examples, [len(ids) for ids in sequences], rows, words, pooled)
 
 
@@ -124,12 +124,12 @@ def freeze_told(
         return trunk.run(trunk.embed(ids), 0, trunk.voice_start)
 
     sequences = [item.ids for item in examples]
-    rows = _run_once(sequences, below, hidden, pad, file, batch_size)
+    rows = run_once(sequences, below, hidden, pad, file, batch_size)
     nothing = np.zeros((len(examples), 0), dtype=np.float32)
     return Frozen(examples, [len(ids) for ids in sequences], rows, nothing, nothing)
 
 
-def _run_once(
+def run_once(
     sequences: Sequence[Sequence[int]],
     below: Callable[[Sequence[int], Tensor, Tensor], Tensor],
     hidden: int,

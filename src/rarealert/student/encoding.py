@@ -4,7 +4,7 @@ A prompt is ``<instruction><visit>\nAssessment:``; its last token is the risk po
 follows it is the rationale. The instruction is the same for every case.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,14 +50,8 @@ class Encoder:
 
     def prompt(self, case: Case) -> Prompt:
         """The prompt of one case, cut in the order that ``DROP_ORDER`` states."""
-        body: list[int] = []
-        truncated = False
-        for shortened in _shortenings(case):
-            body = self.tokens(render(shortened))
-            if len(body) <= self._room:
-                break
-            truncated = True
-        ids = (*self._head, *body[: self._room], *self._tail)
+        body, truncated = fitted(case, self.tokens, self._room)
+        ids = (*self._head, *body, *self._tail)
         return Prompt(case_id=case.case_id, ids=ids, truncated=truncated)
 
     def rationale(self, text: str, max_tokens: int) -> tuple[int, ...]:
@@ -68,6 +62,20 @@ class Encoder:
     def decode(self, ids: list[int]) -> str:
         """The text of generated ``ids`` without special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def fitted(
+    case: Case, tokens: Callable[[str], list[int]], room: int
+) -> tuple[tuple[int, ...], bool]:
+    """At most ``room`` token ids of the rendered visit, and whether it had to be cut for them."""
+    body: list[int] = []
+    truncated = False
+    for shortened in _shortenings(case):
+        body = tokens(render(shortened))
+        if len(body) <= room:
+            break
+        truncated = True
+    return tuple(body[:room]), truncated
 
 
 def _shortenings(case: Case) -> Iterator[Case]:

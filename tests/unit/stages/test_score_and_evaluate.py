@@ -92,6 +92,15 @@ def paths(tmp_path, monkeypatch):
         "student_risks",
         lambda adapter, cases, size: {c.case_id: _risk(c.case_id) for c in cases},
     )
+    monkeypatch.setattr(
+        score_stage,
+        "baseline_risks",
+        lambda params, paths, cases: {
+            item.case.case_id: _risk(item.case.case_id) / 2
+            for part in ("valid", "test")
+            for item in cases[part]
+        },
+    )
     return found
 
 
@@ -112,7 +121,7 @@ def test_score_writes_every_model_and_no_row_for_a_missing_answer(paths, params)
     frame = pd.read_parquet(_predictions(paths))
     assert list(frame.columns) == ["case_id", "part", "model", "risk"]
     counts = frame.groupby("model").size()
-    assert counts["student"] == counts["control:tfidf"] == 140
+    assert counts["student"] == counts["control:tfidf"] == counts["baseline:minilm"] == 140
     assert counts["teacher:oracle"] == counts["ensemble"] == 126
     assert set(frame["part"]) == {"valid", "test"}
     assert sum(isinstance(item, Summary) for item in items) == 1
@@ -161,7 +170,7 @@ def test_evaluate_keeps_the_contract(paths, params):
     assert report["controls"].keys() == {n for n in report["models"] if n.startswith("control:")}
     assert report["by_source"]["simulated"]["student"]["auroc"]["value"] == auroc["value"]
     assert report["models"]["teacher:oracle"]["auroc"]["n"] == 72
-    assert "student - ensemble" in report["comparisons"]
+    assert {"student - ensemble", "student - baseline:minilm"} <= report["comparisons"].keys()
     remaining = report["within_strata"]["models"]["student"]["control:length"]
     assert remaining["auroc"]["value"] == auroc["value"]
     assert report["within_strata"]["strongest"] != "control:tfidf"
