@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,12 +31,18 @@ _WORKER = """
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an empty database, for SQLAlchemy."""
-    pgserver = pytest.importorskip("pgserver")
-    server = pgserver.get_server(tmp_path / "data")
-    yield server.get_uri()
-    server.cleanup()
+    with pytest.MonkeyPatch.context() as patch:  # pgserver makes its lock there on import
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        pgserver = pytest.importorskip("pgserver")
+    # PostgreSQL refuses to run as root: pgserver then becomes a user of its own, who must get in,
+    # and pytest's own folders are closed to others
+    with tempfile.TemporaryDirectory(prefix="rarealert-pg-") as place:
+        Path(place).chmod(0o755)
+        server = pgserver.get_server(Path(place) / "data", cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.mark.scale
@@ -44,7 +51,8 @@ def test_two_workers_share_one_study(postgres: str, tmp_path: Path) -> None:
 
     script = tmp_path / "worker.py"
     script.write_text(textwrap.dedent(_WORKER))
-    optuna.create_study(storage=postgres, study_name="tables")  # as a database that is in use
+    storage = optuna.storages.RDBStorage(postgres)
+    optuna.create_study(storage=storage, study_name="tables")  # as a database that is in use
     environment = {**os.environ, "OPTUNA_STORAGE": postgres}
     workers = [
         subprocess.Popen(
@@ -55,7 +63,9 @@ def test_two_workers_share_one_study(postgres: str, tmp_path: Path) -> None:
     said = [worker.communicate(timeout=250)[0].split() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
     assert said[0] == said[1]  # both choose by the trials of both
-    name = next(n for n in optuna.get_all_study_names(postgres) if n.startswith("align-"))
-    trials = optuna.load_study(study_name=name, storage=postgres).trials
+    name = next(n for n in optuna.get_all_study_names(storage) if n.startswith("align-"))
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    storage.remove_session()
+    storage.engine.dispose()  # psycopg warns of connections that are left open
     assert 12 <= len(trials) <= 13  # a race at the end may start one more, which nobody counts
     assert len({trial.number for trial in trials}) == len(trials)
