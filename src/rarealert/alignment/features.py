@@ -46,7 +46,7 @@ _DIFFERENTIAL = (
 )
 _INSIGHT = ("entropy", "concentration", "largest_weight", "overlap")
 _COMMON = 0.1  # share 0-1 of a teacher's answers that ties it to another's block
-_VOTE = 0.5  # a risk of at least 50 % is a vote for rare
+_VOTE = 0.495  # a stated risk of at least 50 % is a vote for rare, whichever way ties are broken
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rarealert.alignment.wording import WORDING, wording_of
 from rarealert.errors import BadInputError
 from rarealert.knowledge.names import normalise_name
-from rarealert.teachers.answer import SCHEMA, TeacherAnswer
+from rarealert.teachers.answer import SCHEMA, TeacherAnswer, graded_risk
 
 PLACES = 5  # of a differential and of the insights, as the answer's schema has it
 _BATCH = 20_000  # rows read at a time; one such batch as Python objects takes about 100 MB
@@ -26,12 +26,12 @@ _BATCH = 20_000  # rows read at a time; one such batch as Python objects takes a
 class Panel:
     """Answers of ``t`` teachers to ``n`` cases; failed and missing ones are gaps.
 
-    ``risk`` has shape ``(n, t)``, 0 to 1, NaN where a teacher is silent. ``named``, ``(n, t, 5)``,
-    are numbers of diseases, most likely first, each once, 0 for an empty place; ``orphanet`` says
-    whether each is an Orphanet disorder and ``systems`` which organ systems it affects, a bit
-    each. ``reasons``, ``(n, t, 5)``, are numbers of insights; ``attention``, ``(n, t, 3)``, is
-    entropy, concentration and largest weight of them; ``wording``, ``(n, t, 13)``, is what
-    ``wording_of`` counts in the explanation.
+    ``risk`` has shape ``(n, t)``, 0 to 1 with ties broken as ``graded_risk`` does, NaN where a
+    teacher is silent. ``named``, ``(n, t, 5)``, are numbers of diseases, most likely first, each
+    once, 0 for an empty place; ``orphanet`` says whether each is an Orphanet disorder and
+    ``systems`` which organ systems it affects, a bit each. ``reasons``, ``(n, t, 5)``, are numbers
+    of insights; ``attention``, ``(n, t, 3)``, is entropy, concentration and largest weight of them;
+    ``wording``, ``(n, t, 13)``, is what ``wording_of`` counts in the explanation.
     """
 
     case_ids: tuple[str, ...]
@@ -190,7 +190,7 @@ class _Builder:
         """Enter one answer, a row of the answers file."""
         at = self.row_of[said["case_id"]], self._column_of[said["teacher"]]
         arrays = self._arrays
-        arrays["risk"][at] = said["risk"] / 100
+        arrays["risk"][at] = graded_risk(said["risk"], said["expected_risk"])
         diseases = {
             item["orpha_code"] or _key(item["name"]): item["orpha_code"]
             for item in said["differential"]

@@ -6,22 +6,19 @@ from, ``build/align/risk.parquet``: out-of-fold for training cases, the frozen m
 validation. A case that no teacher answered has no risk and no row.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rarealert.cases.case import LabelledCase
-from rarealert.cases.store import disease_groups, is_rare, read_cases
 from rarealert.errors import BadInputError
 from rarealert.params import AlignParams, Params
 from rarealert.paths import Paths
+from rarealert.stages.align_inputs import Inputs, datasets, part_of, read_inputs
 from rarealert.stages.align_report import report_items
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import (
     Child,
-    Dataset,
     Item,
     Metric,
     Parameters,
@@ -32,9 +29,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rarealert.alignment.panel import Panel
+    from rarealert.alignment.ensemble import Ensemble
     from rarealert.alignment.report import Outcome, Part
     from rarealert.alignment.search import Search, Trial
+    from rarealert.alignment.targets import CrossFitted
 
 _OPERATING_POINT = 0.95  # specificity or sensitivity at which the ensemble's thresholds lie
 
@@ -46,26 +44,30 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
         BadInputError: an input is missing, a class has too few diseases with an answered case, or
             the validation part lacks a class, so that no threshold can be chosen on it.
     """
-    from rarealert.alignment.ensemble import Ensemble, fit_model
-    from rarealert.alignment.evidence import gather
-    from rarealert.alignment.explain import teacher_reports
     from rarealert.alignment.folds import check_learnable
-    from rarealert.alignment.report import Outcome
-    from rarealert.alignment.robustness import troubles
-    from rarealert.alignment.selection import search
-    from rarealert.alignment.shapley import explain
-    from rarealert.alignment.study import storage_of
-    from rarealert.alignment.targets import cross_fit
-    from rarealert.alignment.uncertainty import conformal_cuts, learn_familiarity
 
     chosen = params.align
-    inputs = _read(paths)
-    yield from _datasets(paths, inputs)
-    train, valid = _part(inputs.train, inputs), _part(inputs.valid, inputs)
+    inputs = read_inputs(paths)
+    yield from datasets(paths, inputs)
+    train, valid = part_of(inputs.train, inputs), part_of(inputs.valid, inputs)
     check_learnable(train.data, "build/split/train.parquet")
     _check_both_classes(valid)
 
-    found = search(
+    found = _search(train, chosen, paths.build("align") / "study.log")
+    yield from (_child(trial) for trial in found.trials)
+    fitted = _fit(train, valid, inputs.blocks, found, chosen)
+    fitted.ensemble.save(paths.build("align") / "model.skops")
+    _write_risks(paths.build("align") / "risk.parquet", train, found, valid, fitted)
+    outcome = _looked_back_on(train, valid, inputs, found, fitted, chosen)
+    yield from report_items(outcome, paths.report("align"))
+    yield Summary(_summary(outcome, chosen))
+
+
+def _search(train: "Part", chosen: AlignParams, journal: Path) -> "Search":
+    from rarealert.alignment.selection import search
+    from rarealert.alignment.study import storage_of
+
+    return search(
         train.data,
         train.features,
         folds=chosen.folds,
@@ -74,113 +76,73 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
         timeout_s=chosen.timeout_s,
         most_cases=chosen.search_cases,
         seed=chosen.seed,
-        storage=storage_of(paths.build("align") / "study.log"),
+        storage=storage_of(journal),
     )
-    yield from (_child(trial) for trial in found.trials)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The frozen ensemble, the models that each missed a fold, and the risks of both parts."""
+
+    ensemble: "Ensemble"
+    crossed: "CrossFitted"
+    out_of_fold: "NDArray[np.float64]"
+    valid_risks: "NDArray[np.float64]"
+
+
+def _fit(
+    train: "Part",
+    valid: "Part",
+    blocks: tuple[tuple[str, ...], ...],
+    found: "Search",
+    chosen: AlignParams,
+) -> _Fitted:
+    from rarealert.alignment.ensemble import Ensemble, fit_model
+    from rarealert.alignment.targets import cross_fit
+    from rarealert.alignment.uncertainty import conformal_cuts, learn_familiarity
 
     crossed = cross_fit(train.data, found, chosen.folds, chosen.seed)
-    out_of_fold = crossed.risks(train.data.values)
     model = fit_model(found.finalists(), train.data, found.columns, chosen.folds, chosen.seed)
     valid_risks = model.risks(valid.data.values)
     ensemble = Ensemble(
-        inputs.blocks,
+        blocks,
         model,
         _thresholds(valid, valid_risks),
         conformal_cuts(valid.data.rare, valid_risks),
         learn_familiarity(train.data.values, train.data.rare),
     )
-    ensemble.save(paths.build("align") / "model.skops")
-    _write_risks(
-        paths.build("align") / "risk.parquet", train, found, out_of_fold, valid, valid_risks
-    )
+    return _Fitted(ensemble, crossed, crossed.risks(train.data.values), valid_risks)
+
+
+def _looked_back_on(
+    train: "Part",
+    valid: "Part",
+    inputs: Inputs,
+    found: "Search",
+    fitted: _Fitted,
+    chosen: AlignParams,
+) -> "Outcome":
+    """What was found with its explanation: whom the ensemble hears, and what breaks it."""
+    from rarealert.alignment.evidence import gather
+    from rarealert.alignment.explain import teacher_reports
+    from rarealert.alignment.report import Outcome
+    from rarealert.alignment.robustness import troubles
+    from rarealert.alignment.shapley import explain
 
     trained_on = inputs.panel.among(train.features.case_ids)
-    evidence = gather(trained_on, inputs.blocks, inputs.visits, train.data, crossed)
-    reports = teacher_reports(evidence, found, chosen.seed)
-    unanswered = len(inputs.train) + len(inputs.valid) - len(inputs.panel.case_ids)
-    broken = troubles(evidence, found, train.source, chosen.seed)
-    shapley = explain(evidence, train.features.names, chosen.explained_cases, chosen.seed)
-    outcome = Outcome(
+    evidence = gather(trained_on, inputs.blocks, inputs.visits, train.data, fitted.crossed)
+    return Outcome(
         train,
         valid,
-        unanswered,
+        len(inputs.train) + len(inputs.valid) - len(inputs.panel.case_ids),
         found,
-        ensemble,
-        out_of_fold,
-        valid_risks,
-        reports,
-        broken,
-        shapley,
+        fitted.ensemble,
+        fitted.out_of_fold,
+        fitted.valid_risks,
+        teacher_reports(evidence, found, chosen.seed),
+        troubles(evidence, found, train.source, chosen.seed),
+        explain(evidence, train.features.names, chosen.explained_cases, chosen.seed),
     )
-    yield from report_items(outcome, paths.report("align"))
-    yield Summary(_summary(outcome, chosen))
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    train: list[LabelledCase]
-    valid: list[LabelledCase]
-    panel: "Panel"
-    blocks: tuple[tuple[str, ...], ...]
-    visits: Mapping[str, tuple[float, ...]]
-
-
-def _read(paths: Paths) -> _Inputs:
-    from rarealert.alignment.features import blocks_of
-    from rarealert.alignment.panel import read_panel
-    from rarealert.alignment.visits import visit_features
-
-    train = read_cases(paths.build("split") / "train.parquet")
-    valid = read_cases(paths.build("split") / "valid.parquet")
-    cases = [item.case for item in (*train, *valid)]
-    panel = read_panel(
-        paths.build("rationales") / "answers.parquet", [case.case_id for case in cases]
-    )
-    trained_on = panel.among(item.case.case_id for item in train)
-    heard = [
-        name for place, name in enumerate(panel.teachers) if trained_on.answered()[:, place].any()
-    ]
-    if not heard:
-        raise BadInputError(
-            "build/rationales/answers.parquet: no teacher answered a training case; check "
-            "teach.panel and reports/rationales/coverage.json."
-        )
-    blocks = blocks_of(trained_on.of(heard))
-    return _Inputs(train, valid, panel.of(heard), blocks, visit_features(cases))
-
-
-def _datasets(paths: Paths, inputs: _Inputs) -> Iterator[Dataset]:
-    sizes = (
-        ("train", paths.build("split") / "train.parquet", len(inputs.train)),
-        ("valid", paths.build("split") / "valid.parquet", len(inputs.valid)),
-        (
-            "answers",
-            paths.build("rationales") / "answers.parquet",
-            int(inputs.panel.answered().sum()),
-        ),
-    )
-    for name, path, rows in sizes:
-        yield Dataset(name, path, sha256(path.read_bytes()).hexdigest(), rows, "align")
-
-
-def _part(cases: Sequence[LabelledCase], inputs: _Inputs) -> "Part":
-    import numpy as np
-
-    from rarealert.alignment.features import build_features
-    from rarealert.alignment.folds import TrainingSet
-    from rarealert.alignment.report import Part
-
-    of_case = {item.case.case_id: item for item in cases}
-    features = build_features(inputs.panel.among(of_case), inputs.blocks, inputs.visits)
-    answered = [of_case[name] for name in features.case_ids]
-    data = TrainingSet(
-        features.values,
-        np.asarray(is_rare(answered), dtype=bool),
-        np.asarray(disease_groups(answered), dtype=np.str_),
-        features.values[:, features.columns("risk")],
-    )
-    source = np.asarray([item.case.source for item in answered], dtype=np.str_)
-    return Part(features, data, source)
 
 
 def _check_both_classes(valid: "Part") -> None:
@@ -228,9 +190,8 @@ def _write_risks(
     path: Path,
     train: "Part",
     found: "Search",
-    out_of_fold: "NDArray[np.float64]",
     valid: "Part",
-    valid_risks: "NDArray[np.float64]",
+    fitted: _Fitted,
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -238,12 +199,12 @@ def _write_risks(
     rows = [
         {"case_id": case_id, "part": "train", "fold": int(fold), "risk": float(risk)}
         for case_id, fold, risk in zip(
-            train.features.case_ids, found.fold, out_of_fold, strict=True
+            train.features.case_ids, found.fold, fitted.out_of_fold, strict=True
         )
     ]
     rows += [
         {"case_id": case_id, "part": "valid", "fold": None, "risk": float(risk)}
-        for case_id, risk in zip(valid.features.case_ids, valid_risks, strict=True)
+        for case_id, risk in zip(valid.features.case_ids, fitted.valid_risks, strict=True)
     ]
     schema = pa.schema(
         [

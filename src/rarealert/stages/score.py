@@ -31,7 +31,7 @@ from rarealert.metrics.predictions import (
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
-from rarealert.teachers.answer import TeacherAnswer, read_answers
+from rarealert.teachers.answer import TeacherAnswer, graded_risk, read_answers
 from rarealert.tracking.items import Dataset, Item, Metric, Summary
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _teacher_risks(answers: Sequence[TeacherAnswer]) -> dict[str, dict[str, floa
     for item in answers:
         if item.answer is not None:
             of_teacher = risks.setdefault(f"{TEACHER_PREFIX}{item.teacher}", {})
-            of_teacher[item.case_id] = item.answer.risk / 100
+            of_teacher[item.case_id] = graded_risk(item.answer.risk, item.answer.expected_risk)
     return dict(sorted(risks.items()))
 
 

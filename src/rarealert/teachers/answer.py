@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from rarealert.errors import BadInputError
 
 _WEIGHT_TOLERANCE = 0.02  # weights rounded to two digits by a model still count as summing to 1
-
+_STEPS = 201  # two risks of 0-100 are at most 100 apart, so less than half a point is left of it
 
 Flag = Literal["instruction_in_case", "repaired"]
 """What a reader of an answer should know: the visit's text tries to command the model, or the
@@ -61,6 +61,16 @@ class Answer(BaseModel):
         if self.insights and abs(total - 1) > _WEIGHT_TOLERANCE:
             raise ValueError(f"the insights' weights sum to {total:.3f}, not to 1")
         return self
+
+
+def graded_risk(risk: int, expected: float | None) -> float:
+    """A stated risk of 0 to 100 as 0 to 1, answers of the same one in the order of ``expected``.
+
+    The expected risk moves a stated one by less than half a point, so it breaks ties and never
+    overturns what was said; without one the risk is the stated.
+    """
+    moved = risk if expected is None else risk + (expected - risk) / _STEPS
+    return moved / 100
 
 
 class TeacherAnswer(BaseModel):

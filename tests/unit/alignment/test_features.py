@@ -16,7 +16,14 @@ from rarealert.alignment.visits import visit_features
 from rarealert.alignment.wording import WORDING, wording_of
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
-from rarealert.teachers.answer import Answer, Differential, Insight, TeacherAnswer, write_answers
+from rarealert.teachers.answer import (
+    Answer,
+    Differential,
+    Insight,
+    TeacherAnswer,
+    graded_risk,
+    write_answers,
+)
 
 _ABD = ("a", "b", "d")
 
@@ -40,6 +47,12 @@ def _said(
     return TeacherAnswer(case_id=case, teacher=teacher, status="ok", answer=answer)
 
 
+def _expecting(item: TeacherAnswer, expected: float) -> TeacherAnswer:
+    assert item.answer is not None
+    answer = item.answer.model_copy(update={"expected_risk": expected})
+    return item.model_copy(update={"answer": answer})
+
+
 def _row(answers: list[TeacherAnswer], teachers: tuple[str, ...]) -> dict[str, float]:
     features = build_features(panel_of(answers), (teachers,))
     return dict(zip(features.names, features.values[0].tolist(), strict=True))
@@ -54,6 +67,32 @@ def test_risks_and_spread_are_those_of_the_present_teachers() -> None:
     assert row["spread:sd"] == pytest.approx(0.3)
     assert row["spread:range"] == pytest.approx(0.6)
     assert row["spread:vote_share"] == 0.5
+
+
+def test_expected_risk_breaks_ties_and_overturns_nothing() -> None:
+    told = [
+        _expecting(_said("1", "a", 50), 3.0),
+        _expecting(_said("2", "a", 50), 90.0),
+        _said("3", "a", 50),
+        _said("4", "a", 51),
+        _expecting(_said("5", "a", 49), 100.0),
+    ]
+    panel = panel_of(told)
+    assert np.argsort(panel.risk[:, 0]).tolist() == [4, 0, 2, 1, 3]
+    votes = build_features(panel, (("a",),))
+    column = votes.values[:, votes.names.index("spread:vote_share")]
+    assert column.tolist() == [1, 1, 1, 1, 0]  # as stated
+
+
+@given(st.integers(0, 100), st.integers(0, 100), st.floats(0, 100), st.floats(0, 100))
+def test_graded_risks_keep_the_order_of_stated_ones(
+    one: int, other: int, expected: float, unlike: float
+) -> None:
+    first, second = graded_risk(one, expected), graded_risk(other, unlike)
+    assert 0 <= first <= 1
+    if one < other:
+        assert first < second
+        assert first < graded_risk(other, None)
 
 
 def test_differential_counts_orphanet_disorders_by_rank_and_overlap() -> None:
