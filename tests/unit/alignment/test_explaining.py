@@ -1,8 +1,10 @@
 """Shapley values, sets with stated coverage, strangers, what breaks, and studies that go on."""
 
+import json
 import math
 from itertools import permutations
 from pathlib import Path
+from wsgiref.util import setup_testing_defaults
 
 import numpy as np
 import pytest
@@ -163,3 +165,18 @@ def test_a_study_that_was_interrupted_ends_as_one_that_was_not(tmp_path: Path) -
 
 def test_other_data_are_another_study() -> None:
     assert study_name(_judge(), "logistic") != study_name(_judge(93), "logistic")
+
+
+def test_studies_open_in_the_dashboard(tmp_path: Path) -> None:
+    dashboard = pytest.importorskip("optuna_dashboard")
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    _tuned(_judge(), 2, tmp_path / "study.log")
+    page = dashboard.wsgi(JournalStorage(JournalFileBackend(str(tmp_path / "study.log"))))
+    told: list[str] = []
+    asked: dict[str, object] = {"PATH_INFO": "/api/studies/0"}
+    setup_testing_defaults(asked)
+    answer = b"".join(page(asked, lambda status, *_: told.append(status)))
+    assert told == ["200 OK"]
+    assert len(json.loads(answer)["trials"]) == 2
