@@ -24,7 +24,7 @@ from rarealert.language.sentences import DIMENSIONS, load_encoder
 from rarealert.student.activations import Example, Frozen, run_once
 from rarealert.student.calibration import fit_calibration
 from rarealert.student.encoding import fitted
-from rarealert.student.head import fit_head
+from rarealert.student.head import Rows, fit_head
 from rarealert.student.network import RiskHead, pool
 from rarealert.student.training import Schedule, train
 
@@ -210,7 +210,9 @@ def _start(encoder: _Encoder, learn: Frozen, groups: Sequence[str], recipe: Reci
     rare = np.array([item.rare for item in learn.examples])
     target = np.array([item.target for item in learn.examples])
     features = np.hstack([learn.words, learn.pooled])
-    head = fit_head(features, rare, target, recipe.soft_weight, groups)
+    judged = np.ones(len(rare), dtype=bool)
+    rows = Rows(features, rare, target, groups, judged)
+    head = fit_head(rows, recipe.soft_weight, knowledge_weight=1.0)
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=2 * recipe.rank,
