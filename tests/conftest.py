@@ -3,9 +3,13 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from rarealert.student.uncertainty import Doubts
 
 # a deadline per example fails on a busy machine and says nothing of the code
 settings.register_profile("patient", deadline=None)
@@ -56,6 +60,26 @@ def mlflow_store(
     while mlflow.active_run() is not None:
         mlflow.end_run()
     mlflow.set_tracking_uri(None)
+
+
+def doubts_of(features: int) -> "Doubts":
+    """Doubts fitted on random logits and features, for a student with random weights."""
+    import numpy as np
+
+    from rarealert.student.uncertainty import Doubts, Uncertainty, fit_familiar, fit_venn_abers
+
+    random = np.random.default_rng(0)
+    logits = np.sort(random.normal(size=40))
+    uncertainty = Uncertainty(
+        coverage=0.8,
+        rare_from=-0.5,
+        nonrare_to=0.5,
+        venn_abers=fit_venn_abers(logits, random.random(40) < 1 / (1 + np.exp(-logits))),
+        familiar_share=0.98,
+        strange_from=10.0,
+        neutral=0.0,
+    )
+    return Doubts(uncertainty, fit_familiar(random.normal(size=(50, features))))
 
 
 @pytest.fixture(scope="session")
@@ -109,4 +133,5 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         libraries={},
     )
     save_package(folder / "adapter", card, get_peft_model(loaded.model, lora), RiskHead(32))
+    doubts_of(32).save(folder / "adapter")
     return folder / "adapter"

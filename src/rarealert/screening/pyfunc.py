@@ -7,7 +7,6 @@ other.
 """
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 
 from rarealert.errors import BadInputError
 from rarealert.screening.frames import COLUMNS, to_cases
+from rarealert.screening.saying import SAID, say
 
 with warnings.catch_warnings():  # mlflow 3.17 warns of its own type hints when imported
     warnings.simplefilter("ignore", UserWarning)
@@ -44,10 +44,7 @@ def signature() -> ModelSignature:
         *optional,
     ]
     outputs: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.string, "case_id"),
-        ColSpec(DataType.double, "risk"),
-        ColSpec(DataType.string, "band"),
-        ColSpec(DataType.boolean, "truncated"),
+        *(ColSpec(DataType[kind], name) for name, kind in SAID.items()),
         ColSpec(DataType.string, "rationale", required=False),
     ]
     params = [
@@ -71,49 +68,38 @@ def input_example() -> pd.DataFrame:
     )
 
 
-def shift_prevalence(risk: float, calibrated_at: float, prevalence: float) -> float:
-    """``risk`` restated for a population with another share of rare cases, all in 0-1.
-
-    logit(risk) + logit(prevalence) - logit(calibrated_at): Bayes' rule when only the share of
-    the classes differs (Saerens, Latinne and Decaestecker, Neural Comput 14:21, 2002, eq. 2.4).
-    """
-    if risk in (0.0, 1.0):
-        return risk
-    odds = risk / (1 - risk) * _odds(prevalence) / _odds(calibrated_at)
-    return odds / (1 + odds)
-
-
-def _odds(share: float) -> float:
-    return share / (1 - share)
-
-
 class RiskModel(PythonModel):
     """Risk of rare disease for each visit of a table.
 
     The band comes from thresholds chosen on the validation part, at the prevalence the
     calibrator saw. A shift of prevalence is monotone and keeps the order of visits, so it
-    restates the risk and leaves the band, which marks an operating point, as it is.
+    restates the risk and its interval and leaves the band, which marks an operating point, as it
+    is; nor does it touch ``abstain``, whose coverage holds for each label by itself.
     """
 
     def load_context(self, context: "PythonModelContext") -> None:
         """Load adapter and base model.
 
         Raises:
-            BadInputError: the base model on this machine is not the one trained on.
+            BadInputError: the base model on this machine is not the one trained on, or the
+                student was packaged before answers had an interval.
         """
         from rarealert.student.model import Student
+        from rarealert.student.uncertainty import load_doubts
 
-        self._student = Student.load(Path(context.artifacts[ADAPTER]))
+        folder = Path(context.artifacts[ADAPTER])
+        self._doubts = load_doubts(folder)
+        self._student = Student.load(folder)
         self._calibrated_at = float(context.model_config[CALIBRATION_PREVALENCE])
 
     # MLflow passes no context to a predict that names none; load_context had it.
     def predict(  # type: ignore[override]
         self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row a visit: ``case_id``, ``risk`` 0-1, ``band``, ``truncated``, ``rationale``.
+        """One row a visit, with the columns of ``rarealert.screening.saying.SAID``.
 
         ``params["rationale"]`` asks for a rationale; ``params["prevalence"]`` (0-1, exclusive)
-        restates the risk for a population with that share of rare disease.
+        restates the risk and its interval for a population with that share of rare disease.
 
         Raises:
             BadInputError: a row is no case, or the prevalence is out of range.
@@ -121,16 +107,8 @@ class RiskModel(PythonModel):
         chosen = params or {}
         prevalence = _checked_prevalence(chosen.get("prevalence"))
         cases = to_cases(model_input)
-        answers = self._student.predict(cases, BATCH_SIZE)
-        risks = [float(answer.risk) for answer in answers]
-        if prevalence is not None:
-            risks = [shift_prevalence(risk, self._calibrated_at, prevalence) for risk in risks]
-        columns: dict[str, Sequence[Any]] = {
-            "case_id": [case.case_id for case in cases],
-            "risk": risks,
-            "band": [answer.band for answer in answers],
-            "truncated": [answer.truncated for answer in answers],
-        }
+        readings = self._student.read(cases, BATCH_SIZE)
+        columns = say(cases, readings, self._doubts, self._calibrated_at, prevalence)
         if chosen.get("rationale"):
             tokens = self._student.card.max_rationale_tokens
             said = self._student.rationales(cases, tokens)

@@ -151,6 +151,7 @@ def _teach(
     from rarealert.student.package import save_package
     from rarealert.student.report import valid_figures
     from rarealert.student.tasks import logits_of
+    from rarealert.student.uncertainty import fit_doubts
 
     chosen, desk = params.distil, inputs.desk
     size = chosen.batch_size
@@ -166,6 +167,7 @@ def _teach(
         risk = calibration.risk(logits)
         card = _card(params, settings, inputs, calibration, fit_bands(risk, rare))
         save_package(adapter, card, network.peft_model, network.head)
+        fit_doubts(network, room.train, room.valid, logits, desk.encoder.frame).save(adapter)
         told = [item.case for item in inputs.valid][:_JUDGED_RATIONALES]
         sound = _sound_share(card, network, inputs, told)
     figures = valid_figures(inputs.train, inputs.valid, logits, risk)

@@ -140,7 +140,7 @@ class _Encoder:
             ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
             return ids
 
-        body, _ = fitted(case, tokens, self._max_tokens - 2)
+        body, _, _ = fitted(case, tokens, self._max_tokens - 2)
         return (self._tokenizer.cls_token_id, *body, self._tokenizer.sep_token_id)
 
 

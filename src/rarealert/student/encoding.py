@@ -27,11 +27,15 @@ still too long then loses its last tokens, so the complaint is the last to go.""
 
 @dataclass(frozen=True)
 class Prompt:
-    """A tokenised visit. ``ids`` ends with the risk position; ``truncated`` says it was cut."""
+    """A tokenised visit. ``ids`` ends with the risk position; ``truncated`` says it was cut.
+
+    ``text`` is the visit as rendered, which the tokens between instruction and suffix spell.
+    """
 
     case_id: str
     ids: tuple[int, ...]
     truncated: bool
+    text: str
 
 
 class Encoder:
@@ -50,9 +54,20 @@ class Encoder:
 
     def prompt(self, case: Case) -> Prompt:
         """The prompt of one case, cut in the order that ``DROP_ORDER`` states."""
-        body, truncated = fitted(case, self.tokens, self._room)
+        body, truncated, text = fitted(case, self.tokens, self._room)
         ids = (*self._head, *body, *self._tail)
-        return Prompt(case_id=case.case_id, ids=ids, truncated=truncated)
+        return Prompt(case_id=case.case_id, ids=ids, truncated=truncated, text=text)
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """How many tokens of a prompt stand before the visit, and how many after it."""
+        return len(self._head), len(self._tail)
+
+    def offsets(self, prompt: Prompt) -> list[tuple[int, int]]:
+        """First character and the one behind the last, in ``prompt.text``, of each visit token."""
+        said = self._tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
+        count = len(prompt.ids) - sum(self.frame)
+        return [(int(start), int(end)) for start, end in said["offset_mapping"][:count]]
 
     def rationale(self, text: str, max_tokens: int) -> tuple[int, ...]:
         """Token ids of a rationale and its end mark, at most ``max_tokens`` in all."""
@@ -66,16 +81,18 @@ class Encoder:
 
 def fitted(
     case: Case, tokens: Callable[[str], list[int]], room: int
-) -> tuple[tuple[int, ...], bool]:
-    """At most ``room`` token ids of the rendered visit, and whether it had to be cut for them."""
+) -> tuple[tuple[int, ...], bool, str]:
+    """At most ``room`` token ids of the rendered visit, whether it was cut, and its text."""
     body: list[int] = []
+    text = ""
     truncated = False
     for shortened in _shortenings(case):
-        body = tokens(render(shortened))
+        text = render(shortened)
+        body = tokens(text)
         if len(body) <= room:
             break
         truncated = True
-    return tuple(body[:room]), truncated
+    return tuple(body[:room]), truncated, text
 
 
 def _shortenings(case: Case) -> Iterator[Case]:

@@ -1,15 +1,17 @@
 """The student at work: a calibrated risk for every visit, a checked rationale on demand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rarealert.cases.case import Case
 from rarealert.student.calibration import Band
 from rarealert.student.encoding import Encoder, Prompt
+from rarealert.student.evidence import ReadText
 from rarealert.student.package import Card, load_package
 from rarealert.student.rationale import choices, evidence_list, is_sound, opening
 
@@ -47,6 +49,15 @@ class StudentRisk:
     truncated: bool
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One visit as the student read it: its risk, the head's features ``(d,)``, and the text."""
+
+    risk: StudentRisk
+    features: NDArray[np.float64]
+    text: ReadText
+
+
 class Student:
     """A trained student; make one with ``Student.load``."""
 
@@ -73,7 +84,35 @@ class Student:
     def predict(self, cases: Sequence[Case], batch_size: int) -> list[StudentRisk]:
         """One risk a case, in the order of ``cases``, whatever the batches are made of."""
         prompts = [self._encoder.prompt(case) for case in cases]
-        logits = self._logits(prompts, batch_size)
+        logits = np.zeros(len(prompts))
+        for chosen, features, _, _ in self._passes(prompts, batch_size):
+            logits[chosen] = self._head(features).double().numpy()
+        return self._risks(prompts, logits)
+
+    def read(self, cases: Sequence[Case], batch_size: int) -> list[Reading]:
+        """As ``predict``, with the same risks, and what an explanation of them needs."""
+        import torch
+
+        prompts = [self._encoder.prompt(case) for case in cases]
+        logits = np.zeros(len(prompts))
+        read: dict[int, tuple[NDArray[np.float64], ReadText]] = {}
+        for chosen, features, embedded, states in self._passes(prompts, batch_size):
+            logits[chosen] = self._head(features).double().numpy()
+            alone = self._head(torch.cat([embedded, states], dim=2)).double().numpy()
+            for row, index in enumerate(chosen):
+                text = self._text(prompts[index], alone[row])
+                read[index] = features[row].double().numpy(), text
+        risks = self._risks(prompts, logits)
+        return [Reading(risk, *read[index]) for index, risk in enumerate(risks)]
+
+    def _text(self, prompt: Prompt, alone: "NDArray[np.float64]") -> ReadText:
+        before, after = self._encoder.frame
+        length = len(prompt.ids)
+        places = np.array(self._encoder.offsets(prompt), dtype=np.int64).reshape(-1, 2)
+        logits = alone[before : length - after]
+        return ReadText(prompt.text, places[:, 0], places[:, 1], logits, length)
+
+    def _risks(self, prompts: Sequence[Prompt], logits: "NDArray[np.float64]") -> list[StudentRisk]:
         risks = self.card.calibration.risk(logits)
         return [
             StudentRisk(
@@ -118,12 +157,14 @@ class Student:
             for band, text, origin in zip(bands, texts, origins, strict=True)
         ]
 
-    def _logits(self, prompts: Sequence[Prompt], batch_size: int) -> np.ndarray:
+    def _passes(
+        self, prompts: Sequence[Prompt], batch_size: int
+    ) -> "Iterator[tuple[list[int], Tensor, Tensor, Tensor]]":
+        """Per batch: indices, the head's features, embeddings and states at the risk layer."""
         import torch
 
         from rarealert.student.network import pad_right, pool
 
-        logits = np.zeros(len(prompts))
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
         with torch.inference_mode():
             for first in range(0, len(order), batch_size):
@@ -132,8 +173,7 @@ class Student:
                 embedded = self._trunk.embed(ids)
                 states = self._trunk.run(embedded, 0, self._trunk.risk_layer)
                 features = torch.cat([pool(embedded, lengths), pool(states, lengths)], dim=1)
-                logits[chosen] = self._head(features).double().numpy()
-        return logits
+                yield chosen, features, embedded, states
 
     def _generate(
         self,

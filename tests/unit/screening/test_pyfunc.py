@@ -20,6 +20,7 @@ from rarealert.errors import BadInputError
 from rarealert.registry.versions import ModelPackage, find_version, register_version, versions
 from rarealert.screening import pyfunc
 from rarealert.screening.frames import COLUMNS, request_frame, to_cases
+from rarealert.screening.saying import SAID, shift_prevalence
 from rarealert.student.model import Student
 
 SHARE = st.floats(0.001, 0.999)
@@ -53,16 +54,16 @@ def cases():
 
 @given(SHARE, SHARE, SHARE)
 def test_a_shift_to_the_same_prevalence_changes_nothing_and_can_be_undone(risk, here, there):
-    assert pyfunc.shift_prevalence(risk, here, here) == pytest.approx(risk)
-    moved = pyfunc.shift_prevalence(risk, here, there)
-    assert pyfunc.shift_prevalence(moved, there, here) == pytest.approx(risk)
+    assert shift_prevalence(risk, here, here) == pytest.approx(risk)
+    moved = shift_prevalence(risk, here, there)
+    assert shift_prevalence(moved, there, here) == pytest.approx(risk)
     assert (moved > risk) == (there > here) or moved == pytest.approx(risk)
 
 
 def test_the_shift_is_bayes_rule():
     # Sensitivity 0.9, specificity 0.8: the predictive value at 50 % and at 1 % prevalence.
     at_half, at_one = 0.9 / (0.9 + 0.2), 0.009 / (0.009 + 0.2 * 0.99)
-    assert pyfunc.shift_prevalence(at_half, 0.5, 0.01) == pytest.approx(at_one)
+    assert shift_prevalence(at_half, 0.5, 0.01) == pytest.approx(at_one)
 
 
 def test_a_table_and_its_cases_are_the_same():
@@ -107,13 +108,49 @@ def test_a_loaded_version_gives_the_students_own_risks(registered, tiny_student)
     assert list(answers["truncated"]) == [False, False, True]
     assert "rationale" not in answers.columns
 
+    assert list(answers.columns) == list(SAID)
+    assert (answers["risk_low"] <= answers["risk"]).all()
+    assert (answers["risk"] <= answers["risk_high"]).all()
+    assert not answers["not_english"].any()
+    assert list(answers["out_of_distribution"]) == list(answers["ood_score"] > 1)
+
     shifted = loaded.predict(request_frame(cases()), params={"prevalence": 0.01})
     assert (shifted["risk"] < answers["risk"]).all()
+    assert (shifted["risk_high"] < answers["risk_high"]).all()
+    assert (shifted["risk_low"] <= shifted["risk"]).all()
+    assert list(shifted["abstain"]) == list(answers["abstain"])
     assert list(shifted["band"]) == list(answers["band"])
     with pytest.raises(BadInputError, match="prevalence"):
         loaded.predict(request_frame(cases()), params={"prevalence": 2.0})
     with pytest.raises(mlflow.exceptions.MlflowException, match="age_years"):
         loaded.predict(pd.DataFrame({"case_id": ["a"], "age_years": ["ten"], "vitals": ["x"]}))
+
+
+def test_evidence_quotes_the_request_and_another_language_is_flagged(registered):
+    visits = pd.DataFrame(
+        {
+            "case_id": ["en", "de"],
+            "chief_complaint": ["Seizures and fever.", "Seit Wochen Fieber und Krämpfe."],
+        }
+    )
+    answers = mlflow.pyfunc.load_model(registered.uri).predict(visits)
+    assert list(answers["not_english"]) == [False, True]
+    found = json.loads(answers["evidence"][0])
+    assert {item["hpo_id"] for item in found} == {"HP:0001250", "HP:0001945"}
+    for item in found:
+        text = visits[item["field"]][0]
+        assert text[item["start"] : item["end"]] == item["words"]
+        assert item["direction"] in ("raises", "lowers")
+
+
+def test_a_version_without_intervals_says_what_to_run(tiny_student, mlflow_store, tmp_path):
+    old = tmp_path / "adapter"
+    shutil.copytree(tiny_student, old)
+    (old / "uncertainty.json").unlink()
+    with mlflow.start_run():
+        version = register_version("toy", package(old), {})
+    with pytest.raises(BadInputError, match="run dvc repro register and screen with the new"):
+        mlflow.pyfunc.load_model(version.uri)
 
 
 def test_equal_digests_are_one_version_and_any_other_is_a_new_one(registered, tiny_student):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import numpy as np
 import pytest
 
 from rarealert.cases.case import Case, Label, LabelledCase
@@ -113,6 +114,7 @@ def test_tune_then_distil_leave_a_working_student(workspace) -> None:
     from rarealert.stages.distil import distil
     from rarealert.stages.tune import tune
     from rarealert.student.model import Student
+    from rarealert.student.uncertainty import load_doubts
 
     params, paths = workspace
     items = list(tune(params, paths))
@@ -134,6 +136,8 @@ def test_tune_then_distil_leave_a_working_student(workspace) -> None:
     assert 0 <= report["valid"]["rationales_sound"] <= 1
     assert report["valid"]["auroc"] > 0.9  # each label has words of its own
     student = Student.load(paths.build("distil") / "adapter")
+    doubts = load_doubts(paths.build("distil") / "adapter")
+    assert doubts.uncertainty.venn_abers.interval(np.array([9.0]))[1] > 0.9
     rare, common = (student.predict([labelled(index).case], 1)[0] for index in (64, 65))
     assert rare.risk > common.risk
     text = (paths.build("distil") / "adapter" / "student.json").read_text()
