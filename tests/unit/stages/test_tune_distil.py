@@ -4,9 +4,9 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import numpy as np
 import pytest
 
 from rarealert.cases.case import Case, Label, LabelledCase
