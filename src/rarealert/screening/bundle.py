@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from rarealert.screening.champion import version_of
 SUMS = "SHA256SUMS"
 _CARRIED = ("start.sh", "Dockerfile")
 _STATED = ("LICENSE", "NOTICE")
+_BUILT_FROM = ("pyproject.toml", "README.md", *_STATED)
 _STUDENT = Path("artifacts/adapter/student.json")
 _SHOWN = 1200  # characters of pip's complaint; its last lines say what is missing
 
@@ -102,10 +104,16 @@ def _wheels_of(root: Path) -> WheelMaker:
     def make(folder: Path) -> None:
         if not (root / "pyproject.toml").is_file():
             raise BadInputError(f"{root} is no checkout; run rarealert bundle inside one.")
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
-        command += ["--wheel-dir", str(folder), "--constraint", str(root / "constraints.txt")]
-        command += [f"{root}[screen]", "pip"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # setuptools would build in build/, which is DVC's here
+        with tempfile.TemporaryDirectory(prefix="rarealert-") as copied:
+            for name in _BUILT_FROM:
+                shutil.copy(root / name, copied)
+            left_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(root / "src", Path(copied) / "src", ignore=left_out)
+            command = [sys.executable, "-m", "pip", "wheel", "--quiet", f"{copied}[screen]", "pip"]
+            command += ["--disable-pip-version-check", "--wheel-dir", str(folder)]
+            command += ["--constraint", str(root / "constraints.txt")]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RareAlertError(f"pip could not get the wheels: {done.stderr.strip()[-_SHOWN:]}")
 

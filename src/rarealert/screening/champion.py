@@ -57,7 +57,7 @@ def version_of(name: str, alias: str, tracking_uri: str) -> str:
     return str(_find(name, alias, tracking_uri).version)
 
 
-def load_folder(folder: Path, version: str) -> ScreeningModel:
+def load_folder(folder: Path, name: str, version: str) -> ScreeningModel:
     """The model whose ``MLmodel`` lies in ``folder``; no registry is asked.
 
     Raises:
@@ -65,7 +65,7 @@ def load_folder(folder: Path, version: str) -> ScreeningModel:
     """
     scorer = _load(str(folder))
     metadata = scorer.metadata.metadata or {}
-    return ScreeningModel(folder.name, version, str(metadata.get(_DIGEST, "")), scorer)
+    return ScreeningModel(name, version, str(metadata.get(_DIGEST, "")), scorer)
 
 
 def _load(uri: str) -> "PyFuncModel":
@@ -81,14 +81,21 @@ def _load(uri: str) -> "PyFuncModel":
 def _find(name: str, alias: str, tracking_uri: str) -> "ModelVersion":
     import mlflow
     from mlflow.exceptions import MlflowException
+    from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
     database = tracking_uri.removeprefix("sqlite:///")
     if database != tracking_uri and not Path(database).is_file():
         raise RareAlertError(_why_none(name, alias, []))  # asking would make an empty database
     mlflow.set_tracking_uri(tracking_uri)
-    client = mlflow.MlflowClient()
     try:
+        client = mlflow.MlflowClient()
         return client.get_model_version_by_alias(name, alias)
+    except UnsupportedModelRegistryStoreURIException as error:
+        raise RareAlertError(
+            "A registry in a database can't be read with what is installed here: install "
+            "'rarealert[pipeline]', set MLFLOW_TRACKING_URI to an MLflow server, or name a "
+            "model's folder with --model."
+        ) from error
     except MlflowException as error:
         try:
             known = list(client.search_model_versions(f"name = '{name}'"))

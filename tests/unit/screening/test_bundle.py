@@ -67,7 +67,7 @@ def test_a_bundle_holds_the_registered_version_with_its_base(workspace, monkeypa
     # where the model was trained is of no interest any more
     monkeypatch.setenv(CARRIED_VARIABLE, str(made.folder / "base"))
     model = FolderSource(made.folder / "model").load()
-    assert model.version == "1"
+    assert (model.name, model.version) == ("rarealert-student", "1")
     assert len(model.digest) == 64
     answered = model.scorer.predict(pyfunc.input_example())
     assert 0 < answered["risk"][0] < 1

@@ -8,8 +8,9 @@ bundle=$(pwd)
 venv=${RAREALERT_VENV:-$bundle/.venv}
 
 if [ -f "$venv/.installed" ]; then
-    # the wheels are installed and no longer read
-    grep -v '  wheels/' SHA256SUMS | sha256sum --check --quiet -
+    # the wheels are no longer read; the base model's bytes are compared as it is loaded, with
+    # what base/*/carried.json says of them
+    grep -v -e '  wheels/' -e '  base/.*\.safetensors$' SHA256SUMS | sha256sum --check --quiet -
 else
     sha256sum --check --quiet SHA256SUMS
     "${PYTHON:-python3.11}" -m venv "$venv"

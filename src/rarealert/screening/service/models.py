@@ -67,7 +67,8 @@ class FolderSource:
         """The folder's model, marked with the version that it was bundled from."""
         beside = self._folder.parent / "bundle.json"
         marks = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        return load_folder(self._folder, str(marks.get("version", "folder")))
+        name = str(marks.get("name", self._folder.name))
+        return load_folder(self._folder, name, str(marks.get("version", "folder")))
 
 
 class Keeper:

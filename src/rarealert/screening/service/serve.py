@@ -1,6 +1,7 @@
 """``rarealert serve``: bind, load, answer until told to stop."""
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,9 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
         RareAlertError: there is no model to load, or the port is taken.
     """
     check_exposure(settings)
+    # read when torch is imported: its threads else spin between two layers and take the processor
+    # from those that answer
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import uvicorn
 
     from rarealert.screening.service.app import make_app
