@@ -8,6 +8,7 @@ from small_workspace import NAME, build
 
 from rarealert.errors import BadInputError
 from rarealert.registry.commands import roll_back, show_log
+from rarealert.registry.digests import adapter_sha256
 from rarealert.registry.ledger import read_ledger
 from rarealert.screening.batch import screen_file
 from rarealert.screening.champion import load_model
@@ -74,7 +75,13 @@ def test_a_better_student_follows_and_the_way_back_stays_open(workspace, monkeyp
     assert version.tags["gates.failed"] == "none"
     assert "AUROC" in version.description
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/2"))
-    assert (folder / "card.md").is_file()
+    card_text = (folder / "card.md").read_text()
+    adapter = folder / "artifacts/adapter"
+    assert (adapter / "README.md").read_text() == card_text
+    assert not (workspace.root / "build/distil/adapter/README.md").exists()
+    assert version.tags["adapter.sha256"] == adapter_sha256(adapter)
+    assert adapter_sha256(adapter) == adapter_sha256(workspace.root / "build/distil/adapter")
+    assert adapter_sha256(adapter) in card_text
 
     monkeypatch.chdir(workspace.root)
     assert "do not tell the two apart" in compare_versions("previous", "champion", Path("said"))
@@ -92,6 +99,29 @@ def test_a_better_student_follows_and_the_way_back_stays_open(workspace, monkeyp
     assert "version 1 is champion again; 2 is previous" in roll_back("too many alerts")
     assert (workspace.alias("champion"), workspace.alias("previous")) == ("1", "2")
     assert "too many alerts" in show_log()
+
+
+def test_the_logged_models_figures_name_the_test_part_they_were_measured_on(workspace):
+    import mlflow
+
+    workspace.run()
+    version = mlflow.MlflowClient().get_model_version(NAME, "1")
+    model = mlflow.get_logged_model(version.source.removeprefix("models:/"))
+    report = workspace.json("reports/evaluate/metrics.json")["models"]["student"]["auroc"]
+    held = {metric.key: metric for metric in model.metrics}
+    for key, part in (("auroc", "value"), ("auroc.ci_low", "ci_low"), ("auroc.ci_high", "ci_high")):
+        assert held[key].value == report[part]
+        assert held[key].dataset_name == "split.test"
+    run = mlflow.get_run(held["auroc"].run_id)
+    known = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs}
+    assert held["auroc"].dataset_digest == known["split.test"]
+    found = mlflow.search_logged_models(
+        experiment_ids=[run.info.experiment_id],
+        datasets=[{"dataset_name": "split.test"}],
+        order_by=[{"field_name": "metrics.auroc", "dataset_name": "split.test"}],
+        output_format="list",
+    )
+    assert [one.model_id for one in found] == [model.model_id]
 
 
 def test_promotion_can_be_switched_off(workspace):

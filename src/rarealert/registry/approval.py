@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import RareAlertError
-from rarealert.registry.digests import folder_sha256
+from rarealert.registry.digests import ADAPTER_CARD, adapter_sha256
 from rarealert.registry.gates.approval import APPROVAL_GATES, Approval
 from rarealert.registry.gates.gate import GateResult
 from rarealert.registry.promotion import settle
@@ -70,8 +70,8 @@ def read_judgement(name: str, version: str) -> dict[str, Any]:
 def _collect(version: "ModelVersion", expected: frozenset[str], folder: Path) -> Approval:
     judgement = _judgement(version.tags.get(JUDGED_RUN))
     files = _files(f"models:/{version.name}/{version.version}", folder)
-    card = files / CARD if files else None
     adapters = sorted(files.rglob("student.json")) if files else []
+    adapter = adapters[0].parent if adapters else None
     return Approval(
         name=version.name,
         version=str(version.version),
@@ -80,10 +80,15 @@ def _collect(version: "ModelVersion", expected: frozenset[str], folder: Path) ->
         noted_digest=version.tags.get(EVIDENCE, ""),
         failed_in_run=_failed(version.tags.get(JUDGED_RUN)),
         expected_codes=expected,
-        adapter_digest=folder_sha256(adapters[0].parent) if adapters else "",
-        card=card.read_text(encoding="utf-8") if card and card.is_file() else None,
+        adapter_digest=adapter_sha256(adapter) if adapter else "",
+        card=_text(files / CARD if files else None),
+        card_of_adapter=_text(adapter / ADAPTER_CARD if adapter else None),
         log_fault=_log_fault(version.name),
     )
+
+
+def _text(file: Path | None) -> str | None:
+    return file.read_text(encoding="utf-8") if file and file.is_file() else None
 
 
 def _judgement(run_id: str | None) -> dict[str, Any] | None:

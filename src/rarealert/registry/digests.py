@@ -9,6 +9,9 @@ PACKAGED = ("__init__.py", "errors.py", "params.py", "paths.py")
 ROOMS = ("metrics", "knowledge", "language", "cases", "student", "screening")
 """What screening may import by the layer rule, hence all a registered version has to carry."""
 
+ADAPTER_CARD = "README.md"
+"""The card beside an adapter's weights, where peft and the hub look for it."""
+
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.partial")
 
 
@@ -18,13 +21,26 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def folder_sha256(folder: Path) -> str:
-    """Sha256 over the relative names and digests of all files below ``folder``."""
+def folder_sha256(folder: Path, leave_out: str | None = None) -> str:
+    """Sha256 over the relative names and digests of all files below ``folder``.
+
+    The file of the relative name ``leave_out`` does not count.
+    """
     whole = hashlib.sha256()
     for path in sorted(_files(folder)):
         name = path.relative_to(folder).as_posix()
+        if name == leave_out:
+            continue
         whole.update(f"{name}\0{file_sha256(path)}\n".encode())
     return whole.hexdigest()
+
+
+def adapter_sha256(adapter: Path) -> str:
+    """Digest of an adapter's folder without its card, which is written once the adapter is judged.
+
+    So the card can name the digest of the adapter that it lies in.
+    """
+    return folder_sha256(adapter, leave_out=ADAPTER_CARD)
 
 
 def copy_package(source: Path, target: Path) -> Path:

@@ -5,14 +5,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rarealert.registry.approval import EVIDENCE, JUDGED_RUN, JUDGEMENT
+from rarealert.registry.digests import ADAPTER_CARD
 from rarealert.registry.evidence import Champion
-from rarealert.registry.versions import CHAMPION, SCORED, Registered, aliased, tag_version
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+from rarealert.registry.versions import (
+    ADAPTER,
+    CHAMPION,
+    SCORED,
+    Registered,
+    aliased,
+    tag_version,
+)
 
 _AUROC = "auroc"
 _TAGGED = (_AUROC, "auprc", "brier", "ece", "calibration_slope", "sensitivity_at_95_specificity")
@@ -51,8 +56,7 @@ def log_judgement(
     """Keep what a promotion asks for and what a later challenger is compared with.
 
     ``judgement`` (every gate's verdict) and ``scored`` (the lock of the test part and the risk
-    of each of its cases) go to the active run, ``figures`` also to the logged model, where the
-    UI lists models by their metrics.
+    of each of its cases) go to the active run, the foremost ``figures`` to the version's tags.
     """
     import mlflow
 
@@ -60,8 +64,6 @@ def log_judgement(
     mlflow.log_dict(dict(judgement), JUDGEMENT)
     mlflow.log_dict(dict(scored), SCORED)
     mlflow.log_metrics({"gates.failed": failed, "gates.passed": len(judgement["gates"]) - failed})
-    held = mlflow.MlflowClient().get_model_version(version.name, version.version)
-    mlflow.log_metrics(dict(figures), model_id=_model_id(held))
     active = mlflow.active_run()
     assert active is not None, "logging has opened a run"
     noted = {EVIDENCE: str(judgement["evidence"]), JUDGED_RUN: active.info.run_id}
@@ -83,20 +85,27 @@ def read_champion(challenger: Registered, lock: str) -> Champion | None:
 
 
 def attach(version: Registered, description: str, card: Path) -> None:
-    """Describe the version in the registry and lay the card beside the model's files."""
+    """Describe the version, and lay the card beside the model's files and beside its adapter's."""
     import mlflow
 
     client = mlflow.MlflowClient()
     client.update_model_version(version.name, version.version, description)
-    held = client.get_model_version(version.name, version.version)
-    model_id = _model_id(held)
-    if model_id is not None:
-        client.log_model_artifact(model_id, str(card))
+    logged = model_id(version)
+    if logged is None:
+        return
+    client.log_model_artifact(logged, str(card))
+    with TemporaryDirectory(prefix="rarealert-") as folder:
+        copy = Path(folder) / ADAPTER_CARD
+        copy.write_bytes(card.read_bytes())
+        client.log_model_artifact(logged, str(copy), f"artifacts/{ADAPTER}")
 
 
-def _model_id(version: "ModelVersion") -> str | None:
+def model_id(version: Registered) -> str | None:
     """The logged model behind a version; the SQL registry keeps it in the source alone."""
-    source = str(version.source)
+    import mlflow
+
+    held = mlflow.MlflowClient().get_model_version(version.name, version.version)
+    source = str(held.source)
     return source.removeprefix("models:/") if source.startswith("models:/m-") else None
 
 

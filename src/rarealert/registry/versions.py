@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rarealert.registry.digests import copy_package, folder_sha256
+from rarealert.registry.digests import adapter_sha256, copy_package, folder_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 PREVIOUS = "previous"
+
+ADAPTER = "adapter"
+"""Key of the adapter among a version's artifacts, and its folder's name below ``artifacts``."""
 
 IDENTITY = ("adapter.sha256", "base.sha256", "code.sha256", "config.sha256")
 """Tags that make a version what it is; two versions never share them all."""
@@ -75,7 +78,7 @@ class ModelPackage:
         """The digests that make this version what it is; ``code`` is the packaged copy."""
         settings = "".join(f"{key}={value!r}\n" for key, value in sorted(self.config.items()))
         return {
-            "adapter.sha256": folder_sha256(self.adapter),
+            "adapter.sha256": adapter_sha256(self.adapter),
             "base.sha256": self.base_digest,
             "code.sha256": folder_sha256(code),
             "config.sha256": hashlib.sha256(settings.encode()).hexdigest(),
@@ -179,7 +182,7 @@ def _create(name: str, package: ModelPackage, code: Path, identity: Mapping[str,
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package.source / package.entry),
-            artifacts={"adapter": str(package.adapter)},
+            artifacts={ADAPTER: str(package.adapter)},
             code_paths=[str(code)],
             pip_requirements=requirements(),
             signature=package.signature,

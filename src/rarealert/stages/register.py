@@ -21,7 +21,7 @@ from rarealert.registry.evidence import Evidence
 from rarealert.registry.gates.catalogue import gates, judge
 from rarealert.registry.gates.gate import GateResult
 from rarealert.registry.promotion import Decision, promote
-from rarealert.registry.tracked import attach, log_judgement
+from rarealert.registry.tracked import attach, log_judgement, model_id
 from rarealert.registry.versions import (
     FAILED_GATES,
     ModelPackage,
@@ -31,7 +31,7 @@ from rarealert.registry.versions import (
 )
 from rarealert.stages.harness import run_stage
 from rarealert.stages.judgement import Study, collect, read_study
-from rarealert.tracking.items import Artifact, Dataset, Item, Summary, Tags
+from rarealert.tracking.items import Artifact, Dataset, Item, Metric, Summary, Tags
 from rarealert.tracking.lineage import git_commit
 
 
@@ -46,7 +46,11 @@ def register(params: Params, paths: Paths) -> Iterator[Item]:
     asked = gates(params.register_, params.evaluate)
     results = judge(evidence, asked)
     judgement = _judgement(version, evidence, results)
-    log_judgement(version, judgement, _scored(study, evidence), _figures(study.report))
+    figures = _figures(study.report)
+    log_judgement(version, judgement, _scored(study, evidence), figures)
+    logged = model_id(version)
+    for key, value in figures.items():
+        yield Metric(key, value, dataset="split.test", model=logged)
     card = render_card(_facts(study, version, commit), study.report, results)
     folder = paths.report("register")
     card_file = _write(folder / "card.md", card)

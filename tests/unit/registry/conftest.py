@@ -112,6 +112,7 @@ def approval() -> Callable[..., Approval]:
         expected_codes=frozenset({"RA001", "RA002"}),
         adapter_digest="f00d",
         card="Adapter `f00d`.",
+        card_of_adapter="Adapter `f00d`.",
         log_fault=None,
     )
 

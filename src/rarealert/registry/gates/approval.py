@@ -1,5 +1,6 @@
 """Gates at the door: asked at every promotion, of what the registry holds at that moment."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,11 +29,13 @@ class Approval:
     adapter_digest: str
     """Of the adapter in the registry, computed anew."""
     card: str | None
+    card_of_adapter: str | None
+    """The copy in the adapter's folder, which leaves it out of its digest."""
     log_fault: str | None
 
 
 @dataclass(frozen=True)
-class ApprovalGate:
+class ApprovalGate(ABC):
     """A gate that needs the registry alone, not the workspace."""
 
     code: ClassVar[str]
@@ -45,9 +48,9 @@ class ApprovalGate:
         said = f"{faults[0]}." if faults else f"{self.title}."
         return GateResult(self.code, self.title, not faults, float(len(faults)), 0.0, said)
 
+    @abstractmethod
     def faults(self, approval: Approval) -> list[str]:
         """Why it does not pass, one phrase each."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class CardAttached(ApprovalGate):
             return ["The version has no model card; run dvc repro -f register"]
         if approval.adapter_digest not in approval.card:
             return ["The card is that of another adapter; run dvc repro -f register"]
+        if approval.card_of_adapter not in (None, approval.card):
+            return ["The adapter's card differs from the version's; run dvc repro -f register"]
         return []
 
 
