@@ -12,7 +12,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from rarealert.screening.service import cds_hooks, health, routes
 from rarealert.screening.service.guard import Guard, Observed
 from rarealert.screening.service.models import ModelSource
-from rarealert.screening.service.problems import add_handlers
+from rarealert.screening.service.problems import add_handlers, describe
 from rarealert.screening.service.settings import ServiceSettings
 from rarealert.screening.service.state import Service
 
@@ -58,4 +58,5 @@ def make_app(settings: ServiceSettings, source: ModelSource) -> FastAPI:
     add_handlers(app)
     for router in (health.router, routes.router, cds_hooks.router):
         app.include_router(router)
+    describe(app)
     return app

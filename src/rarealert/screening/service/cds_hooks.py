@@ -105,10 +105,7 @@ async def discover() -> HookServices:
     return HookServices(services=[HookService()])
 
 
-@router.post(
-    f"/{SERVICE_ID}",
-    responses={**RESPONSES, 412: {"description": "The prefetch lacks what is needed"}},
-)
+@router.post(f"/{SERVICE_ID}", responses=RESPONSES)
 async def patient_view(call: HookCall, service: Serving) -> Cards:
     """A card for the patient's visit, if it is an alert or one to watch."""
     prepared = await run_in_threadpool(_visit, call)

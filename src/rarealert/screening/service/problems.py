@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -21,7 +22,6 @@ _TITLES = {
     408: "Request too slow",
     412: "Precondition failed",
     413: "Request too large",
-    415: "Unsupported media type",
     422: "Invalid request",
     429: "Too many requests",
     500: "Internal error",
@@ -137,6 +137,23 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": _TITLES[status],
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    for status in (400, 401, 408, 413, 415, 422, 429, 503)
+    for status in (400, 401, 408, 412, 413, 422, 429, 503)
 }
-"""What any of the service's routes may answer beside its own."""
+"""What the service's routes may answer beside their own."""
+
+
+def describe(app: FastAPI) -> None:
+    """Put the schema of a problem into the OpenAPI description of ``app``.
+
+    FastAPI describes a model of an error as plain JSON, and its own 422 as a model of its own.
+    """
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = plain()
+        template = "#/components/schemas/{model}"
+        _, told = models_json_schema([(Problem, "serialization")], ref_template=template)
+        described["components"]["schemas"].update(told["$defs"])
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]

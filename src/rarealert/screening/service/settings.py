@@ -31,10 +31,10 @@ class ServiceSettings(BaseModel):
     """Bearer token that all but ``/health``, ``/ready`` and the page's files ask for."""
     allow_origin: tuple[str, ...] = ()
     """Origins whose pages may call the service (CORS); none but the service's own."""
-    max_batch: Count = 16
-    """Visits scored together; docs/results.md shows where two cores stop gaining."""
-    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
-    """Milliseconds a visit waits for others; well below the time that a visit takes."""
+    max_batch: Count = 4
+    """Visits scored together; two cores gain nothing from more (docs/results.md), a GPU does."""
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    """Milliseconds a visit waits for others; well below the 40 that it takes."""
     max_waiting: Count = 256
     """Visits in the queue; more wait longer than ``answer_timeout_s`` on two cores."""
     max_visits: Count = 64

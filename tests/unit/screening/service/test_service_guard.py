@@ -1,6 +1,8 @@
 """Limits, token and logs: what is refused, and what is never told."""
 
+import json
 import logging
+import re
 import threading
 import time
 
@@ -164,3 +166,10 @@ def test_only_chosen_origins_may_call(serve):
     with serve() as served:
         refused = served.client.options("/cds-services/x", headers=asked)
         assert "access-control-allow-origin" not in refused.headers
+
+
+def test_every_reference_of_the_openapi_description_resolves(served):
+    described = served.client.get("/openapi.json").json()
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(described)))
+    assert "Problem" in named
+    assert named <= described["components"]["schemas"].keys()
