@@ -111,6 +111,10 @@ class DistilParams(_Section):
     """The student's training."""
 
     base_model: str
+    dtype: Literal["float32", "bfloat16"]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?)$")]
+    gradient_checkpointing: bool
+    packed_tokens: Annotated[int, Field(ge=64)] | None
     seed: Seed
     max_prompt_tokens: Count
     max_rationale_tokens: Count

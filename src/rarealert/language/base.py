@@ -1,4 +1,4 @@
-"""A causal language model of this machine: found by name, loaded offline, in fp32 on the CPU.
+"""A causal language model of this machine: found by name, loaded offline, put on its devices.
 
 The packaged SmolLM2-135M-Instruct comes as a 4-bit GGUF file that transformers needs half a
 minute to unpack, so it is unpacked once into the user's cache folder.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rarealert.errors import BadInputError
+from rarealert.language.devices import Dtype, enough_memory, placement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,16 +49,23 @@ class BaseModel:
     tokenizer: "PreTrainedTokenizerBase"
 
 
-def load_base(name: str, setting: str = "distil.base_model") -> BaseModel:
+def load_base(
+    name: str,
+    setting: str = "distil.base_model",
+    dtype: Dtype = "float32",
+    device: str = "cpu",
+) -> BaseModel:
     """The causal language model ``name``: a packaged name, a local folder or a Hugging Face name.
 
     Nothing is fetched: a Hugging Face name must already lie in the local hub cache. ``setting`` is
-    the key that errors name.
+    the key that errors name; ``device`` is as ``placement`` takes it.
 
     Raises:
         BadInputError: the model is not on this machine, is damaged, or is not a causal language
-            model of a known architecture.
+            model of a known architecture; or there is no such device.
+        NotEnoughMemoryError: the weights don't fit.
     """
+    place = placement(device)
     folder, digest = locate_base(name, setting)
     with quiet():
         from safetensors import SafetensorError
@@ -68,7 +76,11 @@ def load_base(name: str, setting: str = "distil.base_model") -> BaseModel:
             _check_architecture(name, config, setting)
             import torch
 
-            model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
+            smaller = f"name a smaller {setting}, or set distil.dtype to bfloat16"
+            with enough_memory(f"the weights of {name}", smaller):
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder, config=config, dtype=getattr(torch, dtype), **place
+                )
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise BadInputError(

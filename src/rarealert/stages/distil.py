@@ -228,6 +228,7 @@ def _card(
     return Card(
         base_model=chosen.base_model,
         base_digest=desk.base.digest,
+        dtype=chosen.dtype,
         risk_layer=desk.trunk.risk_layer,
         lora_layers=chosen.lora_layers,
         rationale_layers=chosen.rationale_layers,

@@ -9,7 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rarealert.errors import RareAlertError
+from rarealert.language.devices import enough_memory
 from rarealert.student.network import Trunk, pad_right, pool
+
+_ASK_LESS = "lower distil.batch_size or distil.max_prompt_tokens"
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,19 @@ class Example:
         return self.prompt + self.rationale
 
 
+@dataclass(frozen=True)
+class Kept:
+    """16-bit states ``(tokens, hidden)``: their bits, and what number format these are."""
+
+    bits: NDArray[np.int16]
+    dtype: torch.dtype
+
+
 class Frozen:
-    """States below a block, in fp16, memory-mapped, one row a token.
+    """States below a block, 16 bits each, memory-mapped, one row a token.
+
+    They are kept as bfloat16 where the trunk computes in it, else as float16; ``rows`` holds the
+    bits of either, which NumPy has no name for.
 
     ``words`` holds the mean embedding of each prompt, shape ``(n_examples, hidden)``, and
     ``pooled`` the mean state at the risk layer before any adapter, same shape.
@@ -42,7 +57,7 @@ class Frozen:
         self,
         examples: Sequence[Example],
         lengths: Sequence[int],
-        rows: NDArray[np.float16],
+        rows: Kept,
         words: NDArray[np.float32],
         pooled: NDArray[np.float32],
     ) -> None:
@@ -56,11 +71,11 @@ class Frozen:
     def batch(self, indices: Sequence[int]) -> Tensor:
         """States ``(batch, longest, hidden)`` of the examples ``indices``, zero where padded."""
         longest = int(self.lengths[list(indices)].max())
-        states = torch.zeros(len(indices), longest, self._rows.shape[1])
+        states = torch.zeros(len(indices), longest, self._rows.bits.shape[1])
         for row, index in enumerate(indices):
             start, length = self._starts[index], self.lengths[index]
-            part = np.asarray(self._rows[start : start + length], dtype=np.float32)
-            states[row, :length] = torch.from_numpy(part)
+            part = np.array(self._rows.bits[start : start + length])
+            states[row, :length] = torch.from_numpy(part).view(self._rows.dtype).float()
         return states
 
     def batches(self, size: int, seed: tuple[int, int] | None = None) -> list[tuple[int, ...]]:
@@ -86,8 +101,8 @@ def freeze_prompts(
 
     def below(chosen: Sequence[int], ids: Tensor, lengths: Tensor) -> Tensor:
         embedded = trunk.embed(ids)
-        states = trunk.run(embedded, 0, trunk.block_start)
-        at_risk = trunk.run(states, trunk.block_start, trunk.risk_layer)
+        states = trunk.run(embedded, 0, trunk.block_start, lengths)
+        at_risk = trunk.run(states, trunk.block_start, trunk.risk_layer, lengths)
         words[chosen] = pool(embedded, lengths).numpy()
         pooled[chosen] = pool(at_risk, lengths).numpy()
         return states
@@ -108,7 +123,7 @@ def pooled_features(
             chosen = order[first : first + batch_size]
             ids, lengths = pad_right([prompts[index] for index in chosen], pad)
             embedded = trunk.embed(ids)
-            states = trunk.run(embedded, 0, trunk.risk_layer)
+            states = trunk.run(embedded, 0, trunk.risk_layer, lengths)
             pooled = torch.cat([pool(embedded, lengths), pool(states, lengths)], dim=1)
             features[chosen] = pooled.numpy()
     return features
@@ -120,8 +135,8 @@ def freeze_told(
     """States of prompts with their rationales below the rationale's block, as the risk block is."""
     hidden = int(trunk.model.config.hidden_size)
 
-    def below(_chosen: Sequence[int], ids: Tensor, _lengths: Tensor) -> Tensor:
-        return trunk.run(trunk.embed(ids), 0, trunk.voice_start)
+    def below(_chosen: Sequence[int], ids: Tensor, lengths: Tensor) -> Tensor:
+        return trunk.run(trunk.embed(ids), 0, trunk.voice_start, lengths)
 
     sequences = [item.ids for item in examples]
     rows = run_once(sequences, below, hidden, pad, file, batch_size)
@@ -136,17 +151,31 @@ def run_once(
     pad: int,
     file: Path,
     batch_size: int,
-) -> NDArray[np.float16]:
-    """The states that ``below`` gives of each sequence, one after the other, in ``file``."""
+) -> Kept:
+    """The states that ``below`` gives of each sequence, one after the other, in ``file``.
+
+    Raises:
+        NotEnoughMemoryError: a batch doesn't fit.
+        RareAlertError: a state is not a number, or too large for 16 bits.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     starts = np.cumsum([0, *(len(ids) for ids in sequences)])
-    rows = np.memmap(file, dtype=np.float16, mode="w+", shape=(int(starts[-1]), hidden))
+    bits = np.memmap(file, dtype=np.int16, mode="w+", shape=(int(starts[-1]), hidden))
+    dtype = torch.float16
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-    with torch.inference_mode():
+    with torch.inference_mode(), enough_memory("a pass through the frozen layers", _ASK_LESS):
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
             ids, lengths = pad_right([sequences[index] for index in chosen], pad)
-            states = below(chosen, ids, lengths).half().numpy()
+            states = below(chosen, ids, lengths).cpu()
+            dtype = torch.bfloat16 if states.dtype == torch.bfloat16 else torch.float16
+            states = states.to(dtype)
+            if not bool(torch.isfinite(states).all()):
+                raise RareAlertError(
+                    "a state of the base model is not a number, or too large for 16 bits; set "
+                    "distil.dtype to bfloat16, or name another distil.base_model."
+                )
+            kept = states.view(torch.int16).numpy()
             for row, index in enumerate(chosen):
-                rows[starts[index] : starts[index + 1]] = states[row, : int(lengths[row])]
-    return rows
+                bits[starts[index] : starts[index + 1]] = kept[row, : int(lengths[row])]
+    return Kept(bits, dtype)

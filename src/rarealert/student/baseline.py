@@ -2,7 +2,8 @@
 
 MiniLM reads a visit in both directions and was trained to tell sentences apart (Wang et al. 2020,
 NeurIPS 33:5776; Reimers & Gurevych 2019, EMNLP 2019:3982), so it is the stronger encoder for its
-size, and can't tell why. It learns from the same cases, targets and folds as the student.
+size, and can't tell why. It learns from the student's cases and targets, without the examples made
+of knowledge.
 """
 
 import tempfile

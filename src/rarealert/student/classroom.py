@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rarealert.errors import BadInputError
 from rarealert.language.base import BaseModel, load_base
 from rarealert.params import DistilParams
 from rarealert.student.activations import Frozen, freeze_prompts, freeze_told
@@ -33,10 +34,25 @@ def open_desk(chosen: DistilParams) -> Desk:
     """Load the base and lay out its blocks.
 
     Raises:
-        BadInputError: the base model is not here, or the layers do not fit it.
+        BadInputError: the base model is not here, the layers do not fit it, or visits may be
+            longer than it reads.
     """
-    base = load_base(chosen.base_model)
-    trunk = Trunk(base.model, chosen.risk_layer, chosen.lora_layers, chosen.rationale_layers)
+    base = load_base(chosen.base_model, dtype=chosen.dtype, device=chosen.device)
+    longest = int(getattr(base.model.config, "max_position_embeddings", 0))
+    wanted = chosen.max_prompt_tokens + chosen.max_rationale_tokens
+    if wanted > longest > 0:
+        raise BadInputError(
+            f"distil.max_prompt_tokens and max_rationale_tokens make {wanted} tokens, but "
+            f"{chosen.base_model} reads {longest}; lower them."
+        )
+    trunk = Trunk(
+        base.model,
+        chosen.risk_layer,
+        chosen.lora_layers,
+        chosen.rationale_layers,
+        packed_tokens=chosen.packed_tokens,
+        checkpointing=chosen.gradient_checkpointing,
+    )
     return Desk(base, trunk, Encoder(base.tokenizer, chosen.max_prompt_tokens))
 
 

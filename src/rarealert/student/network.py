@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rarealert.errors import BadInputError
 
@@ -28,12 +29,20 @@ class Trunk:
         risk_layer: int | None,
         lora_layers: int,
         rationale_layers: int,
+        packed_tokens: int | None = None,
+        checkpointing: bool = False,
     ) -> None:
         """Lay out the parts; ``risk_layer`` None reads the risk just below the rationale's block.
+
+        ``packed_tokens`` is the length of a row into which sequences are packed, None pads;
+        ``checkpointing`` keeps only each layer's input for the backward pass and runs the layer
+        again there (Chen et al. 2016, arXiv:1604.06174).
 
         Raises:
             BadInputError: the two blocks do not fit the model's depth, or overlap.
         """
+        self.packed_tokens = packed_tokens
+        self.checkpointing = checkpointing
         self.model: Any = model
         self.decoder: Any = model.model
         self.depth: int = len(self.decoder.layers)
@@ -49,25 +58,88 @@ class Trunk:
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings, shape ``(batch, tokens, hidden)``."""
-        return torch.as_tensor(self.decoder.embed_tokens(ids))
+        embedding = self.decoder.embed_tokens
+        return torch.as_tensor(embedding(ids.to(embedding.weight.device)))
 
-    def run(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+    def run(self, hidden: Tensor, start: int, stop: int, lengths: Tensor | None = None) -> Tensor:
         """Layers ``start`` to ``stop`` (exclusive) on ``(batch, tokens, hidden)`` states.
 
-        The final norm is applied only where ``stop`` is the trunk's depth.
+        The final norm is applied only where ``stop`` is the trunk's depth. With ``lengths``,
+        shape ``(batch,)``, a trunk that packs runs the real positions alone and leaves zeros
+        behind them.
         """
         if start == stop:
             return hidden
+        weights = self.decoder.embed_tokens.weight
+        hidden = hidden.to(weights.device, weights.dtype)
+        if self.packed_tokens is None or lengths is None:
+            return self._layers(hidden, start, stop, None)
+        packed, positions, places = _pack(hidden, lengths, self.packed_tokens)
+        done = self._layers(packed, start, stop, positions)
+        rows = torch.zeros_like(hidden, dtype=done.dtype, device=done.device)
+        rows[places[0], places[1]] = done[places[2], places[3]]
+        return rows
+
+    def _layers(self, hidden: Tensor, start: int, stop: int, positions: Tensor | None) -> Tensor:
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return self._view(hidden, start, stop, positions)
+        for layer in range(start, stop):
+            said = checkpoint(self._view, hidden, layer, layer + 1, positions, use_reentrant=False)
+            hidden = torch.as_tensor(said)
+        return hidden
+
+    def _view(self, hidden: Tensor, start: int, stop: int, positions: Tensor | None) -> Tensor:
         view = copy.copy(self.decoder)  # shares every weight; only its list of layers differs
         view._modules = dict(self.decoder._modules)
         view.layers = nn.ModuleList(list(self.decoder.layers[start:stop]))
         if stop != self.depth:
             view.norm = nn.Identity()
-        return torch.as_tensor(view(inputs_embeds=hidden, use_cache=False).last_hidden_state)
+        # positions that start again tell transformers where one visit ends and another begins
+        outcome = view(inputs_embeds=hidden, position_ids=positions, use_cache=False)
+        return torch.as_tensor(outcome.last_hidden_state)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Next-token logits of normed top states, shape ``(positions, vocabulary)``."""
-        return torch.as_tensor(self.model.lm_head(states))
+        """Next-token logits of normed top states, shape ``(positions, vocabulary)``, in fp32."""
+        return torch.as_tensor(self.model.lm_head(states)).float()
+
+
+def _pack(
+    hidden: Tensor, lengths: Tensor, capacity: int
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """The real positions of ``hidden`` laid into rows of at most ``capacity`` tokens.
+
+    First-fit decreasing (Johnson 1973); a sequence longer than ``capacity`` has a row to itself.
+    Gives the rows, each token's position in its own sequence (what is left of a row counts as one
+    more sequence), and for every token its row and column before and after.
+    """
+    rows: list[list[int]] = []
+    filled: list[int] = []
+    counts = [int(length) for length in lengths]
+    for index in sorted(range(len(counts)), key=lambda index: -counts[index]):
+        at = next((i for i, n in enumerate(filled) if n + counts[index] <= capacity), len(rows))
+        if at == len(rows):
+            rows.append([])
+            filled.append(0)
+        rows[at].append(index)
+        filled[at] += counts[index]
+    width = max(filled)
+    positions = torch.zeros(len(rows), width, dtype=torch.long)
+    before: list[tuple[int, int]] = []
+    after: list[tuple[int, int]] = []
+    for row, members in enumerate(rows):
+        start = 0
+        for index in members:
+            count = counts[index]
+            positions[row, start : start + count] = torch.arange(count)
+            before += [(index, column) for column in range(count)]
+            after += [(row, start + column) for column in range(count)]
+            start += count
+        positions[row, start:] = torch.arange(width - start)
+    places = torch.tensor([(*old, *new) for old, new in zip(before, after, strict=True)])
+    old_row, old_column, new_row, new_column = places.T.to(hidden.device)
+    packed = hidden.new_zeros(len(rows), width, hidden.shape[2])
+    packed[new_row, new_column] = hidden[old_row, old_column]
+    return packed, positions.to(hidden.device), (old_row, old_column, new_row, new_column)
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -80,12 +152,14 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
 
 
 def pool(states: Tensor, lengths: Tensor) -> Tensor:
-    """Mean over the first ``lengths`` positions, ``(batch, hidden)``.
+    """Mean over the first ``lengths`` positions, ``(batch, hidden)``, in fp32 on the CPU.
 
     Only the prompt may be counted in ``lengths``: a pooled rationale would leak its verdict.
     """
-    inside = torch.arange(states.shape[1])[None, :] < lengths[:, None]
-    return (states * inside[..., None]).sum(dim=1) / lengths[:, None]
+    lengths = lengths.to(states.device)
+    inside = torch.arange(states.shape[1], device=states.device)[None, :] < lengths[:, None]
+    mean = (states.float() * inside[..., None]).sum(dim=1) / lengths[:, None]
+    return mean.cpu()  # the readout is small; it learns and answers on the CPU, in fp32
 
 
 class RiskHead(nn.Module):

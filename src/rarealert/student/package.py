@@ -15,6 +15,7 @@ from rarealert.cases.render import RENDERER_VERSION
 from rarealert.errors import BadInputError
 from rarealert.language.base import BaseModel as Base
 from rarealert.language.base import load_base, quiet
+from rarealert.language.devices import Dtype
 from rarealert.student.calibration import Bands, Calibration
 from rarealert.student.encoding import ENCODING_VERSION
 
@@ -29,6 +30,7 @@ class Card(BaseModel):
 
     base_model: str
     base_digest: str
+    dtype: Dtype = "float32"
     renderer_version: str = RENDERER_VERSION
     encoding_version: str = ENCODING_VERSION
     readout: str = "pooled_linear"
@@ -75,7 +77,7 @@ def load_package(folder: Path) -> tuple[Card, Base, "RiskHead"]:
     """
     card = _read_card(folder)
     _check_versions(folder, card)
-    base = load_base(card.base_model)
+    base = load_base(card.base_model, dtype=card.dtype, device="auto")
     if base.digest != card.base_digest:
         raise BadInputError(
             f"{folder} was trained on another copy of {card.base_model} (sha256 "

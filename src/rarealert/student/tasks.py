@@ -110,15 +110,17 @@ def logits_of(network: Network, part: Frozen) -> NDArray[np.float64]:
 
 def _risk_logits(network: Network, part: Frozen, chosen: Sequence[int]) -> Tensor:
     trunk = network.trunk
-    states = trunk.run(part.batch(chosen), trunk.block_start, trunk.risk_layer)
+    lengths = torch.from_numpy(part.lengths[list(chosen)])
+    states = trunk.run(part.batch(chosen), trunk.block_start, trunk.risk_layer, lengths)
     words = torch.from_numpy(part.words[list(chosen)])
-    return network.risk_logits(states, words, torch.from_numpy(part.lengths[list(chosen)]))
+    return network.risk_logits(states, words, lengths)
 
 
 def _token_losses(network: Network, part: Frozen, chosen: Sequence[int]) -> Tensor:
     """The loss of each rationale token of a batch, shape ``(tokens,)``."""
     trunk = network.trunk
-    top = trunk.run(part.batch(chosen), trunk.voice_start, trunk.depth)
+    lengths = torch.from_numpy(part.lengths[list(chosen)])
+    top = trunk.run(part.batch(chosen), trunk.voice_start, trunk.depth, lengths)
     places: list[Tensor] = []
     answers: list[int] = []
     for row, index in enumerate(chosen):
@@ -128,4 +130,5 @@ def _token_losses(network: Network, part: Frozen, chosen: Sequence[int]) -> Tens
         answers.extend(item.rationale)
     # logits only where a rationale's token is told: the vocabulary is the widest product of all
     logits = trunk.logits(torch.cat(places))
-    return functional.cross_entropy(logits, torch.tensor(answers), reduction="none")
+    told = torch.tensor(answers, device=logits.device)
+    return functional.cross_entropy(logits, told, reduction="none").cpu()

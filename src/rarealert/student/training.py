@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from rarealert.errors import RareAlertError
+from rarealert.language.devices import enough_memory
 from rarealert.student import checkpoint as store
 
 _WARMUP_SHARE = 0.1
 _CLIP_NORM = 1.0
 _WEIGHT_DECAY = 0.01
+_ASK_LESS = "set distil.gradient_checkpointing to true, or lower the task's batch_size (distil)"
 
 
 class DivergedError(RareAlertError):
@@ -80,7 +82,9 @@ def train(
     must name everything that shapes the result; ``on_epoch`` may raise to stop.
 
     Raises:
-        DivergedError: the loss became NaN or infinite; the last good checkpoint stays.
+        DivergedError: the loss or a gradient became NaN or infinite; the last good checkpoint
+            stays.
+        NotEnoughMemoryError: a batch doesn't fit; the checkpoint of the epoch before stays.
     """
     parameters = task.parameters
     optimiser = torch.optim.AdamW(
@@ -101,8 +105,9 @@ def train(
         if on_epoch:
             on_epoch(history[0])
     for number in range(len(history), schedule.epochs + 1):
-        loss = _one_epoch(task, learning_rate, schedule, optimiser, number)
-        history.append(Epoch(number, loss, *task.validate()))
+        with enough_memory(f"epoch {number} of the training", _ASK_LESS):
+            loss = _one_epoch(task, learning_rate, schedule, optimiser, number)
+            history.append(Epoch(number, loss, *task.validate()))
         if history[-1].valid_loss < min(item.valid_loss for item in history[:-1]):
             best = {name: value.detach().clone() for name, value in parameters.items()}
         if checkpoint:
@@ -137,16 +142,22 @@ def _one_epoch(
             group["lr"] = learning_rate * group["share"] * _factor(step, total)
         loss = task.loss(chosen)
         if not math.isfinite(float(loss.detach())):
-            raise DivergedError(
-                f"the student's loss is not a number in epoch {number}; the checkpoint of the "
-                "epoch before is kept. Lower the learning rate (tune) and run the stage again."
-            )
+            raise DivergedError(_diverged("loss", number))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(task.parameters.values(), _CLIP_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(task.parameters.values(), _CLIP_NORM)
+        if not math.isfinite(float(norm)):
+            raise DivergedError(_diverged("gradient", number))
         optimiser.step()
         loss_sum += float(loss.detach()) * len(chosen)
     return loss_sum / sum(len(chosen) for chosen in batches)
+
+
+def _diverged(what: str, number: int) -> str:
+    return (
+        f"the student's {what} is not a number in epoch {number}; the checkpoint of the "
+        "epoch before is kept. Lower the learning rate (tune) and run the stage again."
+    )
 
 
 def _factor(step: int, total: int) -> float:
