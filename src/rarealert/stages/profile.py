@@ -41,7 +41,8 @@ def merged(base: Path, profile: Path) -> tuple[str, int]:
     Raises:
         BadInputError: a file is missing or is not a mapping of sections.
     """
-    from ruamel.yaml import YAML, RoundTripRepresenter
+    from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
 
     class Plain(RoundTripRepresenter):
         """Writes a missing value as ``null``, as the file does."""

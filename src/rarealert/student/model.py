@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.cases.case import Case
+from rarealert.language.devices import enough_memory
 from rarealert.student.calibration import Band
 from rarealert.student.encoding import Encoder, Prompt
 from rarealert.student.evidence import ReadText
@@ -82,11 +83,16 @@ class Student:
         return cls(*load_package(folder))
 
     def predict(self, cases: Sequence[Case], batch_size: int) -> list[StudentRisk]:
-        """One risk a case, in the order of ``cases``, whatever the batches are made of."""
+        """One risk a case, in the order of ``cases``, whatever the batches are made of.
+
+        Raises:
+            NotEnoughMemoryError: a batch doesn't fit.
+        """
         prompts = [self._encoder.prompt(case) for case in cases]
         logits = np.zeros(len(prompts))
-        for chosen, features, _, _ in self._passes(prompts, batch_size):
-            logits[chosen] = self._head(features).double().numpy()
+        with enough_memory("a batch of visits", "lower score.batch_size, or send fewer at once,"):
+            for chosen, features, _, _ in self._passes(prompts, batch_size):
+                logits[chosen] = self._head(features).double().numpy()
         return self._risks(prompts, logits)
 
     def read(self, cases: Sequence[Case], batch_size: int) -> list[Reading]:
@@ -98,7 +104,7 @@ class Student:
         read: dict[int, tuple[NDArray[np.float64], ReadText]] = {}
         for chosen, features, embedded, states in self._passes(prompts, batch_size):
             logits[chosen] = self._head(features).double().numpy()
-            alone = self._head(torch.cat([embedded, states], dim=2)).double().numpy()
+            alone = self._head(torch.cat([embedded, states], dim=2).float().cpu()).double().numpy()
             for row, index in enumerate(chosen):
                 text = self._text(prompts[index], alone[row])
                 read[index] = features[row].double().numpy(), text
@@ -207,8 +213,8 @@ class Student:
             guide = self._guide([allowed[index] for index in chosen], width) if allowed else None
             with torch.inference_mode():
                 out = self._trunk.model.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
+                    input_ids=ids.to(self._trunk.model.device),
+                    attention_mask=mask.to(self._trunk.model.device),
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
                     prefix_allowed_tokens_fn=guide,
