@@ -1,7 +1,7 @@
 """Commands that score visits with a registered model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,20 +9,44 @@ import typer
 def add_commands(app: typer.Typer) -> None:
     """Hang these commands below ``app``."""
     app.command()(screen)
+    app.command()(drift)
     app.command()(serve)
     app.command()(bundle)
 
 
 def screen(
-    source: Annotated[Path, typer.Argument(help="JSONL of visits, one case a line")],
-    out: Annotated[Path, typer.Option(help="JSONL of risks to write")],
+    source: Annotated[Path, typer.Argument(help="visits: JSONL, CSV, Parquet, FHIR, phenopackets")],
+    out: Annotated[Path, typer.Option(help="answers to write: .jsonl, .csv or .parquet")],
     alias: Annotated[str, typer.Option(help="which registered version")] = "champion",
-    rationale: Annotated[bool, typer.Option(help="add a rationale to each alert")] = False,
+    prevalence: Annotated[
+        float | None, typer.Option(help="share of rare disease among these visits, such as 0.02")
+    ] = None,
+    rationale: Annotated[
+        Literal["alerts", "all", "none"], typer.Option(help="which visits get a rationale")
+    ] = "none",
 ) -> None:
     """Score a file of visits with the registered model, on this machine."""
+    from rarealert.screening.batch import Question
     from rarealert.screening.batch import screen as screen_visits
 
-    print(screen_visits(source, out, alias, rationale).sentence())
+    print(screen_visits(source, out, alias, Question(rationale, prevalence)).sentence())
+
+
+def drift(
+    reference: Annotated[Path, typer.Argument(help="visits or answers of then")],
+    new: Annotated[Path, typer.Argument(help="visits or answers of now")],
+    out: Annotated[Path, typer.Option(help="page to write, with a .json beside it")] = Path(
+        "drift.html"
+    ),
+    threshold: Annotated[float, typer.Option(help="population stability index")] = 0.1,
+) -> None:
+    """Compare two files of visits or of answers; exit code 1 where they drifted apart."""
+    from rarealert.screening.drift import drift as compare
+
+    report = compare(reference, new, out, threshold)
+    print(report.sentence())
+    if report.drifted:
+        raise typer.Exit(1)
 
 
 def serve(

@@ -3,39 +3,59 @@
 Commands: ``rarealert screen FILE --out FILE``.
 
 Answers grow in ``<out>.partial``; after each chunk ``<out>.progress.json`` says how far it got.
-A run that is killed is continued by the next one of the same visits and the same model; what
+A run that is killed is continued by the next one of the same visits, model and question; what
 was written after the last whole chunk is cut off first. ``<out>`` appears when all is done.
+
+A chunk is the unit of work: which visits are padded together depends on the source alone, so a
+continued run gives the very bytes of an uninterrupted one.
 """
 
-import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from hashlib import file_digest
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
-from rarealert.errors import BadInputError
+from rarealert.cases.case import Case
+from rarealert.errors import BadInputError, RareAlertError
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.screening.champion import ScreeningModel, load_model
 from rarealert.screening.frames import request_frame
-from rarealert.screening.rows import Row, read_rows
+from rarealert.screening.resume import Files, Progress, append, finish, partial, resume, save
+from rarealert.screening.rows import Row, kind_of, read_rows
+from rarealert.screening.saying import SAID
+from rarealert.screening.tables import check_ending
 
 CHUNK_ROWS = 256
+Told = Literal["alerts", "all", "none"]
+"""Which visits get a rationale; one takes some 30 times as long as a risk."""
+
+_FLAGS = ("abstain", "out_of_distribution", "not_english")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the model: ``prevalence`` 0-1 restates every risk for such a population."""
+
+    rationale: Told = "none"
+    prevalence: float | None = None
 
 
 @dataclass(frozen=True)
 class ScreenReport:
-    """What a run did; ``resumed`` counts the rows that an earlier, killed run had finished."""
+    """What a run did; ``resumed`` counts the rows that an earlier, killed run had finished.
+
+    ``flagged`` visits abstain, are out of distribution or not English.
+    """
 
     out: Path
     refused_file: Path | None
     screened: int
     refused: int
     resumed: int
+    flagged: int
     bands: dict[str, int]
     version: str
 
@@ -44,6 +64,8 @@ class ScreenReport:
         bands = ", ".join(f"{count:,} {band}" for band, count in sorted(self.bands.items()))
         said = f"{self.screened:,} visits screened with version {self.version}"
         said += f" ({bands}) to {self.out}" if bands else f" to {self.out}"
+        if self.flagged:
+            said += f"; {self.flagged:,} flagged as uncertain, unusual or not English"
         if self.resumed:
             said += f"; {self.resumed:,} of them by an earlier run"
         if self.refused_file:
@@ -51,89 +73,65 @@ class ScreenReport:
         return said + ". Decision support, not a diagnosis."
 
 
-@dataclass(frozen=True)
-class _Progress:
-    """How far a run got: rows and bytes of the source, bytes of both files written."""
-
-    key: str
-    rows: int = 0
-    source_bytes: int = 0
-    out_bytes: int = 0
-    refused_bytes: int = 0
-    screened: int = 0
-    refused: int = 0
-    bands: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Files:
-    source: Path
-    out: Path
-
-    @property
-    def refused(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.refused.jsonl")
-
-    @property
-    def progress(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.progress.json")
-
-
-def screen(source: Path, out: Path, alias: str, rationale: bool) -> ScreenReport:
+def screen(source: Path, out: Path, alias: str, question: Question) -> ScreenReport:
     """Screen ``source`` with the workspace's registered version that ``alias`` points at.
 
     Raises:
-        BadInputError: ``source`` is missing or is ``out`` itself.
-        RareAlertError: no such version is registered.
+        BadInputError: ``source`` is missing or of no known kind, ``out`` is ``source`` itself or
+            of no known kind, or the prevalence is no share.
+        RareAlertError: no such version is registered, or it gives no such answers.
     """
-    files = _checked(source, out)
+    files = _checked(source, out, question)
     paths = Paths.here()
     name = load_params(paths.params).register_.model_name
     model = load_model(name, alias, paths.tracking_uri)
-    return _screen(files, model, rationale, CHUNK_ROWS)
+    return _screen(files, model, question, CHUNK_ROWS)
 
 
 def screen_file(
     source: Path,
     out: Path,
     model: ScreeningModel,
+    question: Question = Question(),
     *,
-    rationale: bool = False,
     chunk_rows: int = CHUNK_ROWS,
 ) -> ScreenReport:
-    """Screen the visits of a JSONL file (the fields of ``Case``, flat, one object a line).
+    """Screen the visits of a file of any kind that ``rarealert.screening.rows`` reads.
 
-    Each line of ``out`` holds ``case_id``, ``risk`` (0-1), ``band``, ``truncated``,
-    ``rationale`` where asked, ``model_version`` and ``model_digest``, in the source's order.
-    Rows that are no case go to ``<out>.refused.jsonl`` with their number and the reason.
+    Each row of ``out`` holds the columns of ``rarealert.screening.saying.SAID``, ``rationale``
+    where asked, ``model_version`` and ``model_digest``, in the source's order. Rows that are no
+    case go to ``<out>.refused.jsonl`` with their number and the reason.
 
     Raises:
-        BadInputError: ``source`` is missing or is ``out`` itself.
+        BadInputError, RareAlertError: as ``screen``.
     """
-    return _screen(_checked(source, out), model, rationale, chunk_rows)
+    return _screen(_checked(source, out, question), model, question, chunk_rows)
 
 
-def _checked(source: Path, out: Path) -> _Files:
-    if not source.is_file():
-        raise BadInputError(f"{source} is missing; name a JSONL file of visits.")
+def _checked(source: Path, out: Path, question: Question) -> Files:
+    kind_of(source)
+    check_ending(out)
     if source.resolve() == out.resolve():
         raise BadInputError(f"{out} is the file of visits itself; name another file for --out.")
+    if question.prevalence is not None and not 0 < question.prevalence < 1:
+        raise BadInputError("--prevalence must be a share between 0 and 1, such as 0.02.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    return _Files(source, out)
+    return Files(source, out)
 
 
-def _screen(files: _Files, model: ScreeningModel, rationale: bool, chunk_rows: int) -> ScreenReport:
+def _screen(
+    files: Files, model: ScreeningModel, question: Question, chunk_rows: int
+) -> ScreenReport:
     from tqdm import tqdm
 
-    progress = _resume(files, _key(files.source, model, rationale))
+    progress = resume(files, _key(files, model, question, chunk_rows))
     resumed = progress.screened + progress.refused
     rows = read_rows(files.source, progress.source_bytes, progress.rows)
-    size = files.source.stat().st_size
     with (
-        _partial(files.out).open("ab") as out,
-        _partial(files.refused).open("ab") as refused,
+        partial(files.out).open("ab") as out,
+        partial(files.refused).open("ab") as refused,
         tqdm(
-            total=size,
+            total=files.source_bytes,
             initial=progress.source_bytes,
             unit="B",
             unit_scale=True,
@@ -143,99 +141,93 @@ def _screen(files: _Files, model: ScreeningModel, rationale: bool, chunk_rows: i
         out.truncate(progress.out_bytes)
         refused.truncate(progress.refused_bytes)
         while chunk := list(islice(rows, chunk_rows)):
-            answers = _answers(chunk, model, rationale)
-            refusals = [_refusal(row) for row in chunk if row.case is None]
+            answers = answer_chunk(chunk, model, question)
+            refusals = [row.refusal() for row in chunk if row.case is None]
             progress = replace(
                 progress,
                 rows=chunk[-1].number,
                 source_bytes=chunk[-1].end,
-                out_bytes=_append(out, answers),
-                refused_bytes=_append(refused, refusals),
+                out_bytes=append(out, answers),
+                refused_bytes=append(refused, refusals),
                 screened=progress.screened + len(answers),
                 refused=progress.refused + len(refusals),
+                flagged=progress.flagged + sum(_is_flagged(answer) for answer in answers),
                 bands=_counted(progress.bands, answers),
             )
-            _save(files.progress, progress)
+            save(files.progress, progress)
             bar.update(progress.source_bytes - bar.n)
-            bar.set_postfix(screened=progress.screened, refused=progress.refused)
-    return _finish(files, progress, resumed, model)
+            done = progress.screened + progress.refused - resumed
+            each = done / max(bar.format_dict["elapsed"], 1e-9)
+            bar.set_postfix_str(f"{each:.1f} visits/s, {progress.refused:,} refused")
+    finish(files, progress, question.rationale != "none")
+    return _report(files, progress, resumed, model)
 
 
-def _answers(chunk: Sequence[Row], model: ScreeningModel, rationale: bool) -> list[dict[str, Any]]:
+def answer_chunk(
+    chunk: Sequence[Row], model: ScreeningModel, question: Question
+) -> list[dict[str, Any]]:
+    """One answer for each row of ``chunk`` that is a case.
+
+    Raises:
+        RareAlertError: the version's answers lack a column.
+    """
     cases = [row.case for row in chunk if row.case is not None]
     if not cases:
         return []
-    answered = model.scorer.predict(request_frame(cases), params={"rationale": rationale})
+    asked = {"rationale": question.rationale == "all", "prevalence": question.prevalence}
+    answered = model.scorer.predict(request_frame(cases), params=_given(asked))
+    lacking = [name for name in SAID if name not in answered.columns]
+    if lacking:
+        raise RareAlertError(
+            f"Version {model.version} of {model.name} gives no {', '.join(lacking)}: it was "
+            "registered by an earlier RareAlert; run dvc repro register, or name another --alias."
+        )
+    rows: list[dict[str, Any]] = answered.to_dict("records")
+    if question.rationale == "alerts":
+        _tell_alerts(rows, cases, model)
     marks = {"model_version": model.version, "model_digest": model.digest}
-    return [{**answer, **marks} for answer in answered.to_dict("records")]
+    return [{**answer, **marks} for answer in rows]
 
 
-def _refusal(row: Row) -> dict[str, Any]:
-    return {"row": row.number, "case_id": row.case_id, "reason": row.reason}
+def _tell_alerts(
+    rows: Sequence[dict[str, Any]], cases: Sequence[Case], model: ScreeningModel
+) -> None:
+    alerts = [place for place, row in enumerate(rows) if row["band"] == "alert"]
+    for row in rows:
+        row["rationale"] = None
+    if alerts:
+        frame = request_frame([cases[place] for place in alerts])
+        told = model.scorer.predict(frame, params={"rationale": True})
+        for place, text in zip(alerts, told["rationale"], strict=True):
+            rows[place]["rationale"] = text
+
+
+def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _is_flagged(answer: Mapping[str, Any]) -> bool:
+    return any(answer[name] for name in _FLAGS)
 
 
 def _counted(before: Mapping[str, int], answers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return dict(Counter(before) + Counter(str(answer["band"]) for answer in answers))
 
 
-def _append(stream: IO[bytes], lines: Sequence[Mapping[str, Any]]) -> int:
-    """Write and make durable; the size of the file in bytes."""
-    for line in lines:
-        stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-    stream.flush()
-    os.fsync(stream.fileno())
-    return os.fstat(stream.fileno()).st_size
-
-
-def _key(source: Path, model: ScreeningModel, rationale: bool) -> str:
+def _key(files: Files, model: ScreeningModel, question: Question, chunk_rows: int) -> str:
     """Which visits, which model, which question: what a continued run must share."""
-    with source.open("rb") as stream:
-        visits = file_digest(stream, "sha256").hexdigest()
-    return f"{visits} {model.name} {model.version} {model.digest} rationale={rationale}"
+    asked = f"{question.rationale} {question.prevalence} {chunk_rows}"
+    return f"{files.digest()} {model.name} {model.version} {model.digest} {asked}"
 
 
-def _resume(files: _Files, key: str) -> _Progress:
-    """Where an earlier run of the same key got to, if its files still hold that much."""
-    try:
-        held = _Progress(**json.loads(files.progress.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return _Progress(key)
-    sizes = (_size(_partial(files.out)), _size(_partial(files.refused)))
-    whole = sizes[0] >= held.out_bytes and sizes[1] >= held.refused_bytes
-    return held if held.key == key and whole else _Progress(key)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.partial")
-
-
-def _save(path: Path, progress: _Progress) -> None:
-    partial = _partial(path)
-    partial.write_text(json.dumps(asdict(progress), sort_keys=True), encoding="utf-8")
-    partial.replace(path)
-
-
-def _finish(
-    files: _Files, progress: _Progress, resumed: int, model: ScreeningModel
-) -> ScreenReport:
-    """Give the files their names, ``out`` before the mark that the run was under way."""
-    if progress.refused:
-        _partial(files.refused).replace(files.refused)
-    else:
-        _partial(files.refused).unlink()
-        files.refused.unlink(missing_ok=True)
-    _partial(files.out).replace(files.out)
-    files.progress.unlink(missing_ok=True)
+def _report(files: Files, progress: Progress, resumed: int, model: ScreeningModel) -> ScreenReport:
     return ScreenReport(
         out=files.out,
         refused_file=files.refused if progress.refused else None,
         screened=progress.screened,
         refused=progress.refused,
         resumed=resumed,
+        flagged=progress.flagged,
         bands=dict(progress.bands),
         version=model.version,
     )

@@ -1,9 +1,16 @@
-"""Visits in a JSONL file: one flat object a line, read without holding the file in memory."""
+"""Visits in a file of any kind that cases come from, one at a time.
+
+Tables (JSONL, CSV, TSV, Parquet) and phenopackets are read without holding them in memory. FHIR
+lets the resources of one patient stand anywhere, so its records are held until the last is read.
+"""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -13,20 +20,108 @@ from rarealert.errors import BadInputError
 SOURCE = "screening"
 """Source of a case that names none."""
 
+Kind = Literal["lines", "table", "fhir", "phenopackets"]
+
+_LINES = (".jsonl", ".ndjson")
+_TABLES = (".csv", ".tsv", ".parquet")
+_DOCUMENTS = (".json", ".zip")
+_FHIR = re.compile(rb'"resourceType"\s*:')
+_PEEKED_BYTES = 65_536  # the kind of a document stands among its first fields
+
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the file: a case, or the reason why it is none. ``end`` is in bytes."""
+    """One entry: a case, or the reason why it is none.
+
+    ``number`` counts what was read (lines of JSONL, else entries) and ``end`` bytes, of which
+    ``read_rows`` goes on. ``file`` and ``line`` say where a folder or a table holds the entry.
+    """
 
     number: int
     end: int
     case: Case | None
     case_id: str | None
     reason: str | None
+    file: str | None = None
+    line: int | None = None
+
+    def refusal(self) -> dict[str, object]:
+        """What the file of refused rows says of it."""
+        said: dict[str, object] = {
+            "row": self.line or self.number,
+            "case_id": self.case_id,
+            "reason": self.reason,
+        }
+        return said | ({"file": self.file} if self.file else {})
+
+
+def kind_of(path: Path) -> Kind:
+    """What ``path`` holds, by its ending and, where that leaves a choice, its first bytes.
+
+    Raises:
+        BadInputError: it is missing, or of no kind that can be screened.
+    """
+    if not path.exists():
+        raise BadInputError(f"{path} is missing; name a file of visits.")
+    ending = path.suffix.lower()
+    if ending in _TABLES:
+        return "table"
+    if ending in _LINES:
+        return "fhir" if _is_fhir(path) else "lines"
+    if path.is_dir() or ending in _DOCUMENTS:
+        return "fhir" if _is_fhir(path) else "phenopackets"
+    known = ", ".join((*_LINES, *_TABLES, *_DOCUMENTS))
+    raise BadInputError(f"{path} ends in none of {known}; see docs/screening.md.")
+
+
+def _is_fhir(path: Path) -> bool:
+    from rarealert.cases.sources.documents import documents
+
+    if path.is_file() and path.suffix.lower() != ".zip":
+        with path.open("rb") as stream:
+            held = stream.read(_PEEKED_BYTES)
+        return bool(_FHIR.search(held.lstrip().split(b"\n")[0] if path.suffix != ".json" else held))
+    if path.is_dir() and any(path.glob("*.ndjson")):
+        return True
+    first = next(documents(path, (".json", ".ndjson")))
+    return bool(_FHIR.search(first.content[:_PEEKED_BYTES]))
 
 
 def read_rows(path: Path, start: int = 0, number: int = 0) -> Iterator[Row]:
-    """Every line that holds anything, from the byte ``start`` on, after ``number`` lines.
+    """Every visit of ``path`` from the byte ``start`` on, after ``number`` entries.
+
+    Raises:
+        BadInputError: the file can't be read, or is of no kind that can be screened.
+    """
+    kind = kind_of(path)
+    if kind == "lines":
+        return read_lines(path, start, number)
+    return islice(_entries(path, kind), number, None)
+
+
+def _entries(path: Path, kind: Kind) -> Iterator[Row]:
+    from rarealert.cases.sources import fhir, phenopackets, table
+    from rarealert.cases.sources.refused import Refused
+
+    reader = {"fhir": fhir.read_visits, "phenopackets": phenopackets.read_visits}.get(
+        kind, table.read_visits
+    )
+    read = 0
+
+    def tick(count: int) -> None:
+        nonlocal read
+        read += count
+
+    for number, item in enumerate(reader(path, tick), start=1):
+        if isinstance(item, Refused):
+            reason = f"{item.field}: {item.reason}"
+            yield Row(number, read, None, None, reason, item.file, item.row)
+        else:
+            yield Row(number, read, item.case, item.case.case_id, None)
+
+
+def read_lines(path: Path, start: int = 0, number: int = 0) -> Iterator[Row]:
+    """Every line of JSONL that holds anything, from the byte ``start`` on, after ``number`` lines.
 
     A row without ``case_id`` is named by its number. Empty strings count as absent. The reason
     of a refusal names the field and never quotes the text.

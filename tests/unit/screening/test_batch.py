@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.screening.batch import screen_file
+from rarealert.screening.batch import Question, screen_file
 from rarealert.screening.champion import ScreeningModel, load_model
+from rarealert.screening.saying import SAID
 
 
 class Scorer:
@@ -26,10 +27,14 @@ class Scorer:
         rows = pd.DataFrame({"case_id": data["case_id"]})
         rows["risk"] = [len(text) / 100 for text in data["chief_complaint"]]
         rows["band"] = ["alert" if risk > 0.1 else "low" for risk in rows["risk"]]
-        rows["truncated"] = False
+        rows["risk_low"], rows["risk_high"] = rows["risk"] / 2, rows["risk"] * 2
+        rows["abstain"] = rows["truncated"] = rows["out_of_distribution"] = False
+        rows["not_english"] = [len(text) == 7 for text in data["chief_complaint"]]
+        rows["ood_score"] = 0.5
+        rows["evidence"] = "[]"
         if params["rationale"]:
-            rows["rationale"] = "because"
-        return rows
+            rows["rationale"] = [f"because of {name}" for name in data["case_id"]]
+        return rows[[*SAID, *(["rationale"] if params["rationale"] else [])]]
 
 
 def model(scorer=None, version="2"):
@@ -52,20 +57,28 @@ def read(path):
 
 def test_every_visit_is_answered_in_order_and_marked(tmp_path):
     source, out = write(tmp_path / "in.jsonl", visits(25)), tmp_path / "deep" / "out.jsonl"
-    report = screen_file(source, out, model(), rationale=True, chunk_rows=4)
+    report = screen_file(source, out, model(), Question("all"), chunk_rows=4)
     rows = read(out)
     assert [row["case_id"] for row in rows] == [f"v{i}" for i in range(25)]
     assert rows[3] == {
         "case_id": "v3",
         "risk": 0.04,
+        "risk_low": 0.02,
+        "risk_high": 0.08,
         "band": "low",
+        "abstain": False,
+        "out_of_distribution": False,
+        "ood_score": 0.5,
+        "not_english": False,
         "truncated": False,
-        "rationale": "because",
+        "evidence": "[]",
+        "rationale": "because of v3",
         "model_version": "2",
         "model_digest": "d" * 64,
     }
     assert (report.screened, report.refused, report.resumed) == (25, 0, 0)
     assert sum(report.bands.values()) == 25
+    assert report.flagged == 1
     assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
     assert "25 visits" in report.sentence()
 
@@ -154,7 +167,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     def peak(count):
         source = write(tmp_path / f"{count}.jsonl", visits(count))
         tracemalloc.start()
-        screen_file(source, tmp_path / f"{count}.out", model(Forgetful()), chunk_rows=50)
+        screen_file(source, tmp_path / f"{count}.out.jsonl", model(Forgetful()), chunk_rows=50)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used
@@ -165,7 +178,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 
 def test_files_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(BadInputError, match=r"nothing\.jsonl is missing"):
-        screen_file(tmp_path / "nothing.jsonl", tmp_path / "out", model())
+        screen_file(tmp_path / "nothing.jsonl", tmp_path / "out.jsonl", model())
     source = write(tmp_path / "in.jsonl", visits(1))
     with pytest.raises(BadInputError, match="name another file"):
         screen_file(source, source, model())

@@ -1,0 +1,274 @@
+"""Do the visits of now look like those of then? Commands: ``rarealert drift REF NEW``.
+
+Both files hold visits, or both hold screened answers. Each quantity is counted in categories and
+compared by the population stability index, which counts as drift above a threshold and above what
+two samples of one population differ by in 999 of 1,000 draws (``rarealert.cases.quality_drift``).
+A single pass with counts alone: memory does not grow with the files (docs/decisions/0090).
+"""
+
+import csv
+import json
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rarealert.cases.case import TEXT_FIELDS, Case
+from rarealert.cases.quality_drift import stability_index
+from rarealert.cases.store import write_json
+from rarealert.errors import BadInputError
+
+MAX_PSI = 0.1
+"""Population stability index 0 and up above which a quantity has drifted; 0.1 to 0.25 is called
+moderate, and a scheduler should hear of it before it is more."""
+
+_AGES = (2, 18, 40, 65)  # years; the bands that results are reported in
+_WORDS = (12, 25, 50, 100, 200, 400)  # words of a visit
+_FINDINGS = (1, 2, 3, 5, 8)  # findings that the student names; it names eight at most
+_STRANGE = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0)  # distance in units of the threshold
+_STEPS = 20  # fine steps a unit of log-odds, of which tenths of the reference are made
+_TENTHS = 10
+_CERTAIN = 12.0  # log-odds beyond which all risks are the same to a reader
+
+Part = Literal["input", "risk", "refusal"]
+Counts = dict[str, Counter[str]]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One quantity compared: rows counted on either side, its index, and what chance explains."""
+
+    part: Part
+    name: str
+    reference: int
+    new: int
+    psi: float
+    chance: float
+    drifted: bool
+    shares: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """What was compared; ``kind`` is "visits" or "answers"."""
+
+    kind: str
+    threshold: float
+    quantities: tuple[Quantity, ...]
+    page: Path
+
+    @property
+    def drifted(self) -> tuple[str, ...]:
+        """Names of the quantities that drifted, the worst first."""
+        worst = sorted(self.quantities, key=lambda item: -item.psi)
+        return tuple(item.name for item in worst if item.drifted)
+
+    def sentence(self) -> str:
+        """What a user wants to know at the end."""
+        count = len(self.quantities)
+        if not self.drifted:
+            return f"No drift in {count} quantities of {self.kind}; see {self.page}."
+        named = ", ".join(self.drifted)
+        return f"Drift in {len(self.drifted)} of {count} quantities ({named}); see {self.page}."
+
+
+def drift(reference: Path, new: Path, page: Path, threshold: float = MAX_PSI) -> DriftReport:
+    """Compare two files and write ``page`` (HTML) with a JSON file of the same name beside it.
+
+    Raises:
+        BadInputError: a file is missing, empty, or of another kind than the other.
+    """
+    kinds = {path: "answers" if _holds_answers(path) else "visits" for path in (reference, new)}
+    if len(set(kinds.values())) > 1:
+        told = " and ".join(f"{path.name} {kind}" for path, kind in kinds.items())
+        raise BadInputError(f"One file holds answers, the other visits ({told}); give two alike.")
+    kind = kinds[reference]
+    sides = [_answers(path) if kind == "answers" else _visits(path) for path in (reference, new)]
+    if kind == "answers":
+        _cut_risk(sides[0], sides[1])
+    quantities = tuple(_compared(sides[0], sides[1], threshold))
+    report = DriftReport(kind, threshold, quantities, page)
+    _write(report)
+    return report
+
+
+def _holds_answers(path: Path) -> bool:
+    row = next(_table(path), None) if path.suffix.lower() in (".jsonl", ".csv", ".parquet") else {}
+    if not path.exists():
+        raise BadInputError(f"{path} is missing; name a file of visits or of answers.")
+    return bool(row) and {"risk", "band"} <= set(row or {})
+
+
+def _table(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Rows of a table of answers; a row that can't be read ends it, for only ours are read."""
+    if not path.is_file():
+        raise BadInputError(f"{path} is missing; name a file of visits or of answers.")
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        for batch in pq.ParquetFile(path).iter_batches(10_000):
+            yield from batch.to_pylist()
+    elif path.suffix.lower() == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            yield from csv.DictReader(stream)
+    else:
+        with path.open(encoding="utf-8") as stream:
+            for line in stream:
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(row, dict):
+                    yield row
+
+
+def _visits(path: Path) -> Counts:
+    from rarealert.screening.rows import read_rows
+
+    counts: Counts = {}
+    for row in read_rows(path):
+        _count(counts, "refusal: refused", "no" if row.case else "yes")
+        if row.case is not None:
+            for name, category in _of_case(row.case):
+                _count(counts, f"input: {name}", category)
+    return _known(counts, path)
+
+
+def _of_case(case: Case) -> Iterator[tuple[str, str]]:
+    from rarealert.knowledge.english import is_english
+
+    texts = {name: text for name in TEXT_FIELDS if (text := getattr(case, name))}
+    yield "sex", case.sex or "missing"
+    yield "age", _band(case.age_years, _AGES)
+    yield "words", _band(sum(len(text.split()) for text in texts.values()), _WORDS)
+    yield "not english", "no" if is_english(texts.values()) else "yes"
+    for name in TEXT_FIELDS:
+        yield f"has {name}", "yes" if name in texts else "no"
+
+
+def _answers(path: Path) -> Counts:
+    counts: Counts = {}
+    for row in _table(path):
+        _count(counts, "refusal: refused", "no")
+        _count(counts, "risk: risk", str(_step(float(row["risk"]))))
+        _count(counts, "risk: band", str(row["band"]))
+        _count(counts, "input: distance", _band(float(row["ood_score"]), _STRANGE))
+        found = json.loads(str(row["evidence"]).removeprefix("'"))
+        _count(counts, "input: findings named", _band(len(found), _FINDINGS))
+        for name in ("abstain", "out_of_distribution", "not_english", "truncated"):
+            part = "refusal" if name == "abstain" else "input"
+            said = str(row[name]).lower() == "true"
+            _count(counts, f"{part}: {name.replace('_', ' ')}", "yes" if said else "no")
+    refused = path.with_name(f"{path.name}.refused.jsonl")
+    if refused.is_file():
+        with refused.open("rb") as stream:
+            _count(counts, "refusal: refused", "yes", sum(1 for _ in stream))
+    return _known(counts, path)
+
+
+def _known(counts: Counts, path: Path) -> Counts:
+    if len(counts) < 2:
+        raise BadInputError(f"{path} holds no visit to compare; name another file.")
+    return counts
+
+
+def _count(counts: Counts, name: str, category: str, times: int = 1) -> None:
+    counts.setdefault(name, Counter())[category] += times
+
+
+def _band(value: float | None, edges: tuple[float, ...]) -> str:
+    if value is None:
+        return "missing"
+    at = bisect_right(edges, value)
+    return f"from {edges[at - 1]:g}" if at else f"below {edges[0]:g}"
+
+
+def _step(risk: float) -> int:
+    """The fine step of a risk 0-1 on the scale of log-odds."""
+    inside = min(max(risk, 1e-12), 1 - 1e-12)
+    logit = math.log(inside / (1 - inside))
+    return round(min(max(logit, -_CERTAIN), _CERTAIN) * _STEPS)
+
+
+def _cut_risk(reference: Counts, new: Counts) -> None:
+    """Put the fine steps of both sides into tenths of the reference."""
+    fine = sorted((int(step), count) for step, count in reference["risk: risk"].items())
+    total, seen = sum(count for _, count in fine), 0
+    edges: list[int] = []
+    for step, count in fine:
+        seen += count
+        if seen >= total * (len(edges) + 1) / _TENTHS and len(edges) < _TENTHS - 1:
+            edges.append(step + 1)
+    for side in (reference, new):
+        cut: Counter[str] = Counter()
+        for step, count in side["risk: risk"].items():
+            cut[_risk_band(int(step), edges)] += count
+        side["risk: risk"] = cut
+
+
+def _risk_band(step: int, edges: list[int]) -> str:
+    at = bisect_right(edges, step)
+    bounds = [_risk_at(edge) for edge in edges]
+    if at == 0:
+        return f"below {bounds[0]:.2%}" if bounds else "all"
+    return f"from {bounds[at - 1]:.2%}"
+
+
+def _risk_at(step: int) -> float:
+    return 1 / (1 + math.exp(-(step - 0.5) / _STEPS))
+
+
+def _compared(reference: Counts, new: Counts, threshold: float) -> Iterator[Quantity]:
+    for key in sorted(reference.keys() & new.keys()):
+        part, _, name = key.partition(": ")
+        before, after = reference[key], new[key]
+        psi, chance = stability_index(before, after)
+        sizes = before.total(), after.total()
+        yield Quantity(
+            part=part,  # type: ignore[arg-type]  # the keys are written in this module
+            name=name,
+            reference=sizes[0],
+            new=sizes[1],
+            psi=round(psi, 6),
+            chance=round(chance, 6),
+            drifted=psi > max(threshold, chance),
+            shares={
+                category: tuple(round(side[category] / side.total(), 6) for side in (before, after))
+                for category in sorted(before.keys() | after.keys(), key=_order)
+            },
+        )
+
+
+def _order(category: str) -> tuple[bool, float, str]:
+    """Bands by their number, the rest by name."""
+    words = category.removesuffix("%").split()
+    if len(words) == 2 and words[0] in ("below", "from"):
+        value = float(words[1])
+        return True, value - (words[0] == "below") * 1e-9, category
+    return False, 0.0, category
+
+
+def _write(report: DriftReport) -> None:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from rarealert.cases.page import write_page
+
+    environment = Environment(
+        loader=PackageLoader("rarealert.screening", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("drift.html.j2").render(report=report)
+    write_page(report.page, page + "\n")
+    said = {
+        "kind": report.kind,
+        "threshold": report.threshold,
+        "drifted": list(report.drifted),
+        "quantities": [asdict(item) for item in report.quantities],
+    }
+    write_json(report.page.with_suffix(".json"), said)

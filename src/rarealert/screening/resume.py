@@ -1,0 +1,115 @@
+"""How far a run of screening got, and the files that it grows until all is done."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+from rarealert.cases.sources.documents import walk
+from rarealert.screening.tables import write_table
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Rows and bytes of the source read, and bytes of both files written, for the run ``key``."""
+
+    key: str
+    rows: int = 0
+    source_bytes: int = 0
+    out_bytes: int = 0
+    refused_bytes: int = 0
+    screened: int = 0
+    refused: int = 0
+    flagged: int = 0
+    bands: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The visits, the answers, and what stands beside these while a run is under way."""
+
+    source: Path
+    out: Path
+
+    @property
+    def refused(self) -> Path:
+        """Rows that are no visit, with their reasons."""
+        return self.out.with_name(f"{self.out.name}.refused.jsonl")
+
+    @property
+    def progress(self) -> Path:
+        """How far the run got."""
+        return self.out.with_name(f"{self.out.name}.progress.json")
+
+    @property
+    def source_bytes(self) -> int:
+        """Size of all that is read."""
+        return sum(file.stat().st_size for file in _parts(self.source))
+
+    def digest(self) -> str:
+        """Sha256 of the visits: of a folder, of the names and contents of its files."""
+        whole = sha256()
+        for file in _parts(self.source):
+            whole.update(f"{file.name}\0".encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    whole.update(block)
+        return whole.hexdigest()
+
+
+def _parts(path: Path) -> list[Path]:
+    return [file for file, _ in walk(path, ("",))]
+
+
+def partial(path: Path) -> Path:
+    """Where ``path`` grows."""
+    return path.with_name(f"{path.name}.partial")
+
+
+def append(stream: IO[bytes], lines: Sequence[Mapping[str, Any]]) -> int:
+    """Write and make durable; the size of the file in bytes."""
+    for line in lines:
+        stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    stream.flush()
+    os.fsync(stream.fileno())
+    return os.fstat(stream.fileno()).st_size
+
+
+def resume(files: Files, key: str) -> Progress:
+    """Where an earlier run of the same key got to, if its files still hold that much."""
+    try:
+        held = Progress(**json.loads(files.progress.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return Progress(key)
+    sizes = (_size(partial(files.out)), _size(partial(files.refused)))
+    whole = sizes[0] >= held.out_bytes and sizes[1] >= held.refused_bytes
+    return held if held.key == key and whole else Progress(key)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def save(path: Path, progress: Progress) -> None:
+    """Note how far a run got, in one step."""
+    growing = partial(path)
+    growing.write_text(json.dumps(asdict(progress), sort_keys=True), encoding="utf-8")
+    growing.replace(path)
+
+
+def finish(files: Files, progress: Progress, rationale: bool) -> None:
+    """Give the files their names, ``out`` before the mark that the run was under way."""
+    if progress.refused:
+        partial(files.refused).replace(files.refused)
+    else:
+        partial(files.refused).unlink()
+        files.refused.unlink(missing_ok=True)
+    if files.out.suffix.lower() == ".jsonl":
+        partial(files.out).replace(files.out)
+    else:
+        write_table(partial(files.out), files.out, rationale)
+    files.progress.unlink(missing_ok=True)
+    partial(files.out).unlink(missing_ok=True)

@@ -1,0 +1,119 @@
+"""Drift is found where there is some, not where there is none, and the exit code says which."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+
+from rarealert.errors import BadInputError
+from rarealert.screening.drift import drift
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def visits(seed, count, sex="female", words=20):
+    chance = random.Random(seed)
+    for index in range(count):
+        yield {
+            "case_id": f"v{index}",
+            "age_years": chance.uniform(0, 90),
+            "sex": sex if chance.random() < 0.5 else "male",
+            "chief_complaint": "cough and fever " * chance.randrange(1, words),
+        }
+
+
+def answers(seed, count, shift=0.0, abstain=0.2):
+    chance = random.Random(seed)
+    for index in range(count):
+        risk = chance.betavariate(2, 5) * (1 - shift) + shift
+        yield {
+            "case_id": f"=v{index}",
+            "risk": risk,
+            "band": "alert" if risk > 0.5 else "low",
+            "ood_score": chance.uniform(0.2, 1.05),
+            "abstain": chance.random() < abstain,
+            "out_of_distribution": False,
+            "not_english": False,
+            "truncated": chance.random() < 0.1,
+            "evidence": json.dumps([{}] * chance.randrange(5)),
+        }
+
+
+def test_two_draws_of_one_population_do_not_drift(tmp_path):
+    for seed in range(5):
+        for kind in (visits, answers):
+            then = write(tmp_path / "then.jsonl", kind(seed, 300))
+            now = write(tmp_path / "now.jsonl", kind(100 + seed, 300))
+            report = drift(then, now, tmp_path / "page.html")
+            assert report.drifted == ()
+            assert "No drift" in report.sentence()
+
+
+def test_other_patients_and_refusals_are_drift_of_the_input(tmp_path):
+    then = write(tmp_path / "then.jsonl", visits(1, 400))
+    rows = [*visits(2, 300, words=80), *({"age_years": 400} for _ in range(100))]
+    report = drift(then, write(tmp_path / "now.jsonl", rows), tmp_path / "page.html")
+    assert set(report.drifted) == {"words", "refused"}
+    parts = {item.name: item.part for item in report.quantities}
+    assert (parts["words"], parts["refused"]) == ("input", "refusal")
+    said = json.loads((tmp_path / "page.json").read_text())
+    assert said["drifted"] == list(report.drifted)
+    assert "cough" not in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_risks_and_abstentions_that_rise_are_drift_in_any_format(tmp_path, ending):
+    import pandas as pd
+
+    files = []
+    for name, rows in {"then": answers(3, 500), "now": answers(4, 500, 0.3, 0.6)}.items():
+        files.append(tmp_path / f"{name}.{ending}")
+        frame = pd.DataFrame(rows)
+        if ending == "jsonl":
+            frame.to_json(files[-1], orient="records", lines=True)
+        elif ending == "csv":
+            frame.to_csv(files[-1], index=False, encoding="utf-8-sig")
+        else:
+            frame.to_parquet(files[-1])
+    report = drift(*files, tmp_path / "page.html")
+    assert set(report.drifted) == {"risk", "band", "abstain"}
+    risk = next(item for item in report.quantities if item.name == "risk")
+    assert len(risk.shares) == 10
+    assert all(0.05 < share[0] < 0.15 for share in risk.shares.values())
+
+
+def test_rows_refused_by_screening_are_counted(tmp_path):
+    then = write(tmp_path / "then.jsonl", answers(1, 300))
+    now = write(tmp_path / "now.jsonl", answers(2, 300))
+    (tmp_path / "now.jsonl.refused.jsonl").write_text("{}\n" * 150)
+    assert drift(then, now, tmp_path / "page.html").drifted == ("refused",)
+
+
+def test_files_of_two_kinds_or_none_are_refused(tmp_path):
+    then = write(tmp_path / "then.jsonl", answers(1, 5))
+    now = write(tmp_path / "now.jsonl", visits(1, 5))
+    with pytest.raises(BadInputError, match="give two alike"):
+        drift(then, now, tmp_path / "page.html")
+    with pytest.raises(BadInputError, match="is missing"):
+        drift(then, tmp_path / "none.jsonl", tmp_path / "page.html")
+    with pytest.raises(BadInputError, match="holds no visit"):
+        drift(now, write(tmp_path / "empty.jsonl", [{}]), tmp_path / "page.html")
+
+
+def test_a_scheduler_reads_the_exit_code(tmp_path):
+    then = write(tmp_path / "then.jsonl", answers(1, 400))
+    now = write(tmp_path / "now.jsonl", answers(2, 400, shift=0.3))
+    code = "from rarealert.cli import main; main()"
+
+    def run(*files):
+        command = [sys.executable, "-c", code, "drift", *map(str, files), "--out"]
+        return subprocess.run([*command, str(tmp_path / "p.html")], check=False).returncode
+
+    assert run(then, then) == 0
+    assert run(then, now) == 1
+    assert run(then, tmp_path / "none.jsonl") == 2
