@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,7 @@ def closure(requirements):
     return {name for name, *_ in found}
 
 
+@pytest.mark.slow
 def test_screening_imports_nothing_that_its_extra_lacks(tiny_student):
     allowed = closure([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["screen"]])
     allowed |= {"rarealert", "setuptools"}
