@@ -122,6 +122,8 @@ class DistilParams(_Section):
     lora_layers: Count
     epochs: Count
     batch_size: Count
+    correction_epochs: Annotated[int, Field(ge=0)]
+    correction_rationales: Annotated[int, Field(ge=0)]
     knowledge_cases: Annotated[int, Field(ge=0)]
     rationale_cases: Count
     rationale_layers: Count

@@ -61,6 +61,14 @@ def load_derived_heads() -> Mapping[str, str]:
     return heads
 
 
+def heads_of_finding(hpo_id: str) -> tuple[str, ...]:
+    """The heads of the organ systems that an HPO term belongs to; none for an unknown term."""
+    ontology = load_ontology()
+    living = ontology.resolve(hpo_id)
+    systems = ontology.organ_systems(living) if living else ()
+    return tuple(HEADS[_HEAD_OF_SYSTEM[system]] for system in systems if system in _HEAD_OF_SYSTEM)
+
+
 def head_above(mondo_ids: tuple[str, ...], mondo: Mondo) -> str | None:
     """The head of the first rule that stands above one of ``mondo_ids``, if any does."""
     above = frozenset[str]().union(*(mondo.ancestors(term) for term in mondo_ids))

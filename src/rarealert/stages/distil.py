@@ -15,18 +15,17 @@ from rarealert.errors import BadInputError
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
+from rarealert.stages.rounds import Material, Rounds, learn_rounds
 from rarealert.stages.tune import curves, input_files, read_knowledge
 from rarealert.tracking.items import Dataset, Figure, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
     from rarealert.cases.case import Case, LabelledCase
     from rarealert.student.adapter import Network, Settings
-    from rarealert.student.classroom import Classroom, Desk
-    from rarealert.student.knowledge import Knowledge
+    from rarealert.student.classroom import Desk
     from rarealert.student.lessons import Lessons
     from rarealert.student.package import Card
     from rarealert.student.rationale import Leaning
-    from rarealert.student.training import Epoch
 
 _JUDGED_RATIONALES = 12  # validation cases whose rationale is judged; generation is slow
 
@@ -40,15 +39,15 @@ class _Inputs:
     desk: "Desk"
     taught: "Lessons"
     judged: "Lessons"
-    knowledge: "Knowledge | None"
+    leanings: "dict[str, list[Leaning]]"
     digests: dict[str, str]
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The course of each task, and figures of the validation part after it."""
+    """The course of both rounds, and figures of the validation part after them."""
 
-    histories: "dict[str, list[Epoch]]"
+    rounds: Rounds
     figures: dict[str, float]
 
 
@@ -119,8 +118,8 @@ def _read(params: Params, paths: Paths) -> _Inputs:
     train, taught = lessons("train", chosen.rationale_cases)
     valid, judged = lessons("valid", _JUDGED_RATIONALES)
     digests = {name: digest_of_file(file) for name, file in files.items()}
-    knowledge = read_knowledge(desk, chosen, files["held_out"])
-    return _Inputs(train, valid, desk, taught, judged, knowledge, digests)
+    read_knowledge(desk, chosen, files["held_out"])
+    return _Inputs(train, valid, desk, taught, judged, leanings, digests)
 
 
 def _files(paths: Paths) -> dict[str, Path]:
@@ -154,13 +153,13 @@ def _teach(
     from rarealert.student.uncertainty import fit_doubts
 
     chosen, desk = params.distil, inputs.desk
-    size = chosen.batch_size
-    room = Classroom(desk, inputs.taught, inputs.judged, work, size, inputs.knowledge)
+    room = Classroom(desk, inputs.taught, inputs.judged, work, chosen.batch_size)
     digest = digest_of(
         inputs.digests, asdict(settings), chosen.model_dump(mode="json"), desk.base.digest
     )
     with room.network(settings, chosen.seed) as network:
-        histories = _learn(params, settings, room, network, work, digest)
+        material = Material(desk, inputs.train, inputs.taught, inputs.leanings)
+        rounds = learn_rounds(chosen, settings, room, network, material, work, digest)
         logits = logits_of(network, room.valid)
         rare = inputs.judged.rare
         calibration = fit_calibration(logits, rare, inputs.judged.groups, chosen.seed)
@@ -169,52 +168,21 @@ def _teach(
         save_package(adapter, card, network.peft_model, network.head)
         fit_doubts(network, room.train, room.valid, logits, desk.encoder.frame).save(adapter)
         told = [item.case for item in inputs.valid][:_JUDGED_RATIONALES]
-        sound = _sound_share(card, network, inputs, told)
+        said = _told_figures(card, network, inputs, told)
     figures = valid_figures(inputs.train, inputs.valid, logits, risk)
-    return _Outcome(histories, {**figures, "rationales_sound": sound})
+    return _Outcome(rounds, {**figures, **said})
 
 
-def _learn(
-    params: Params,
-    settings: "Settings",
-    room: "Classroom",
-    network: "Network",
-    work: Path,
-    digest: str,
-) -> "dict[str, list[Epoch]]":
-    """The course of each task; the rationale is left out where there is none to learn or judge."""
-    from rarealert.student.training import Schedule, train
-
-    chosen = params.distil
-    histories = {
-        "risk": train(
-            room.risk_task(network, settings),
-            settings.learning_rate,
-            Schedule(chosen.epochs, chosen.batch_size, chosen.seed),
-            work / "risk.safetensors",
-            digest,
-        )
-    }
-    if room.can_tell:
-        histories["rationale"] = train(
-            room.rationale_task(network),
-            chosen.rationale_learning_rate,
-            Schedule(chosen.rationale_epochs, chosen.rationale_batch_size, chosen.seed),
-            work / "rationale.safetensors",
-            digest,
-        )
-    return histories
-
-
-def _sound_share(
+def _told_figures(
     card: "Card", network: "Network", inputs: _Inputs, cases: "Sequence[Case]"
-) -> float:
-    """Share 0-1 of ``cases`` whose rationale, in free words, cites only what is there."""
+) -> dict[str, float]:
+    """How the rationales of ``cases`` fare; the last name says how many are judged."""
     from rarealert.student.model import Student
+    from rarealert.student.report import rationale_figures
 
     student = Student(card, inputs.desk.base, network.head)
     said = student.rationales(cases, card.max_rationale_tokens)
-    return sum(item.origin == "free" for item in said) / len(said)
+    return rationale_figures(cases, said)
 
 
 def _card(
@@ -245,17 +213,19 @@ def _card(
 def _report(folder: Path, outcome: _Outcome, inputs: _Inputs) -> Iterator[Item]:
     from rarealert.student.report import training_curves
 
+    histories = outcome.rounds.by_task()
     said = {
         "valid": {**outcome.figures, "n": len(inputs.valid)},
         "train": {
             "n": len(inputs.train),
             "rationales": inputs.taught.told,
             "truncated": inputs.taught.truncated,
+            **outcome.rounds.counts,
         },
         "history": {
-            task: [asdict(epoch) for epoch in history]
-            for task, history in outcome.histories.items()
+            task: [asdict(epoch) for epoch in history] for task, history in histories.items()
         },
+        "rounds": outcome.rounds.gains(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "metrics.partial"
@@ -263,9 +233,10 @@ def _report(folder: Path, outcome: _Outcome, inputs: _Inputs) -> Iterator[Item]:
     partial.replace(folder / "metrics.json")
     for name, value in outcome.figures.items():
         yield Metric(f"final_valid_{name}", value)
-    for task, history in outcome.histories.items():
+    for task, history in histories.items():
         yield from curves(task, history)
-    curve = training_curves(outcome.histories, outcome.figures["tfidf_auroc"])
+    yield from outcome.rounds.children()
+    curve = training_curves(histories, outcome.figures["tfidf_auroc"])
     yield Figure("training.png", curve)
 
 

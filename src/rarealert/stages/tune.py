@@ -1,4 +1,4 @@
-"""tune: search the student's learning rate, LoRA rank and loss weights (``rarealert tune``).
+"""tune: search the student's rates, LoRA, loss weights and second round (``rarealert tune``).
 
 A seeded TPE study (Bergstra et al. 2011) with median pruning after each epoch. Its journal
 outlives a kill: a study of the same data and settings goes on counting where it stopped, one of
@@ -21,17 +21,20 @@ from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Child, Dataset, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
-    from rarealert.student.adapter import Settings
+    from rarealert.student.adapter import Network, Settings
     from rarealert.student.classroom import Classroom, Desk
-    from rarealert.student.knowledge import Knowledge
-    from rarealert.student.training import Epoch
+    from rarealert.student.training import Epoch, Schedule
 
-DEFAULTS: dict[str, float | int] = {
+DEFAULTS: dict[str, float | int | str] = {
     "learning_rate": 2e-3,
     "rank": 8,
     "alpha_ratio": 2.0,
     "soft_weight": 0.8,
-    "knowledge_weight": 0.5,
+    "word_share": 0.5,
+    "adapted_layers": 1,
+    "modules": "all",
+    "tau": 0.35,
+    "replay_share": 0.5,
 }
 """The first trial of every study; the others have to beat it."""
 
@@ -56,7 +59,7 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
             yield Dataset(name, inputs[name], digests[name], len(lessons.examples), f"tune {name}")
         shaping = params.tune.model_dump(exclude={"trials", "timeout_s"})
         name = "student-" + digest_of(
-            digests, base_digest, shaping, params.distil.model_dump(mode="json")
+            digests, base_digest, shaping, params.distil.model_dump(mode="json"), sorted(DEFAULTS)
         )
         study = _open_study(build / "study.log", name[:24], params.tune.seed)
         finished = _finished(study)
@@ -104,22 +107,23 @@ def _classroom(params: Params, paths: Paths, folder: Path) -> "tuple[Classroom, 
         make_lessons(cases, read_targets(files["risk"], part), desk.encoder)
         for part, cases in (("train", train), ("valid", valid))
     )
-    size = params.distil.batch_size
-    known = read_knowledge(desk, params.distil, files["held_out"])
-    return Classroom(desk, lessons, judged, folder, size, known), desk.base.digest
+    read_knowledge(desk, params.distil, files["held_out"])
+    return Classroom(desk, lessons, judged, folder, params.distil.batch_size), desk.base.digest
 
 
-def read_knowledge(desk: "Desk", chosen: DistilParams, held_out: Path) -> "Knowledge | None":
-    """Features of the examples of knowledge; none where none are asked for.
+def read_knowledge(desk: "Desk", chosen: DistilParams, held_out: Path) -> None:
+    """Give the desk's trunk what examples of knowledge say of words, if any are asked for.
 
     Raises:
         BadInputError: what names the diseases that are judged is missing or damaged.
     """
-    from rarealert.student.knowledge import knowledge_features, read_barred
+    import torch
 
-    if not chosen.knowledge_cases:
-        return None
-    return knowledge_features(desk, chosen, read_barred(held_out))
+    from rarealert.student.knowledge import knowledge_of_words, read_barred
+
+    if chosen.knowledge_cases:
+        table = knowledge_of_words(desk, chosen, read_barred(held_out))
+        desk.trunk.word_risk = torch.from_numpy(table)
 
 
 def _open_study(journal: Path, name: str, seed: int) -> Any:
@@ -166,7 +170,7 @@ def _one_trial(study: Any, room: "Classroom", params: Params) -> Child:
     from rarealert.student.training import DivergedError, Schedule, best_epoch, train
 
     trial = study.ask()
-    settings = _suggest(trial)
+    settings = _suggest(trial, params.distil.lora_layers)
     epochs: list[Epoch] = []
 
     def on_epoch(epoch: "Epoch") -> None:
@@ -181,6 +185,7 @@ def _one_trial(study: Any, room: "Classroom", params: Params) -> Child:
         try:
             task = room.risk_task(network, settings)
             train(task, settings.learning_rate, schedule, on_epoch=on_epoch)
+            epochs += correct(room, network, settings, schedule)[1:]
         except (TrialPruned, DivergedError):
             state = TrialState.PRUNED
     best = best_epoch(epochs[1:] or epochs)  # the head alone says nothing of what is tuned here
@@ -190,7 +195,30 @@ def _one_trial(study: Any, room: "Classroom", params: Params) -> Child:
     return Child(f"trial-{trial.number}", (Parameters(asdict(settings)), *curves("risk", epochs)))
 
 
-def _suggest(trial: Any) -> "Settings":
+def correct(
+    room: "Classroom",
+    network: "Network",
+    settings: "Settings",
+    schedule: "Schedule",
+    checkpoint: Path | None = None,
+    digest: str = "",
+) -> "list[Epoch]":
+    """The second round of the risk: its epochs, 0 being the end of the first; none without errors.
+
+    ``network`` keeps the round only where it lowers the validation loss.
+    """
+    from rarealert.student.lessons import digest_of
+    from rarealert.student.training import train
+
+    found = room.errors(network, settings, schedule.seed)
+    if not (found.wrong and schedule.epochs):
+        return []
+    task = room.risk_task(network, settings, found.learnt)
+    named = digest_of(digest, found.learnt)
+    return train(task, settings.learning_rate, schedule, checkpoint, named)
+
+
+def _suggest(trial: Any, lora_layers: int) -> "Settings":
     from rarealert.student.adapter import Settings
 
     return Settings(
@@ -198,7 +226,11 @@ def _suggest(trial: Any) -> "Settings":
         rank=trial.suggest_categorical("rank", [4, 8, 16]),
         alpha_ratio=trial.suggest_categorical("alpha_ratio", [1.0, 2.0, 4.0]),
         soft_weight=trial.suggest_float("soft_weight", 0.5, 1.0),
-        knowledge_weight=trial.suggest_float("knowledge_weight", 0.1, 2.0, log=True),
+        word_share=trial.suggest_float("word_share", 0.2, 0.8),
+        adapted_layers=trial.suggest_int("adapted_layers", 1, lora_layers),
+        modules=trial.suggest_categorical("modules", ["attention", "all"]),
+        tau=trial.suggest_float("tau", 0.2, 0.6),
+        replay_share=trial.suggest_float("replay_share", 0.2, 0.8),
     )
 
 

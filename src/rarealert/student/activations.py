@@ -49,8 +49,8 @@ class Frozen:
     They are kept as bfloat16 where the trunk computes in it, else as float16; ``rows`` holds the
     bits of either, which NumPy has no name for.
 
-    ``words`` holds the mean embedding of each prompt, shape ``(n_examples, hidden)``, and
-    ``pooled`` the mean state at the risk layer before any adapter, same shape.
+    ``words`` holds the mean of what each prompt's words say, shape ``(n_examples, word_width)``,
+    and ``pooled`` the mean state at the risk layer before any adapter, ``(n_examples, hidden)``.
     """
 
     def __init__(
@@ -78,13 +78,22 @@ class Frozen:
             states[row, :length] = torch.from_numpy(part).view(self._rows.dtype).float()
         return states
 
-    def batches(self, size: int, seed: tuple[int, int] | None = None) -> list[tuple[int, ...]]:
-        """Batches of neighbours in length, in random order with a ``seed``, else by length."""
-        lengths = self.lengths.astype(float)
+    def batches(
+        self,
+        size: int,
+        seed: tuple[int, int] | None = None,
+        only: Sequence[int] | None = None,
+    ) -> list[tuple[int, ...]]:
+        """Batches of neighbours in length, in random order with a ``seed``, else by length.
+
+        ``only`` names the examples to go through; without it, all.
+        """
+        chosen = np.arange(len(self.lengths)) if only is None else np.asarray(only)
+        lengths = self.lengths[chosen].astype(float)
         random = np.random.default_rng(seed) if seed else None
         if random:
             lengths = lengths + random.uniform(0, 8, len(lengths))  # other neighbours each epoch
-        order = np.argsort(lengths, kind="stable").tolist()
+        order = chosen[np.argsort(lengths, kind="stable")].tolist()
         batches = [tuple(order[first : first + size]) for first in range(0, len(order), size)]
         if random:
             random.shuffle(batches)
@@ -96,37 +105,20 @@ def freeze_prompts(
 ) -> Frozen:
     """States of the prompts below the risk block, with the features that the head starts from."""
     hidden = int(trunk.model.config.hidden_size)
-    words = np.zeros((len(examples), hidden), dtype=np.float32)
-    pooled = np.zeros_like(words)
+    words = np.zeros((len(examples), trunk.word_width), dtype=np.float32)
+    pooled = np.zeros((len(examples), hidden), dtype=np.float32)
 
     def below(chosen: Sequence[int], ids: Tensor, lengths: Tensor) -> Tensor:
         embedded = trunk.embed(ids)
         states = trunk.run(embedded, 0, trunk.block_start, lengths)
         at_risk = trunk.run(states, trunk.block_start, trunk.risk_layer, lengths)
-        words[chosen] = pool(embedded, lengths).numpy()
+        words[chosen] = pool(trunk.words(ids), lengths).numpy()
         pooled[chosen] = pool(at_risk, lengths).numpy()
         return states
 
     sequences = [item.prompt for item in examples]
     rows = run_once(sequences, below, hidden, pad, file, batch_size)
     return Frozen(examples, [len(ids) for ids in sequences], rows, words, pooled)
-
-
-def pooled_features(
-    trunk: Trunk, prompts: Sequence[Sequence[int]], pad: int, batch_size: int
-) -> NDArray[np.float32]:
-    """What the head reads of each prompt before any adapter, shape ``(n, 2 * hidden)``."""
-    features = np.zeros((len(prompts), 2 * int(trunk.model.config.hidden_size)), dtype=np.float32)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    with torch.inference_mode():
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            ids, lengths = pad_right([prompts[index] for index in chosen], pad)
-            embedded = trunk.embed(ids)
-            states = trunk.run(embedded, 0, trunk.risk_layer, lengths)
-            pooled = torch.cat([pool(embedded, lengths), pool(states, lengths)], dim=1)
-            features[chosen] = pooled.numpy()
-    return features
 
 
 def freeze_told(

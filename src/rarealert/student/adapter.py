@@ -1,7 +1,7 @@
 """LoRA in both blocks and the risk's head: what is trained, beside a trunk that is not."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -9,23 +9,35 @@ from torch import Tensor
 from rarealert.language.base import quiet
 from rarealert.student.network import RiskHead, Trunk, pool
 
-_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Modules = Literal["attention", "all"]
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_TARGET_MODULES: dict[Modules, tuple[str, ...]] = {
+    "attention": _ATTENTION,
+    "all": (*_ATTENTION, "gate_proj", "up_proj", "down_proj"),
+}
 
 
 @dataclass(frozen=True)
 class Settings:
     """What is tuned.
 
-    ``alpha_ratio`` is LoRA's alpha over its rank; ``soft_weight`` the aligned risk's share 0-1 of
-    the target, the label's being the rest; ``knowledge_weight`` what an example of knowledge
-    counts beside a case.
+    ``alpha_ratio`` is LoRA's alpha over its rank, ``adapted_layers`` how many layers at the top of
+    the risk's block carry it, ``modules`` which of their matrices; ``soft_weight`` is the aligned
+    risk's share 0-1 of the target, the label's being the rest; ``word_share``, 0-1, what
+    knowledge of words moves of the logit at the start. A case is judged wrongly also where its risk
+    is further than ``tau`` from the aligned one, and ``replay_share`` of the second round are
+    others.
     """
 
     learning_rate: float
     rank: int
     alpha_ratio: float
     soft_weight: float
-    knowledge_weight: float
+    word_share: float
+    adapted_layers: int
+    modules: Modules
+    tau: float
+    replay_share: float
 
 
 @dataclass
@@ -62,11 +74,13 @@ def add_adapter(model: Any, trunk: Trunk, head: RiskHead, settings: Settings, se
     """Put a fresh LoRA into both blocks; undo it with ``remove_adapter``."""
     from peft import LoraConfig, get_peft_model
 
-    below_risk = range(trunk.block_start, trunk.risk_layer)
+    below_risk = range(
+        max(trunk.block_start, trunk.risk_layer - settings.adapted_layers), trunk.risk_layer
+    )
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=round(settings.rank * settings.alpha_ratio),
-        target_modules=list(_TARGET_MODULES),
+        target_modules=list(_TARGET_MODULES[settings.modules]),
         layers_to_transform=[*below_risk, *range(trunk.voice_start, trunk.depth)],
         task_type="CAUSAL_LM",
     )

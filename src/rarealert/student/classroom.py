@@ -1,24 +1,23 @@
 """What tune and distil train in: a base model, both parts' frozen activations, a started head."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rarealert.errors import BadInputError
 from rarealert.language.base import BaseModel, load_base
 from rarealert.params import DistilParams
-from rarealert.student.activations import Frozen, freeze_prompts, freeze_told
+from rarealert.student.activations import Example, Frozen, freeze_prompts, freeze_told
 from rarealert.student.adapter import Network, Settings, add_adapter, remove_adapter
+from rarealert.student.correction import Round, find_errors
 from rarealert.student.encoding import Encoder
 from rarealert.student.head import Rows, fit_head
-from rarealert.student.knowledge import Knowledge
 from rarealert.student.lessons import Lessons
 from rarealert.student.network import Trunk
-from rarealert.student.tasks import RationaleTask, RiskTask
+from rarealert.student.tasks import RationaleTask, RiskTask, logits_of
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,8 @@ class Classroom:
         valid: Lessons,
         folder: Path,
         batch_size: int,
-        knowledge: Knowledge | None = None,
     ) -> None:
-        """Run both parts through the frozen trunk; ``knowledge`` joins the head's start."""
+        """Run both parts through the frozen trunk."""
         self._desk = desk
         self._folder = folder
         self._batch_size = batch_size
@@ -77,12 +75,21 @@ class Classroom:
         self._judged = valid
         self.train = self._freeze(train, "train")
         self.valid = self._freeze(valid, "valid")
-        self._rows = _rows(np.hstack([self.train.words, self.train.pooled]), train, knowledge)
+        known = desk.trunk.word_risk
+        self._rows = Rows(
+            features=np.hstack([self.train.words, self.train.pooled]),
+            rare=train.rare,
+            target=train.target,
+            groups=train.groups,
+            spoken=None if known is None else self.train.words.shape[1] - 1,
+        )
 
     @contextmanager
     def network(self, settings: Settings, seed: int) -> Iterator[Network]:
         """A network at its start: the head fitted on frozen features, LoRA at zero."""
-        head = fit_head(self._rows, settings.soft_weight, settings.knowledge_weight)
+        head = fit_head(self._rows, settings.soft_weight, settings.word_share)
+        if self._desk.trunk.word_risk is not None:
+            head.word_risk = self._desk.trunk.word_risk
         network = add_adapter(self._desk.base.model, self._desk.trunk, head, settings, seed)
         try:
             yield network
@@ -94,38 +101,41 @@ class Classroom:
         """Whether both parts hold a rationale, one to learn from and one to judge by."""
         return bool(self._lessons.told and self._judged.told)
 
-    def risk_task(self, network: Network, settings: Settings) -> RiskTask:
-        """Learning the risk of the training part."""
-        return RiskTask(network, self.train, self.valid, settings.soft_weight)
+    def risk_task(
+        self, network: Network, settings: Settings, only: Sequence[int] | None = None
+    ) -> RiskTask:
+        """Learning the risk of the training part, or of the examples ``only`` of it."""
+        return RiskTask(network, self.train, self.valid, settings.soft_weight, only)
 
-    def rationale_task(self, network: Network) -> RationaleTask:
-        """Learning the told rationales, on states of ``network`` as its risk block is now."""
+    def errors(self, network: Network, settings: Settings, seed: int) -> Round:
+        """What ``network`` judges wrongly of the training part, and what is replayed beside it."""
+        logits = logits_of(network, self.train)
+        return find_errors(logits, self._lessons, settings.tau, settings.replay_share, seed)
+
+    def rationale_task(
+        self, network: Network, learn: Sequence[Example] | None = None
+    ) -> RationaleTask:
+        """Learning the told rationales, on states of ``network`` as its risk block is now.
+
+        ``learn`` are other examples with a rationale than those of the training part; what is
+        judged by stays the same.
+        """
+        told = [
+            [item for item in lessons.examples if item.rationale]
+            for lessons in (self._lessons, self._judged)
+        ]
         parts = [
             freeze_told(
                 self._desk.trunk,
-                [item for item in lessons.examples if item.rationale],
+                examples,
                 self._pad,
                 self._folder / f"told-{name}.f16",
                 self._batch_size,
             )
-            for name, lessons in (("train", self._lessons), ("valid", self._judged))
+            for name, examples in (("train", learn or told[0]), ("valid", told[1]))
         ]
         return RationaleTask(network, *parts)
 
     def _freeze(self, lessons: Lessons, name: str) -> Frozen:
         file = self._folder / f"{name}.f16"
         return freeze_prompts(self._desk.trunk, lessons.examples, self._pad, file, self._batch_size)
-
-
-def _rows(features: NDArray[np.float32], lessons: Lessons, knowledge: Knowledge | None) -> Rows:
-    """The cases, and below them what is known beyond them; its label is all that it aims at."""
-    judged = np.ones(len(features), dtype=bool)
-    if knowledge is None:
-        return Rows(features, lessons.rare, lessons.target, lessons.groups, judged)
-    return Rows(
-        features=np.vstack([features, knowledge.features]),
-        rare=np.concatenate([lessons.rare, knowledge.rare]),
-        target=np.concatenate([lessons.target, knowledge.rare.astype(float)]),
-        groups=(*lessons.groups, *knowledge.groups),
-        judged=np.concatenate([judged, np.zeros(len(knowledge.rare), dtype=bool)]),
-    )

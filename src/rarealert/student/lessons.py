@@ -125,7 +125,8 @@ def choose_rationales(
             break
         item = agreed[index]
         case_id = item.case.case_id
-        text = compose(item.case, leanings.get(case_id, ()), item.label.label == "rare")
+        rare, head = item.label.label == "rare", item.label.orphanet_head
+        text = compose(item.case, leanings.get(case_id, ()), rare, head)
         if text:
             chosen[case_id] = text
     return chosen

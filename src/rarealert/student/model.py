@@ -68,6 +68,8 @@ class Student:
         self.card = card
         self._trunk = Trunk(base.model, card.risk_layer, card.lora_layers, card.rationale_layers)
         self._head = head
+        if head.word_risk.numel():
+            self._trunk.word_risk = head.word_risk
         self._encoder = Encoder(base.tokenizer, card.max_prompt_tokens)
         self._pad: int = int(base.tokenizer.pad_token_id)
         self._end: int = int(base.tokenizer.eos_token_id)
@@ -102,9 +104,11 @@ class Student:
         prompts = [self._encoder.prompt(case) for case in cases]
         logits = np.zeros(len(prompts))
         read: dict[int, tuple[NDArray[np.float64], ReadText]] = {}
-        for chosen, features, embedded, states in self._passes(prompts, batch_size):
+        for chosen, features, words, states in self._passes(prompts, batch_size):
             logits[chosen] = self._head(features).double().numpy()
-            alone = self._head(torch.cat([embedded, states], dim=2).float().cpu()).double().numpy()
+            alone = (
+                self._head(torch.cat([words.cpu(), states.cpu()], dim=2).float()).double().numpy()
+            )
             for row, index in enumerate(chosen):
                 text = self._text(prompts[index], alone[row])
                 read[index] = features[row].double().numpy(), text
@@ -144,7 +148,7 @@ class Student:
         texts = self._generate(cases, bands, max_new_tokens, batch_size)
         origins: list[Origin] = ["free"] * len(cases)
         weak = [index for index, text in enumerate(texts) if not is_sound(text, cases[index])]
-        allowed = {index: choices(cases[index]) for index in weak}
+        allowed = {index: choices(cases[index], bands[index]) for index in weak}
         guided = [index for index in weak if allowed[index]]
         second = self._generate(
             [cases[index] for index in guided],
@@ -166,7 +170,7 @@ class Student:
     def _passes(
         self, prompts: Sequence[Prompt], batch_size: int
     ) -> "Iterator[tuple[list[int], Tensor, Tensor, Tensor]]":
-        """Per batch: indices, the head's features, embeddings and states at the risk layer."""
+        """Per batch: indices, the head's features, what words say, states at the risk layer."""
         import torch
 
         from rarealert.student.network import pad_right, pool
@@ -176,10 +180,10 @@ class Student:
             for first in range(0, len(order), batch_size):
                 chosen = order[first : first + batch_size]
                 ids, lengths = pad_right([prompts[index].ids for index in chosen], self._pad)
-                embedded = self._trunk.embed(ids)
-                states = self._trunk.run(embedded, 0, self._trunk.risk_layer)
-                features = torch.cat([pool(embedded, lengths), pool(states, lengths)], dim=1)
-                yield chosen, features, embedded, states
+                words = self._trunk.words(ids)
+                states = self._trunk.run(self._trunk.embed(ids), 0, self._trunk.risk_layer)
+                features = torch.cat([pool(words, lengths), pool(states, lengths)], dim=1)
+                yield chosen, features, words, states
 
     def _generate(
         self,

@@ -44,6 +44,7 @@ class Trunk:
         self.packed_tokens = packed_tokens
         self.checkpointing = checkpointing
         self.model: Any = model
+        self.word_risk: Tensor | None = None
         self.decoder: Any = model.model
         self.depth: int = len(self.decoder.layers)
         self.voice_start = self.depth - rationale_layers
@@ -60,6 +61,22 @@ class Trunk:
         """Token embeddings, shape ``(batch, tokens, hidden)``."""
         embedding = self.decoder.embed_tokens
         return torch.as_tensor(embedding(ids.to(embedding.weight.device)))
+
+    @property
+    def word_width(self) -> int:
+        """Columns of ``words``."""
+        return int(self.model.config.hidden_size) + (self.word_risk is not None)
+
+    def words(self, ids: Tensor) -> Tensor:
+        """What words say by themselves, shape ``(batch, tokens, word_width)``.
+
+        Their embeddings, and last their ``word_risk``, log-odds by token, if there is one: then in
+        fp32 on the CPU, like the head that reads it.
+        """
+        embedded = self.embed(ids)
+        if self.word_risk is None:
+            return embedded
+        return torch.cat([embedded.float().cpu(), self.word_risk[ids][..., None]], dim=2)
 
     def run(self, hidden: Tensor, start: int, stop: int, lengths: Tensor | None = None) -> Tensor:
         """Layers ``start`` to ``stop`` (exclusive) on ``(batch, tokens, hidden)`` states.
@@ -165,16 +182,18 @@ def pool(states: Tensor, lengths: Tensor) -> Tensor:
 class RiskHead(nn.Module):
     """A linear readout on standardised pooled states: ``(batch, features)`` → logit ``(batch,)``.
 
-    Features are the mean embedding (which words occur) beside the mean state at the risk layer.
-
-    ``mean`` and ``scale`` are those of the training part and stay fixed.
+    Features are the mean of ``Trunk.words`` (which words occur) beside the mean state at the risk
+    layer. ``mean`` and ``scale`` are those of the training part and stay fixed, as does
+    ``word_risk``, which travels with the head; its shape is ``(vocabulary,)``, or 0 without one.
     """
 
     mean: Tensor
     scale: Tensor
+    word_risk: Tensor
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, vocabulary: int = 0) -> None:
         super().__init__()
+        self.register_buffer("word_risk", torch.zeros(vocabulary))
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.linear = nn.Linear(features, 1)

@@ -41,7 +41,7 @@ class Card(BaseModel):
     max_rationale_tokens: int
     calibration: Calibration
     bands: Bands
-    settings: dict[str, float | int]
+    settings: dict[str, float | int | str]
     training_data: dict[str, str]
     libraries: dict[str, str]
 
@@ -144,6 +144,6 @@ def _read_head(folder: Path) -> "RiskHead":
     from rarealert.student.network import RiskHead
 
     state = load_file(folder / "head.safetensors")
-    head = RiskHead(state["mean"].shape[0])
+    head = RiskHead(state["mean"].shape[0], state["word_risk"].shape[0])
     head.load_state_dict(state)
     return head.eval()

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from rarealert.cases.case import TEXT_FIELDS, Case
+from rarealert.cases.case import TEXT_FIELDS, Case, LabelledCase
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.recognise import findings_of, load_recogniser
 from rarealert.student.calibration import Band
+from rarealert.student.citations import cite, heads_named, is_annotated, plausible_heads
 
 RAISED = "A rare disease is worth considering, because of"
 LOWERED = "A common condition explains this visit, because of"
@@ -35,8 +36,13 @@ def opening(band: Band) -> str:
     return LOWERED if band == "low" else RAISED
 
 
-def compose(case: Case, leanings: Iterable[Leaning], rare: bool) -> str | None:
+def compose(
+    case: Case, leanings: Iterable[Leaning], rare: bool, head: str | None = None
+) -> str | None:
     """The rationale to learn: a neutral merge of what the teachers on the right side leaned on.
+
+    A rare one ends with the Orphanet ``head`` of the label, if an organ system of the named
+    findings speaks for it.
 
     Insights go by their weight summed over teachers and count only where they name findings that
     are present in the visit; without any, the visit's own findings stand. They are told in the
@@ -54,7 +60,29 @@ def compose(case: Case, leanings: Iterable[Leaning], rare: bool) -> str | None:
     chosen = (ranked + rest)[:_FINDINGS] if len(ranked) < 2 else ranked
     if not chosen:
         return None
-    return f"{RAISED if rare else LOWERED} {_listed([present[item] for item in chosen])}."
+    told = _listed([present[item] for item in chosen])
+    if rare and head and head.lower() in plausible_heads(chosen):
+        told += _head_clause(head.lower())
+    return f"{RAISED if rare else LOWERED} {told}."
+
+
+def compose_chain(item: LabelledCase, leanings: Iterable[Leaning]) -> str | None:
+    """What a case that was judged wrongly should have said (MedThink's correction).
+
+    It names first the finding that was missed, that is the one which most patients with the
+    disease have, and ends with what the annotation of that disease says of it. ``None`` where
+    the visit holds no finding that is annotated there.
+    """
+    case, label = item.case, item.label
+    present = visit_wordings(case)
+    found = cite(label, present)
+    if found is None:
+        return None
+    missed, citation = found
+    rare, said = label.label == "rare", list(leanings)
+    own = Leaning(rare, ((present[missed], len(said) + 1.0),))  # above what all teachers weigh
+    told = compose(case, [own, *said], rare, label.orphanet_head)
+    return None if told is None else f"{told.removesuffix('.')}: {citation}."
 
 
 def visit_findings(case: Case) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -84,27 +112,44 @@ def visit_wordings(case: Case) -> dict[str, str]:
     }
 
 
-def choices(case: Case) -> list[str]:
+def choices(case: Case, band: Band) -> list[str]:
     """Every rationale, without its opening, that names one to three of the visit's findings.
 
-    What guided generation may write: at most 400 texts, from the visit's first eight findings.
+    What guided generation may write: at most 400 texts, from the visit's first eight findings;
+    unless ``band`` is low, each also with the head that most of the named findings speak for.
     """
-    wordings = list(dict.fromkeys(visit_wordings(case).values()))[: 2 * _FINDINGS]
-    return [
-        f"{_listed(names)}."
-        for count in range(1, min(_GUIDED_FINDINGS, len(wordings)) + 1)
-        for names in permutations(wordings, count)
-    ]
+    present = {text: item for item, text in reversed(visit_wordings(case).items())}
+    wordings = list(reversed(present))[: 2 * _FINDINGS]
+    told = []
+    for count in range(1, min(_GUIDED_FINDINGS, len(wordings)) + 1):
+        for names in permutations(wordings, count):
+            told.append(f"{_listed(names)}.")
+            heads = plausible_heads([present[name] for name in names])
+            if band != "low" and heads:
+                told.append(f"{_listed(names)}{_head_clause(heads[0])}.")
+    return told
 
 
 def is_sound(text: str, case: Case) -> bool:
-    """Whether a text says something, does not loop, and cites, once each, only what is there."""
+    """Whether a text says something, does not loop, and cites, once each, only what is there.
+
+    An Orphanet head must be one that an organ system of a present finding speaks for, and what
+    follows a colon must stand in the annotation that it cites.
+    """
     words = text.lower().split()
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
     if not words or (triples and max(triples.values()) > _REPEATS):
         return False
-    cited = [item.hpo_id for item in load_recogniser().mentions(text) if not item.negated]
-    present, _ = visit_findings(case)
+    present = visit_findings(case)[0]
+    told, colon, citation = text.partition(": ")
+    if colon and not is_annotated(citation.strip().removesuffix("."), frozenset(present)):
+        return False
+    heads = heads_named(told)
+    if not set(heads) <= set(plausible_heads(present)):
+        return False
+    for head in heads:
+        told = told.lower().replace(_head_clause(head), "")
+    cited = [item.hpo_id for item in load_recogniser().mentions(told) if not item.negated]
     return bool(cited) and len(cited) == len(set(cited)) and set(cited) <= set(present)
 
 
@@ -114,6 +159,10 @@ def evidence_list(case: Case) -> str:
     if not wordings:
         return "no finding that could be recognised (no rationale passed its check)."
     return f"{_listed(wordings)} (findings listed from the visit; no rationale passed its check)."
+
+
+def _head_clause(head: str) -> str:
+    return f", as in {head}"
 
 
 def _listed(names: Sequence[str]) -> str:

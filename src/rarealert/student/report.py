@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.cases.case import LabelledCase
+from rarealert.cases.case import Case, LabelledCase
 from rarealert.cases.render import render
 from rarealert.cases.store import is_rare
+from rarealert.student.citations import heads_named, plausible_heads
+from rarealert.student.rationale import LOWERED, RAISED, is_sound, visit_findings
 
 if TYPE_CHECKING:
+    from rarealert.student.model import Rationale
     from rarealert.student.training import Epoch
 
 
@@ -32,6 +35,31 @@ def valid_figures(
     }
 
 
+def rationale_figures(cases: Sequence[Case], said: "Sequence[Rationale]") -> dict[str, float]:
+    """Shares 0-1 of rationales, and their mean length in words.
+
+    ``rationales_sound`` are those told in free words, ``rationales_grounded`` all that cite only
+    what is in their visit, ``rationales_head`` those that name an Orphanet head which a finding of
+    the visit speaks for, of those that raise the question.
+    """
+    grounded, headed, raised, words = 0, 0, 0, 0
+    for case, item in zip(cases, said, strict=True):
+        opened = RAISED if item.text.startswith(RAISED) else LOWERED
+        told = item.text.removeprefix(opened).strip()
+        grounded += item.origin == "listed" or is_sound(told, case)
+        words += len(item.text.split())
+        if opened == RAISED:
+            raised += 1
+            heads = set(heads_named(told))
+            headed += bool(heads & set(plausible_heads(visit_findings(case)[0])))
+    return {
+        "rationales_sound": sum(item.origin == "free" for item in said) / len(said),
+        "rationales_grounded": grounded / len(said),
+        "rationales_head": headed / max(1, raised),
+        "rationales_words": words / len(said),
+    }
+
+
 def training_curves(histories: "Mapping[str, Sequence[Epoch]]", tfidf_auroc: float) -> Any:
     """A matplotlib figure: losses of each task by epoch, and the risk's AUROC beside TF-IDF's."""
     from matplotlib.figure import Figure as Canvas
@@ -46,8 +74,9 @@ def training_curves(histories: "Mapping[str, Sequence[Epoch]]", tfidf_auroc: flo
         )
     losses.set(xlabel="epoch", ylabel="loss (nats)")
     losses.legend()
-    risk = histories["risk"]
-    aurocs.plot(*_points(risk, lambda epoch: epoch.figures["valid_auroc"]), "o-", label="student")
+    for task in ("risk", "risk_correction"):
+        points = _points(histories.get(task, ()), lambda epoch: epoch.figures["valid_auroc"])
+        aurocs.plot(*points, "o-", label=task.replace("_", ", "))
     aurocs.axhline(tfidf_auroc, linestyle="--", color="grey", label="TF-IDF")
     aurocs.set(xlabel="epoch (0: head alone)", ylabel="validation AUROC")
     aurocs.legend()

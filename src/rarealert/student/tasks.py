@@ -21,13 +21,24 @@ _JUDGE_BATCH = 32  # examples a pass where no gradient is kept
 
 
 class RiskTask:
-    """Cross-entropy of the head's logit with aligned risk and label, mixed by ``soft_weight``."""
+    """Cross-entropy of the head's logit with aligned risk and label, mixed by ``soft_weight``.
 
-    def __init__(self, network: Network, learn: Frozen, judge: Frozen, soft_weight: float) -> None:
+    ``only`` names the examples of ``learn`` to go through; without it, all.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        learn: Frozen,
+        judge: Frozen,
+        soft_weight: float,
+        only: Sequence[int] | None = None,
+    ) -> None:
         self._network = network
         self._learn = learn
         self._judge = judge
         self._soft_weight = soft_weight
+        self._only = only
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -40,8 +51,8 @@ class RiskTask:
         return {name: _HEAD_RATE for name in self.parameters if name.startswith("head.")}
 
     def batches(self, size: int, seed: tuple[int, int]) -> list[tuple[int, ...]]:
-        """Batches of one pass over the training part."""
-        return self._learn.batches(size, seed)
+        """Batches of one pass over the training part, or what of it is gone through."""
+        return self._learn.batches(size, seed, self._only)
 
     def loss(self, chosen: Sequence[int]) -> Tensor:
         """Mean cross-entropy a case, in nats."""

@@ -198,7 +198,7 @@ def fit_doubts(
 
 
 def read_part(network: "Network", part: "Frozen", frame: tuple[int, int]) -> tuple[Floats, Floats]:
-    """What the head reads of each example, shape ``(n, 2 * hidden)``, and says of its words alone.
+    """What the head reads of each example, shape ``(n, columns)``, and says of its words alone.
 
     The latter is the mean log-odds of the visit's tokens, shape ``(n,)``.
     """
@@ -207,14 +207,15 @@ def read_part(network: "Network", part: "Frozen", frame: tuple[int, int]) -> tup
     from rarealert.student.network import pad_right, pool
 
     trunk = network.trunk
-    pooled, spoken = np.zeros(part.words.shape), np.zeros(len(part.examples))
+    pooled, spoken = np.zeros(part.pooled.shape), np.zeros(len(part.examples))
     with torch.no_grad():
         for chosen in part.batches(_JUDGE_BATCH):
             rows = list(chosen)
             states = trunk.run(part.batch(chosen), trunk.block_start, trunk.risk_layer)
             ids, lengths = pad_right([part.examples[index].prompt for index in chosen], 0)
             pooled[rows] = pool(states, lengths).double().numpy()
-            alone = network.head(torch.cat([trunk.embed(ids), states], dim=2)).double().numpy()
+            spread = torch.cat([trunk.words(ids).float().cpu(), states.float().cpu()], dim=2)
+            alone = network.head(spread).double().numpy()
             for row, index in enumerate(chosen):
                 last = int(lengths[row]) - frame[1]
                 spoken[index] = alone[row, frame[0] : last].mean()

@@ -16,7 +16,8 @@ from rarealert.errors import BadInputError
 from rarealert.params import SimulatedParams
 from rarealert.student.classroom import open_desk
 from rarealert.student.head import Rows, fit_head
-from rarealert.student.knowledge import knowledge_features, read_barred
+from rarealert.student.knowledge import knowledge_of_words, read_barred
+from rarealert.student.wordrisk import fit_word_risk
 
 
 @pytest.fixture(scope="module")
@@ -91,45 +92,61 @@ def test_held_out_diseases_are_read_as_split_left_them(tmp_path: Path) -> None:
     assert read_barred(file) == {"ORPHA:1", "NAME:flu"}
 
 
-def test_features_are_computed_once_and_again_for_other_diseases(
+def test_words_are_weighed_once_and_again_for_other_diseases(
     tiny_base: Path, distil_params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAREALERT_CACHE", str(tmp_path))
-    chosen = distil_params(str(tiny_base), (2, 1)).model_copy(update={"knowledge_cases": 12})
+    chosen = distil_params(str(tiny_base), (2, 1)).model_copy(update={"knowledge_cases": 60})
     desk = open_desk(chosen)
-    first = knowledge_features(desk, chosen, frozenset())
-    assert first.features.shape == (12, 2 * desk.base.model.config.hidden_size)
-    assert first.rare.tolist() == [True, False] * 6
+    first = knowledge_of_words(desk, chosen, frozenset())
+    assert first.shape == (desk.base.model.config.vocab_size,)
     (kept,) = tmp_path.iterdir()
-    monkeypatch.setattr("rarealert.student.knowledge._compute", None)  # computing would fail
-    again = knowledge_features(desk, chosen, frozenset())
-    assert np.array_equal(again.features, first.features)
-    assert again.groups == first.groups
-    monkeypatch.undo()
-    monkeypatch.setenv("RAREALERT_CACHE", str(tmp_path))
-    knowledge_features(desk, chosen, frozenset({first.groups[0]}))
+    with monkeypatch.context() as without:
+        without.setattr("rarealert.student.knowledge._fit", None)  # fitting would fail
+        assert np.array_equal(knowledge_of_words(desk, chosen, frozenset()), first)
+    knowledge_of_words(desk, chosen, frozenset({"ORPHA:589"}))
     assert len(list(tmp_path.iterdir())) == 2
-    kept.write_bytes(b"no archive")
+    kept.write_bytes(b"no array")
     with pytest.raises(BadInputError, match="is damaged; delete it"):
-        knowledge_features(desk, chosen, frozenset())
+        knowledge_of_words(desk, chosen, frozenset())
 
 
-def _rows(random, count: int, judged: bool, columns: int = 12) -> Rows:
+def test_word_risk_tells_words_of_one_label_and_is_silent_on_the_rest() -> None:
+    random = np.random.default_rng(1)
+    rare = np.arange(200) % 2 == 0
+    # 0: everywhere, 1: rare, 2: common, 3-5: either, 9: one example alone
+    ids = [[0, 1 if label else 2, *random.integers(3, 6, 3)] for label in rare]
+    ids[0].append(9)
+    table = fit_word_risk(ids, rare, 12)
+    assert table[1] > 0.5
+    assert table[2] < -0.5
+    assert table[0] == table[9] == table[11] == 0
+    assert np.abs(table[3:6]).max() < table[1] / 4
+
+
+def test_word_risk_agrees_with_scikit_learn() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    random = np.random.default_rng(2)
+    rare = random.random(300) < 0.5
+    ids = [random.choice(8, 10, p=_tilted(label)).tolist() for label in rare]
+    counts = np.array([np.bincount(row, minlength=8) for row in ids])
+    rarity = 20 * np.log(301 / (1 + (counts > 0).sum(axis=0)))
+    theirs = LogisticRegression(C=0.1, tol=1e-10, max_iter=2000).fit(counts / 10 * rarity, rare)
+    assert np.allclose(fit_word_risk(ids, rare, 8), theirs.coef_[0] * rarity, atol=0.02)
+
+
+def _tilted(label: bool) -> np.ndarray:
+    weights = np.arange(1.0, 9.0) if label else np.arange(8.0, 0.0, -1)
+    return weights / weights.sum()
+
+
+def _rows(count: int, seed: int, spoken: int | None) -> Rows:
+    random = np.random.default_rng(seed)
     rare = np.arange(count) % 2 == 0
-    features = random.normal(size=(count, columns)).astype(np.float32)
-    features[:, 0] += np.where(rare, 0.7, -0.7)
-    groups = [f"{'case' if judged else 'known'}-{index // 2}" for index in range(count)]
-    return Rows(features, rare, rare.astype(float), groups, np.full(count, judged))
-
-
-def _stack(first: Rows, second: Rows) -> Rows:
-    return Rows(
-        np.vstack([first.features, second.features]),
-        np.concatenate([first.rare, second.rare]),
-        np.concatenate([first.target, second.target]),
-        [*first.groups, *second.groups],
-        np.concatenate([first.judged, second.judged]),
-    )
+    features = random.normal(size=(count, 12)).astype(np.float32)
+    features[:, :2] += np.where(rare, 0.7, -0.7)[:, None]
+    return Rows(features, rare, rare.astype(float), [f"d{i // 2}" for i in range(count)], spoken)
 
 
 def test_head_agrees_with_scikit_learn_where_targets_are_labels() -> None:
@@ -137,28 +154,45 @@ def test_head_agrees_with_scikit_learn_where_targets_are_labels() -> None:
 
     from rarealert.student.head import _fit
 
-    rows = _rows(np.random.default_rng(1), 200, judged=True)
-    ours = _fit(rows.features, rows.target, np.ones(200), (1e-2, 1e-1))[1]
+    rows = _rows(200, 1, None)
+    ours = _fit(rows.features, rows.target, (1e-2, 1e-1))[1]
     theirs = LogisticRegression(C=1e-1, tol=1e-8, max_iter=1000).fit(rows.features, rows.rare)
     assert np.allclose(ours, [*theirs.coef_[0], theirs.intercept_[0]], atol=2e-3)
 
 
-def test_knowledge_of_other_diseases_helps_a_head_with_few_cases() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+def test_knowledge_moves_its_share_of_the_logit_and_learns_nothing_of_the_cases(share) -> None:
     import torch
-    from sklearn.metrics import roc_auc_score
 
-    random = np.random.default_rng(2)
-    few, known, unseen = (
-        _rows(random, 24, True),
-        _rows(random, 800, False),
-        _rows(random, 400, True),
+    rows = _rows(200, 3, 1)
+    head = fit_head(rows, 0.5, share)
+    scaled = (torch.from_numpy(rows.features) - head.mean) / head.scale
+    parts = (scaled * head.linear.weight).detach().numpy()
+    rest = np.delete(parts, 1, axis=1).sum(axis=1)
+    assert parts[:, 1].std() * (1 - share) == pytest.approx(rest.std() * share, rel=1e-3)
+    flipped = Rows(rows.features, ~rows.rare, 1 - rows.target, rows.groups, 1)
+    other = fit_head(flipped, 0.5, share)
+    assert float(other.linear.weight.detach()[0, 1]) >= 0  # whatever the labels say
+
+
+def test_what_words_say_is_the_same_at_work_as_in_training(
+    tiny_base: Path, distil_params, cases, tmp_path: Path
+) -> None:
+    import torch
+
+    from rarealert.student.activations import freeze_prompts
+    from rarealert.student.lessons import make_lessons
+    from rarealert.student.network import pad_right, pool
+
+    desk = open_desk(distil_params(str(tiny_base), (2, 1)))
+    count = int(desk.base.model.config.vocab_size)
+    desk.trunk.word_risk = torch.arange(count, dtype=torch.float32)
+    part = make_lessons(cases[:5], {item.case.case_id: 0.5 for item in cases[:5]}, desk.encoder)
+    frozen = freeze_prompts(desk.trunk, part.examples, 0, tmp_path / "x.f16", 2)
+    ids, lengths = pad_right([item.prompt for item in part.examples], 0)
+    assert frozen.words.shape == (5, desk.trunk.word_width)
+    assert np.allclose(
+        frozen.words, pool(desk.trunk.words(ids), lengths).detach().numpy(), atol=1e-4
     )
-
-    def auroc(rows: Rows, weight: float) -> float:
-        head = fit_head(rows, 0.5, weight)
-        with torch.no_grad():
-            return float(roc_auc_score(unseen.rare, head(torch.from_numpy(unseen.features))))
-
-    both = _stack(few, known)
-    assert auroc(both, 1.0) > auroc(few, 1.0) + 0.02
-    assert abs(auroc(both, 0.0) - auroc(few, 1.0)) < 0.02  # weight 0 leaves only the cases
+    means = [np.mean(item.prompt) for item in part.examples]
+    assert np.allclose(frozen.words[:, -1], means, rtol=1e-5)

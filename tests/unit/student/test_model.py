@@ -19,7 +19,7 @@ from rarealert.student.network import RiskHead, pad_right, pool
 from rarealert.student.package import Card, save_package
 from rarealert.student.rationale import LOWERED, RAISED, choices
 
-SETTINGS = Settings(1e-3, 4, 2.0, 0.5, 0.5)
+SETTINGS = Settings(1e-3, 4, 2.0, 0.5, 0.5, 1, "all", 0.35, 0.5)
 
 
 def package(folder: Path, chosen: DistilParams, hidden: int):
@@ -110,7 +110,7 @@ def test_left_padding_does_not_change_a_rationale(saved, cases) -> None:
 def test_guided_words_are_one_of_those_allowed(saved, cases) -> None:
     student = Student.load(saved[0])
     read = [item.case for item in cases[:4]]
-    allowed = [choices(case) for case in read]
+    allowed = [choices(case, "low") for case in read]
     texts = student._generate(read, ["low"] * 4, 24, 4, allowed)
     spoken = [{" ".join(text.replace(".", " .").split()) for text in texts} for texts in allowed]
     for text, possible in zip(texts, spoken, strict=True):

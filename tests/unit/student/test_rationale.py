@@ -1,12 +1,15 @@
 """What is taught and what is let through: only findings that are in the visit."""
 
-from rarealert.cases.case import Case
+import pytest
+
+from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.student.rationale import (
     LOWERED,
     RAISED,
     Leaning,
     choices,
     compose,
+    compose_chain,
     evidence_list,
     is_sound,
 )
@@ -59,11 +62,76 @@ def test_empty_and_looping_texts_are_not_sound() -> None:
 
 
 def test_choices_are_the_visits_findings_in_its_own_words() -> None:
-    texts = choices(CASE)
+    texts = choices(CASE, "low")
     assert "seizures, headache and ptosis." in texts
     assert len(texts) == len(set(texts)) == 3 + 6 + 6  # one, two or three of three, in order
     assert all(is_sound(text, CASE) for text in texts)
-    assert choices(Case(case_id="b", source="table", chief_complaint="Here for a form.")) == []
+    bare = Case(case_id="b", source="table", chief_complaint="Here for a form.")
+    assert choices(bare, "alert") == []
+
+
+def test_choices_that_raise_the_question_may_name_the_head_of_their_findings() -> None:
+    texts = choices(CASE, "alert")
+    assert set(choices(CASE, "low")) < set(texts)
+    assert "seizures, as in rare neurologic disease." in texts
+    assert "ptosis, as in rare ophthalmic disorder." in texts
+    assert all(is_sound(text, CASE) for text in texts)
+
+
+def test_a_head_is_named_only_where_a_finding_speaks_for_it() -> None:
+    neurologic = compose(CASE, [], rare=True, head="Rare neurologic disease")
+    assert neurologic is not None
+    assert neurologic.endswith(", as in rare neurologic disease.")
+    bone = compose(CASE, [], rare=True, head="Rare bone disease")
+    assert bone == compose(CASE, [], rare=True)
+    assert not is_sound("seizures, as in rare bone disease.", CASE)
+    assert is_sound("Seizures, as in Rare neurologic disease.", CASE)
+
+
+def _labelled(text: str, label: Label) -> LabelledCase:
+    return LabelledCase(case=Case(case_id="c", source="table", chief_complaint=text), label=label)
+
+
+MYASTHENIA = Label(
+    label="rare",
+    disease_id="ORPHA:589",
+    disease_name="Myasthenia gravis",
+    orpha_code="ORPHA:589",
+    orphanet_head="Rare neurologic disease",
+    reason="test",
+)
+
+
+def test_a_chain_names_what_was_missed_and_cites_its_annotation() -> None:
+    item = _labelled("Headache, ptosis and fever.", MYASTHENIA)
+    loud = [Leaning(True, (("headache", 1.0),))] * 9
+    text = compose_chain(item, loud)
+    assert text is not None
+    assert text.startswith(f"{RAISED} ptosis")
+    assert text.endswith("ptosis is frequent in Myasthenia gravis (ORPHA:589).")
+    assert is_sound(text.removeprefix(RAISED).strip(), item.case)
+
+
+def test_no_chain_without_an_annotated_finding() -> None:
+    assert compose_chain(_labelled("Here for a form.", MYASTHENIA), []) is None
+    unknown = Label(label="nonrare", disease_id="NAME:x", disease_name="x", reason="test")
+    assert compose_chain(_labelled("Headache.", unknown), []) is None
+
+
+@pytest.mark.parametrize(
+    "citation",
+    [
+        "ptosis is very frequent in Myasthenia gravis (ORPHA:589).",  # it is frequent there
+        "ptosis is frequent in Myasthenia gravis (ORPHA:1).",
+        "ptosis is frequent in Kearns-Sayre syndrome (ORPHA:589).",
+        "headache is frequent in Myasthenia gravis (ORPHA:589).",
+        "fever is frequent in Myasthenia gravis (ORPHA:589).",
+        "it is well known.",
+    ],
+)
+def test_a_wrong_citation_is_not_sound(citation: str) -> None:
+    assert is_sound("ptosis: ptosis is frequent in Myasthenia gravis (ORPHA:589).", CASE)
+    assert not is_sound(f"ptosis: {citation}", CASE)
 
 
 def test_the_evidence_list_says_what_it_is() -> None:

@@ -15,7 +15,15 @@ from rarealert.student.tasks import logits_of
 from rarealert.student.training import DivergedError, Epoch, Schedule, best_epoch, train
 
 SETTINGS = Settings(
-    learning_rate=1e-3, rank=4, alpha_ratio=2.0, soft_weight=0.5, knowledge_weight=0.5
+    learning_rate=1e-3,
+    rank=4,
+    alpha_ratio=2.0,
+    soft_weight=0.5,
+    word_share=0.5,
+    adapted_layers=1,
+    modules="all",
+    tau=0.35,
+    replay_share=0.5,
 )
 SCHEDULE = Schedule(epochs=3, batch_size=8, seed=5)
 

@@ -1,0 +1,133 @@
+"""The two rounds of distil: foundation, then correction of what was judged wrongly.
+
+The risk goes through both before a rationale is learnt, because rationales are learnt on the states
+of the trained risk block. Each round starts from the end of the one before and is kept as far as it
+lowers the validation loss.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rarealert.params import DistilParams
+from rarealert.stages.tune import correct, curves
+from rarealert.tracking.items import Child, Metric
+
+if TYPE_CHECKING:
+    from rarealert.cases.case import LabelledCase
+    from rarealert.student.adapter import Network, Settings
+    from rarealert.student.classroom import Classroom, Desk
+    from rarealert.student.lessons import Lessons
+    from rarealert.student.rationale import Leaning
+    from rarealert.student.training import Epoch
+
+ROUNDS = ("foundation", "correction")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What both rounds learn from: the training cases, with what each teacher leaned on."""
+
+    desk: "Desk"
+    cases: "Sequence[LabelledCase]"
+    lessons: "Lessons"
+    leanings: "Mapping[str, Sequence[Leaning]]"
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """``histories`` by round and task; ``counts`` of what the second round went through."""
+
+    histories: "dict[str, dict[str, list[Epoch]]]"
+    counts: dict[str, int]
+
+    def by_task(self) -> "dict[str, list[Epoch]]":
+        """Histories by task, those of the second round as ``<task>_correction``."""
+        named = (
+            (task if name == ROUNDS[0] else f"{task}_{name}", history)
+            for name, tasks in self.histories.items()
+            for task, history in tasks.items()
+        )
+        return dict(named)
+
+    def gains(self) -> dict[str, dict[str, float]]:
+        """By round: what the validation loss fell and the AUROC rose, to the epoch that is kept."""
+        from rarealert.student.training import best_epoch
+
+        found: dict[str, dict[str, float]] = {}
+        for name, tasks in self.histories.items():
+            found[name] = {}
+            for task, history in tasks.items():
+                best = best_epoch(history)
+                found[name][f"{task}_loss_gain"] = history[0].valid_loss - best.valid_loss
+                for figure, value in best.figures.items():
+                    start = history[0].figures[figure]
+                    found[name][f"{task}_{figure.removeprefix('valid_')}_gain"] = value - start
+        return found
+
+    def children(self) -> Iterator[Child]:
+        """One nested run a round, with its curves and its gain on validation."""
+        for name, gains in self.gains().items():
+            metrics = [Metric(key, value) for key, value in gains.items()]
+            if name == "correction":
+                metrics += [Metric(key, value) for key, value in self.counts.items()]
+            tasks = self.histories[name].items()
+            lines = [metric for task, history in tasks for metric in curves(task, history)]
+            yield Child(name, (*metrics, *lines))
+
+
+def learn_rounds(
+    chosen: DistilParams,
+    settings: "Settings",
+    room: "Classroom",
+    network: "Network",
+    material: Material,
+    work: Path,
+    digest: str,
+) -> Rounds:
+    """Both tasks through both rounds; checkpoints in ``work`` carry ``digest``.
+
+    A round has no history of a task where there is nothing to learn: no rationale in a part, or
+    nothing that was judged wrongly.
+    """
+    from rarealert.student.correction import chains
+    from rarealert.student.training import Schedule, train
+
+    schedule = Schedule(chosen.epochs, chosen.batch_size, chosen.seed)
+    task = room.risk_task(network, settings)
+    file = work / "risk.safetensors"
+    first = {"risk": train(task, settings.learning_rate, schedule, file, digest)}
+    found = room.errors(network, settings, chosen.seed)
+    schedule = Schedule(chosen.correction_epochs, chosen.batch_size, chosen.seed + 1)
+    corrected = correct(
+        room, network, settings, schedule, work / "risk-correction.safetensors", digest
+    )
+    second = {"risk": corrected} if corrected else {}
+    told = chains(
+        material.cases,
+        material.lessons,
+        found,
+        material.leanings,
+        material.desk.encoder,
+        chosen.max_rationale_tokens,
+        chosen.correction_rationales,
+    )
+    rate, size = chosen.rationale_learning_rate, chosen.rationale_batch_size
+    if room.can_tell:
+        schedule = Schedule(chosen.rationale_epochs, size, chosen.seed)
+        telling = room.rationale_task(network)
+        file = work / "rationale.safetensors"
+        first["rationale"] = train(telling, rate, schedule, file, digest)
+        if told and chosen.correction_epochs:
+            schedule = Schedule(chosen.correction_epochs, size, chosen.seed + 1)
+            telling = room.rationale_task(network, told)
+            file = work / "rationale-correction.safetensors"
+            second["rationale"] = train(telling, rate, schedule, file, digest)
+    counts = {
+        "judged_wrongly": len(found.wrong),
+        "replayed": len(found.replayed),
+        "rationales_told_again": len(told),
+    }
+    histories = dict(zip(ROUNDS, (first, second), strict=True))
+    return Rounds({name: tasks for name, tasks in histories.items() if tasks}, counts)
