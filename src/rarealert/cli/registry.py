@@ -66,7 +66,7 @@ def reproduce(
 
 @track_app.command("sync")
 def track_sync() -> None:
-    """Rebuild lost runs from dvc.lock and reports/."""
+    """Rebuild lost runs from DVC's files, and lost versions from mlruns/artifacts."""
     from rarealert.registry.restore import sync_tracking
 
     print(sync_tracking())

@@ -9,8 +9,10 @@ server alike (docs/decisions/0080). Changing, removing or putting in an entry br
 
 import hashlib
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rarealert.errors import RareAlertError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 SUFFIX = ".log"
 _GENESIS = "0" * 64
 _TAG = "entry."
+_SQLITE = "sqlite:///"
 _PURPOSE = (
     "Append-only, hash-chained log of who moved which alias when, on which evidence. Not a model: "
     "read it with `rarealert log`."
@@ -92,11 +95,57 @@ def append(entry: Entry, after: Sequence[Entry]) -> tuple[Entry, ...]:
         OutrunError: another move was written first; nothing is to be moved.
         BrokenLedgerError: the chain does not hold.
     """
+    written = Entry(**{**asdict(entry), "before": after[-1].hash if after else _GENESIS})
+    _write(written)
+    now = read_ledger(entry.name)
+    if written not in now:
+        first = now[-1]
+        raise OutrunError(
+            f"{first.who} moved the champion of {entry.name} to version {first.version or 'none'} "
+            "meanwhile; compare with it and decide again."
+        )
+    _keep_copy(entry.name, now)
+    return now
+
+
+def read_copy(name: str) -> tuple[Entry, ...]:
+    """The moves as the file beside a SQLite store holds them; empty where there is none.
+
+    Raises:
+        BrokenLedgerError: the file was changed: its entries are no chain.
+    """
+    file = _copy_of(name)
+    if file is None or not file.is_file():
+        return ()
+    before, chain = _GENESIS, []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            held = json.loads(line)
+            noted = held.pop("hash")
+            entry = Entry(**held)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            entry, noted = None, ""
+        if entry is None or (entry.name, entry.before, entry.hash) != (name, before, noted):
+            raise BrokenLedgerError(
+                f"{file.name} beside the store is no chain of moves; promote by hand, or restore "
+                "it from a backup."
+            )
+        chain.append(entry)
+        before = entry.hash
+    return tuple(chain)
+
+
+def write_back(chain: Sequence[Entry]) -> None:
+    """Put the moves of a lost log into the registry again, as they were."""
+    for entry in chain:
+        _write(entry)
+
+
+def _write(written: Entry) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    log = f"{entry.name}{SUFFIX}"
-    written = Entry(**{**asdict(entry), "before": after[-1].hash if after else _GENESIS})
+    log = f"{written.name}{SUFFIX}"
     client = mlflow.MlflowClient()
     try:
         client.create_registered_model(log, description=_PURPOSE)
@@ -105,16 +154,29 @@ def append(entry: Entry, after: Sequence[Entry]) -> tuple[Entry, ...]:
             raise
     tags = {f"{_TAG}{key}": value for key, value in asdict(written).items()}
     tags[f"{_TAG}hash"] = written.hash
-    source = f"models:/{entry.name}/{entry.version or entry.previous}"
+    source = f"models:/{written.name}/{written.version or written.previous}"
     client.create_model_version(log, source, tags=tags, description=_sentence(written))
-    now = read_ledger(entry.name)
-    if written not in now:
-        first = now[-1]
-        raise OutrunError(
-            f"{first.who} moved the champion of {entry.name} to version {first.version or 'none'} "
-            "meanwhile; compare with it and decide again."
-        )
-    return now
+
+
+def _keep_copy(name: str, chain: Sequence[Entry]) -> None:
+    """Lay the moves beside a SQLite store, whose loss would take them along."""
+    file = _copy_of(name)
+    if file is None:
+        return
+    # two people may move at once, so each writes a file of their own
+    partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
+    lines = (json.dumps({**asdict(entry), "hash": entry.hash}, sort_keys=True) for entry in chain)
+    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    partial.replace(file)
+
+
+def _copy_of(name: str) -> Path | None:
+    """Where the copy of the log lies; a server's database has backups of its own."""
+    import mlflow
+
+    uri = mlflow.get_registry_uri()
+    store = uri.removeprefix(_SQLITE)
+    return None if store == uri else Path(store).parent / f"{name}{SUFFIX}.jsonl"
 
 
 def _sentence(entry: Entry) -> str:

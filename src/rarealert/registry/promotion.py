@@ -112,7 +112,7 @@ def settle(name: str) -> tuple[Entry, ...]:
             f"{holder or 'none'}: it was moved by hand. Point the alias back and promote "
             "with rarealert promote."
         )
-    _point(name, chain)
+    point(name, chain)
     return chain
 
 
@@ -127,19 +127,19 @@ def standing(chain: Sequence[Entry]) -> tuple[str, str]:
 
 def _move(chain: tuple[Entry, ...], entry: Entry, smoke: SmokeTest) -> None:
     written = append(entry, chain)
-    _point(entry.name, written)
+    point(entry.name, written)
     try:
         smoke(entry.name, CHAMPION)
     except RareAlertError as error:
         why = f"version {entry.version} failed its smoke test"
         back = replace(entry, action=_UNDO, version=entry.previous, previous=entry.version)
-        _point(entry.name, append(replace(back, when=_now(), reason=why), written))
+        point(entry.name, append(replace(back, when=_now(), reason=why), written))
         raise RareAlertError(
             f"{error} The champion is version {entry.previous or 'none'} as before."
         ) from error
 
 
-def _point(name: str, chain: tuple[Entry, ...]) -> None:
+def point(name: str, chain: tuple[Entry, ...]) -> None:
     """Make the aliases say what the log says, also where a later entry comes meanwhile."""
     import mlflow
 

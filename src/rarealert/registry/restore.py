@@ -16,6 +16,7 @@ import yaml
 from rarealert.errors import BadInputError
 from rarealert.paths import Paths
 from rarealert.registry.digests import file_sha256
+from rarealert.registry.restore_versions import restore_versions
 from rarealert.tracking.items import Artifact, Metric
 from rarealert.tracking.sink import EXPERIMENT, Sink, connect
 
@@ -24,7 +25,9 @@ RESTORED = "restored.from"
 
 
 def sync_tracking() -> str:
-    """Give every finished stage that the store does not know a run; what was done, in a line.
+    """Give every finished stage that the store does not know a run, and versions back.
+
+    Returns what was done, a line for runs and one for each version or alias.
 
     Raises:
         BadInputError: there is no ``dvc.lock``, so no stage has finished here.
@@ -41,13 +44,11 @@ def sync_tracking() -> str:
         for stage in stages
         if stage in entries and (run := _run_id(paths, stage)) and not _known(run)
     }
-    if not lost:
-        return "tracking holds a run of every finished stage"
-    _restore(paths, lost, entries, stages)
-    return (
-        f"restored {len(lost)} runs from dvc.lock and reports/: {', '.join(lost)}; registered "
-        "versions come back with dvc repro -f register"
-    )
+    said = "tracking holds a run of every finished stage"
+    if lost:
+        _restore(paths, lost, entries, stages)
+        said = f"restored {len(lost)} runs from dvc.lock and reports/: {', '.join(lost)}"
+    return "\n".join([said, *restore_versions(paths)])
 
 
 def _restore(

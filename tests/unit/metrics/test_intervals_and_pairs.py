@@ -11,6 +11,7 @@ from rarealert.metrics.discrimination import auroc, auroc_of
 from rarealert.metrics.intervals import Bootstrap, bootstrap_interval
 from rarealert.metrics.panel import METRICS, THRESHOLDED, Study, Thresholds, compare, evaluate
 from rarealert.metrics.prevalence import at_prevalence
+from rarealert.metrics.report import _comparisons
 from rarealert.metrics.subgroups import Traits, head_cells
 
 PLAN = Bootstrap(resamples=400, confidence=0.95, seed=5)
@@ -145,3 +146,16 @@ def test_small_heads_are_pooled_under_a_name_that_says_so():
     pooled = "other heads (each fewer than 10 rare cases)"
     assert list(cells) == ["large", "no head known", pooled]
     assert [index.size for index in cells.values()] == [250, 195, 155]
+
+
+def test_fourteen_pairs_get_below_the_floor_of_the_intervals_resamples():
+    one, rng = study(120), np.random.default_rng(4)
+    coins = {f"control:coin{i}": rng.random(one.labels.size) for i in range(14)}
+    many = Study(one.labels, one.diseases, {"student": one.risks["student"], **coins}, {})
+    plan = Bootstrap(resamples=200, confidence=0.95, seed=5)
+    pairs = {name: ("student", name) for name in coins}
+    few = {name: each.p_holm for name, each in compare(many, pairs, "auroc", plan).items()}
+    found = _comparisons(many, plan)
+    assert min(few.values()) > 0.1
+    assert len(found) == 14
+    assert max(each["p_holm"] for each in found.values()) < 0.05
