@@ -1,0 +1,138 @@
+// An answer as elements. Words of the visit enter the page as text nodes only.
+
+import { percent } from "/page/dial.js";
+
+const BANDS = {
+  alert: "Alert: think of a rare disease now",
+  watch: "Watch: keep it in mind, ask on",
+  low: "Low: nothing here points to a rare disease",
+};
+export const FIELD_NAMES = {
+  chief_complaint: "Chief complaint",
+  history_of_present_illness: "History",
+  physical_examination: "Examination",
+  family_history: "Family history",
+  past_medical_history: "Past medical history",
+  social_history: "Social history",
+  vitals: "Vitals",
+};
+
+function element(name, text = "", className = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+export function bandWords(answer) {
+  return answer.abstain ? "Undecided: the model can’t tell this visit apart" : BANDS[answer.band];
+}
+
+/** What a reader must know before the number; plain sentences, gravest first. */
+export function warningsOf(answer) {
+  const said = [];
+  if (answer.not_english) {
+    said.push("This does not read like English. The model reads English only: the risk below " +
+      "means nothing.");
+  }
+  if (answer.out_of_distribution) {
+    said.push("This visit is unlike those that the model was trained on; trust the risk less.");
+  }
+  if (answer.abstain) {
+    said.push("The model abstains: visits like this one were as often rare as not. Ask on.");
+  }
+  return [...said, ...(answer.notes ?? []).map((note) => note.message)];
+}
+
+export function drawWarnings(list, answer) {
+  list.replaceChildren(...warningsOf(answer).map((text) => element("li", text)));
+}
+
+function evidenceOf(answer) {
+  const found = answer.evidence ?? [];
+  return typeof found === "string" ? JSON.parse(found) : found;
+}
+
+/** The visit's own text with the weighing words marked, field by field. */
+export function drawEvidence(list, visit, answer) {
+  const found = evidenceOf(answer);
+  const parts = [];
+  for (const [field, name] of Object.entries(FIELD_NAMES)) {
+    const text = visit[field] ?? "";
+    const here = found.filter((each) => each.field === field && each.direction !== "not read");
+    const inside = here.filter((each) => each.end <= text.length && agrees(text, each));
+    const beyond = here.filter((each) => !inside.includes(each));
+    if (!text && !beyond.length) continue;
+    const told = element("dd");
+    told.append(...marked(text, inside));
+    for (const each of beyond) told.append(" ", mark(each.words, each));
+    parts.push(element("dt", name), told);
+  }
+  list.replaceChildren(...parts);
+}
+
+// Offsets count code points, as Python does; JavaScript's strings count UTF-16 units.
+function agrees(text, { start, end, words }) {
+  return [...text].slice(start, end).join("") === words;
+}
+
+function marked(text, found) {
+  const characters = [...text];
+  const parts = [];
+  let at = 0;
+  for (const each of [...found].sort((a, b) => a.start - b.start)) {
+    if (each.start < at) continue;
+    parts.push(characters.slice(at, each.start).join(""), mark(each.words, each));
+    at = each.end;
+  }
+  parts.push(characters.slice(at).join(""));
+  return parts;
+}
+
+function mark(words, { direction, label, status }) {
+  const made = element("mark", "", direction);
+  made.append(element("span", direction === "raises" ? "▲" : "▼", "arrow"), words);
+  made.querySelector(".arrow").setAttribute("aria-hidden", "true");
+  const denied = status === "excluded" ? "no " : "";
+  made.append(element("span", ` (${direction} the risk)`, "unseen"));
+  made.title = `${denied}${label}: ${direction} the risk`;
+  return made;
+}
+
+export function drawHeads(list, heads) {
+  const items = heads.map(({ head, share, diseases }) => {
+    const item = element("li");
+    const bar = element("span", "", "bar");
+    bar.style.inlineSize = `${Math.round(share * 100)}%`; // the object model is not inline style
+    bar.setAttribute("aria-hidden", "true");
+    const names = diseases.map((each) => each.name).join("; ");
+    item.append(element("strong", head), ` ${percent(share)}`, bar, element("small", names));
+    return item;
+  });
+  list.replaceChildren(...items);
+  if (!items.length) list.append(element("li", "No finding was recognised in this visit."));
+}
+
+/** Questions with their buttons; `reply(question, "yes" | "no" | "skip" | "fill")` is called. */
+export function drawQuestions(list, questions, reply) {
+  list.replaceChildren(
+    ...questions.map((question) => {
+      const item = element("li");
+      const text = element("span", question.text, "question");
+      text.id = `question-${question.key.replace(/\W/g, "-")}`;
+      const change = Math.round(question.expected_change * 100);
+      const worth = change < 1 ? "under 1 point" : `about ${change} point${change > 1 ? "s" : ""}`;
+      const kinds = question.kind === "field" ? ["fill", "skip"] : ["yes", "no", "skip"];
+      const buttons = element("span", "", "replies");
+      for (const kind of kinds) {
+        const button = element("button", { fill: "Fill in", skip: "Not known" }[kind] ?? kind);
+        button.type = "button";
+        button.setAttribute("aria-describedby", text.id);
+        button.addEventListener("click", () => reply(question, kind));
+        buttons.append(button);
+      }
+      item.append(text, element("small", ` moves the risk by ${worth}`), buttons);
+      return item;
+    }),
+  );
+}

@@ -1,0 +1,210 @@
+"""``/`` and what the page asks for beside ``/v1/screen``: finding search, next questions, heads.
+
+No route keeps, logs or caches a visit. The page loads nothing from elsewhere, and its policy lets
+it run no script but its own file (CSP, https://www.w3.org/TR/CSP3/).
+"""
+
+from functools import lru_cache
+from importlib.resources import files
+from typing import Annotated, Literal
+
+from anyio.from_thread import run as run_in_loop
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from rarealert.cases.case import Case
+from rarealert.screening.asking import next_questions
+from rarealert.screening.beliefs import load_knowledge
+from rarealert.screening.findings import MAX_QUERY, load_search
+from rarealert.screening.service.batching import Question as ServiceQuestion
+from rarealert.screening.service.problems import RESPONSES, RefusedError
+from rarealert.screening.service.schemas import Visit
+from rarealert.screening.service.state import Service, service_of
+from rarealert.screening.service.visits import to_case
+
+OPEN_PATHS = ("/", "/page/")
+"""Paths that ask for no token: they are the same for everyone and tell nothing of a visit."""
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_FILES = {
+    "style.css": "text/css",
+    "app.js": "text/javascript",
+    "dial.js": "text/javascript",
+    "findings.js": "text/javascript",
+    "answer.js": "text/javascript",
+}
+
+router = APIRouter()
+Serving = Annotated[Service, Depends(service_of)]
+
+
+class Finding(BaseModel):
+    """A finding that the query names."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    hpo_id: str
+    """Its HPO id."""
+    name: str
+    """HPO's name for it."""
+    wording: str
+    """The wording that was met, often a lay one."""
+
+
+class Findings(BaseModel):
+    """Findings, best first."""
+
+    findings: list[Finding]
+
+
+class NextRequest(BaseModel):
+    """A visit, and what was asked before."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    visit: Visit
+    """The visit as it stands."""
+    asked: Annotated[list[str], Field(max_length=200)] = []
+    """Keys of questions that were answered or set aside; they are not asked again."""
+
+
+class NextQuestion(BaseModel):
+    """One question in lay words."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    key: str
+    """HPO id of the finding, or name of the absent field."""
+    kind: Literal["symptom", "sign", "field"]
+    """To ask, to look for, or a field to fill in."""
+    text: str
+    """The question."""
+    wording: str
+    """The finding in the words of the question."""
+    chance: float
+    """Chance of a yes, 0-1; of the likeliest answer for a field."""
+    expected_change: float
+    """Mean absolute change of the risk over the answers, 0-1."""
+
+
+class Disease(BaseModel):
+    """A rare disease that the findings fit."""
+
+    orpha_code: str
+    name: str
+
+
+class Head(BaseModel):
+    """One Orphanet classification head."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    head: str
+    """Its name."""
+    share: float
+    """Its share of the belief in rare diseases, 0-1."""
+    diseases: list[Disease]
+    """The likeliest below it."""
+
+
+class Next(BaseModel):
+    """What to ask, and where the findings point. The heads come from findings, not the model."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    questions: list[NextQuestion]
+    """At most three, the most telling first."""
+    heads: list[Head]
+    """At most four, the likeliest first; empty where no finding was recognised."""
+
+
+@router.get("/", include_in_schema=False)
+def page() -> Response:
+    """The page itself."""
+    return _file("index.html", "text/html")
+
+
+@router.get("/page/{name}", include_in_schema=False)
+def page_file(name: str) -> Response:
+    """A file of the page.
+
+    Raises:
+        RefusedError: the page has no such file.
+    """
+    if name not in _FILES:
+        raise RefusedError(404, "There is nothing here; see /openapi.json.")
+    return _file(name, _FILES[name])
+
+
+@lru_cache(maxsize=len(_FILES) + 1)
+def _read(name: str) -> bytes:
+    return files("rarealert.screening.page").joinpath(name).read_bytes()
+
+
+def _file(name: str, media_type: str) -> Response:
+    return Response(_read(name), headers=_HEADERS, media_type=f"{media_type}; charset=utf-8")
+
+
+@router.get("/v1/findings", responses=RESPONSES)
+def search_findings(
+    q: Annotated[str, Query(min_length=1, max_length=MAX_QUERY)],
+    limit: Annotated[int, Query(ge=1, le=50)] = 8,
+) -> Findings:
+    """HPO findings whose name, synonym or lay wording holds the words of ``q``."""
+    found = load_search().search(q, limit)
+    return Findings(
+        findings=[Finding(hpo_id=f.hpo_id, name=f.name, wording=f.wording) for f in found]
+    )
+
+
+@router.post("/v1/next", responses=RESPONSES)
+async def what_next(request: NextRequest, service: Serving) -> Next:
+    """The three questions worth most now, and the classification heads that the findings fit."""
+    return await run_in_threadpool(_next, request, service)
+
+
+def _next(request: NextRequest, service: Service) -> Next:
+    case, _ = to_case(request.visit, 1, "visit")
+    knowledge = load_knowledge()
+
+    def risks(cases: list[Case]) -> list[float]:
+        asked = [ServiceQuestion(each, None, False) for each in cases]
+        answered = run_in_loop(service.ask, asked)
+        return [float(each.row["risk"]) for each in answered]
+
+    skip = frozenset(request.asked)
+    questions = [
+        NextQuestion(
+            key=question.key,
+            kind=question.kind,
+            text=question.text,
+            wording=question.wording,
+            chance=_chance(question.kind, [answer.chance for answer in question.answers]),
+            expected_change=question.expected_change,
+        )
+        for question in next_questions(case, risks, knowledge, skip=skip)
+    ]
+    heads = [
+        Head(
+            head=each.head,
+            share=each.share,
+            diseases=[Disease(orpha_code=d.orpha_code, name=d.name) for d in each.diseases],
+        )
+        for each in knowledge.heads(knowledge.beliefs(case))
+    ]
+    return Next(questions=questions, heads=heads)
+
+
+def _chance(kind: str, chances: list[float]) -> float:
+    return max(chances) if kind == "field" else chances[0]
