@@ -185,6 +185,4 @@ def _valued(question: Question, risk: float, risks: Iterator[float]) -> Question
         for answer in question.answers
     )
     change = sum(answer.chance * abs((answer.risk or 0.0) - risk) for answer in answers)
-    return Question(
-        question.key, question.kind, question.text, question.wording, answers, change
-    )
+    return Question(question.key, question.kind, question.text, question.wording, answers, change)

@@ -15,7 +15,6 @@ from rarealert.cases.render import render
 from rarealert.knowledge.hpo import Ontology
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from rarealert.cases.simulate_vocabulary import VisitFinding

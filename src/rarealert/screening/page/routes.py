@@ -4,11 +4,12 @@ No route keeps, logs or caches a visit. The page loads nothing from elsewhere, a
 it run no script but its own file (CSP, https://www.w3.org/TR/CSP3/).
 """
 
+import asyncio
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Annotated, Literal
 
-from anyio.from_thread import run as run_in_loop
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -171,16 +172,17 @@ def search_findings(
 @router.post("/v1/next", responses=RESPONSES)
 async def what_next(request: NextRequest, service: Serving) -> Next:
     """The three questions worth most now, and the classification heads that the findings fit."""
-    return await run_in_threadpool(_next, request, service)
+    loop = asyncio.get_running_loop()
+    return await run_in_threadpool(_next, request, service, loop)
 
 
-def _next(request: NextRequest, service: Service) -> Next:
-    case, _ = to_case(request.visit, 1, "visit")
+def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoop) -> Next:
+    case = to_case(request.visit, 1, "visit").case
     knowledge = load_knowledge()
 
-    def risks(cases: list[Case]) -> list[float]:
+    def risks(cases: Sequence[Case]) -> list[float]:
         asked = [ServiceQuestion(each, None, False) for each in cases]
-        answered = run_in_loop(service.ask, asked)
+        answered = asyncio.run_coroutine_threadsafe(service.ask(asked), loop).result()
         return [float(each.row["risk"]) for each in answered]
 
     skip = frozenset(request.asked)

@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from rarealert.screening.page import routes as page
 from rarealert.screening.service import cds_hooks, health, routes
 from rarealert.screening.service.guard import Guard, Observed
 from rarealert.screening.service.models import ModelSource
@@ -51,12 +52,12 @@ def make_app(settings: ServiceSettings, source: ModelSource) -> FastAPI:
                 allow_methods=["GET", "POST"],
                 allow_headers=["Authorization", "Content-Type"],
             ),
-            Middleware(Guard, settings=settings, open_paths=health.OPEN_PATHS),
+            Middleware(Guard, settings=settings, open_paths=(*health.OPEN_PATHS, *page.OPEN_PATHS)),
         ],
     )
     app.state.service = service
     add_handlers(app)
-    for router in (health.router, routes.router, cds_hooks.router):
+    for router in (health.router, routes.router, cds_hooks.router, page.router):
         app.include_router(router)
     describe(app)
     return app
