@@ -57,6 +57,14 @@ class Question:
     expected_change: float
 
 
+@dataclass(frozen=True)
+class Questions:
+    """The visit's present risk, and the questions worth most, best first."""
+
+    risk: float
+    questions: tuple[Question, ...]
+
+
 def next_questions(
     case: Case,
     score: Scorer,
@@ -65,8 +73,8 @@ def next_questions(
     count: int = 3,
     candidates: int = CANDIDATES,
     skip: frozenset[str] = frozenset(),
-) -> tuple[Question, ...]:
-    """The ``count`` questions worth most, best first; ``skip`` holds keys asked before.
+) -> Questions:
+    """The ``count`` questions worth most; ``skip`` holds keys asked before.
 
     The scorer is called twice: for the visit as it is, then once for all answered visits.
     """
@@ -79,7 +87,8 @@ def next_questions(
     told = [answer.case for question in asked for answer in question.answers]
     risks = iter(score(told) if told else ())
     valued = [_valued(question, risk, risks) for question in asked]
-    return tuple(sorted(valued, key=lambda question: -question.expected_change)[:count])
+    best = sorted(valued, key=lambda question: -question.expected_change)[:count]
+    return Questions(risk, tuple(best))
 
 
 def finding_questions(

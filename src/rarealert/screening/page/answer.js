@@ -1,6 +1,6 @@
 // An answer as elements. Words of the visit enter the page as text nodes only.
 
-import { percent } from "/page/dial.js";
+import { percent, restate } from "/page/dial.js";
 
 const BANDS = {
   alert: "Alert: think of a rare disease now",
@@ -54,7 +54,7 @@ function evidenceOf(answer) {
 }
 
 /** The visit's own text with the weighing words marked, field by field. */
-export function drawEvidence(list, visit, answer) {
+export function drawEvidence(list, visit, answer, chips) {
   const found = evidenceOf(answer);
   const parts = [];
   for (const [field, name] of Object.entries(FIELD_NAMES)) {
@@ -68,6 +68,7 @@ export function drawEvidence(list, visit, answer) {
     for (const each of beyond) told.append(" ", mark(each.words, each));
     parts.push(element("dt", name), told);
   }
+  if (chips.length) parts.push(element("dt", "Findings"), element("dd", chips.join(", ")));
   list.replaceChildren(...parts);
 }
 
@@ -113,6 +114,28 @@ export function drawHeads(list, heads) {
   if (!items.length) list.append(element("li", "No finding was recognised in this visit."));
 }
 
+/** What the answers would make of the risk; `told` and `now` are the visit's risk there and here. */
+function worth({ kind, answers }, told, now) {
+  // one visit at two prevalences: the shift between them is every answer's shift too
+  const risks = answers.map((each) => percent(restate(each.risk, told, now)));
+  if (kind === "field") return `the answer may make it anything from ${ends(answers, risks)}`;
+  return `if yes ${risks[0]}, if no ${risks[1]}`;
+}
+
+function ends(answers, risks) {
+  const order = answers.map((each) => each.risk);
+  const low = order.indexOf(Math.min(...order));
+  const high = order.indexOf(Math.max(...order));
+  return `${risks[low]} to ${risks[high]}`;
+}
+
+/** Say again what the answers would make of the risk, after the prevalence was moved. */
+export function retellWorth(list, next, now) {
+  [...list.querySelectorAll("small")].forEach((place, index) => {
+    place.textContent = ` ${worth(next.questions[index], next.risk, now)}`;
+  });
+}
+
 /** Questions with their buttons; `reply(question, "yes" | "no" | "skip" | "fill")` is called. */
 export function drawQuestions(list, questions, reply) {
   list.replaceChildren(
@@ -120,8 +143,6 @@ export function drawQuestions(list, questions, reply) {
       const item = element("li");
       const text = element("span", question.text, "question");
       text.id = `question-${question.key.replace(/\W/g, "-")}`;
-      const change = Math.round(question.expected_change * 100);
-      const worth = change < 1 ? "under 1 point" : `about ${change} point${change > 1 ? "s" : ""}`;
       const kinds = question.kind === "field" ? ["fill", "skip"] : ["yes", "no", "skip"];
       const buttons = element("span", "", "replies");
       for (const kind of kinds) {
@@ -131,7 +152,7 @@ export function drawQuestions(list, questions, reply) {
         button.addEventListener("click", () => reply(question, kind));
         buttons.append(button);
       }
-      item.append(text, element("small", ` moves the risk by ${worth}`), buttons);
+      item.append(text, element("small"), buttons);
       return item;
     }),
   );

@@ -1,7 +1,7 @@
 // The page at work: form to visit, visit to answer. No text is stored outside this page's memory.
 
-import { bandWords, drawEvidence, drawHeads, drawQuestions, drawWarnings, FIELD_NAMES }
-  from "/page/answer.js";
+import { bandWords, drawEvidence, drawHeads, drawQuestions, drawWarnings, FIELD_NAMES,
+  retellWorth } from "/page/answer.js";
 import { drawDial, percent, restate } from "/page/dial.js";
 import { FindingPicker } from "/page/findings.js";
 
@@ -12,7 +12,7 @@ const byId = (id) => document.getElementById(id);
 const form = byId("visit");
 
 let asked = new Set();
-let current = null; // {visit, answer, at}: what is shown, and the prevalence it was told at
+let current = null; // {visit, answer, at, next}: what is shown, and the prevalence it was told at
 let turn = 0;
 
 const picker = new FindingPicker({
@@ -112,7 +112,9 @@ async function askNext(mine) {
     const told = await call("/v1/next", { visit: current.visit, asked: [...asked] });
     if (mine !== turn) return;
     byId("ask-status").textContent = told.questions.length ? "" : "Nothing more to ask.";
+    current.next = told;
     drawQuestions(byId("questions"), told.questions, reply);
+    showRisk();
     drawHeads(byId("heads"), told.heads);
   } catch (error) {
     byId("ask-status").textContent = "No questions now: the service did not answer in time.";
@@ -166,6 +168,7 @@ function showRisk() {
   byId("interval").textContent = Number.isFinite(shown.low)
     ? `Interval ${percent(shown.low)} to ${percent(shown.high)}`
     : "";
+  if (current.next) retellWorth(byId("questions"), current.next, shown.risk);
 }
 
 function showAnswer() {
@@ -180,10 +183,12 @@ function showAnswer() {
   showRisk();
   byId("rationale").textContent = answer.rationale ?? "";
   byId("explain").disabled = false;
-  drawEvidence(byId("evidence"), visit, answer);
+  drawEvidence(byId("evidence"), visit, answer, picker.told);
   const { name, version, digest } = answer.model;
   byId("model").textContent = `Model ${name}, version ${version} (${digest.slice(0, 12)})`;
   const risk = percent(answer.risk);
+  byId("status").classList.add("unseen"); // the dial shows what a screen reader is told here
+  if (matchMedia("(width < 60rem)").matches) byId("result").scrollIntoView();
   byId("status").textContent = `Risk ${risk}. ${bandWords(answer)}. Decision support, not a ` +
     "diagnosis.";
 }
@@ -193,16 +198,21 @@ function ageWords(years) {
   return years < 2 ? `${Math.round(years * 12)} months` : `${Math.floor(years)} years`;
 }
 
+function say(text) {
+  byId("status").classList.remove("unseen");
+  byId("status").textContent = text;
+}
+
 function busy(on) {
   byId("result").setAttribute("aria-busy", String(on));
   form.querySelector("[type=submit]").disabled = on;
-  if (on) byId("status").textContent = "Reading the visit …";
+  if (on) say("Reading the visit …");
 }
 
 function markStale() {
   if (!current || byId("result").classList.contains("stale")) return;
   byId("result").classList.add("stale");
-  byId("status").textContent = "The visit has changed since; screen again.";
+  say("The visit has changed since; screen again.");
 }
 
 function clearErrors() {
@@ -230,14 +240,14 @@ function showErrors(errors) {
     first ??= input;
   }
   first?.focus();
-  byId("status").textContent = "The visit was not screened: see the marked field.";
+  say("The visit was not screened: see the marked field.");
   return placed && errors.length > 0;
 }
 
 function fail(error) {
   const box = byId("failure");
   box.hidden = false;
-  byId("status").textContent = "Not screened.";
+  say("Not screened.");
   if (error instanceof Refused) {
     if (error.status === 422 && showErrors(error.errors)) {
       box.hidden = true;
@@ -268,7 +278,7 @@ function newVisit() {
   byId("evidence").replaceChildren();
   byId("result").classList.remove("stale");
   busy(false);
-  byId("status").textContent = "Fill in what you know and press Screen.";
+  say("Fill in what you know and press Screen.");
   byId("age").focus();
 }
 

@@ -26,9 +26,9 @@ export class FindingPicker {
     return { present: ids(true), excluded: ids(false) };
   }
 
-  /** The chips' words by HPO id. */
-  get words() {
-    return new Map([...this.#held].map(([id, each]) => [id, each.wording]));
+  /** The findings in words. */
+  get told() {
+    return [...this.#held.values()].map((each) => `${each.present ? "" : "no "}${each.wording}`);
   }
 
   add(hpoId, wording, present) {

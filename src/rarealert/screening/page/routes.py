@@ -80,6 +80,19 @@ class NextRequest(BaseModel):
     """Keys of questions that were answered or set aside; they are not asked again."""
 
 
+class PossibleAnswer(BaseModel):
+    """One answer to a question."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    label: str
+    """The answer in a word or two."""
+    chance: float
+    """Its chance given the visit, 0-1."""
+    risk: float
+    """The risk with it, at the prevalence that the model was calibrated at."""
+
+
 class NextQuestion(BaseModel):
     """One question in lay words."""
 
@@ -93,8 +106,8 @@ class NextQuestion(BaseModel):
     """The question."""
     wording: str
     """The finding in the words of the question."""
-    chance: float
-    """Chance of a yes, 0-1; of the likeliest answer for a field."""
+    answers: list[PossibleAnswer]
+    """What may be answered."""
     expected_change: float
     """Mean absolute change of the risk over the answers, 0-1."""
 
@@ -124,6 +137,8 @@ class Next(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    risk: float
+    """The visit's risk, at the prevalence that the model was calibrated at."""
     questions: list[NextQuestion]
     """At most three, the most telling first."""
     heads: list[Head]
@@ -185,17 +200,21 @@ def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoo
         answered = asyncio.run_coroutine_threadsafe(service.ask(asked), loop).result()
         return [float(each.row["risk"]) for each in answered]
 
-    skip = frozenset(request.asked)
+    found = next_questions(case, risks, knowledge, skip=frozenset(request.asked))
     questions = [
         NextQuestion(
             key=question.key,
             kind=question.kind,
             text=question.text,
             wording=question.wording,
-            chance=_chance(question.kind, [answer.chance for answer in question.answers]),
+            answers=[
+                PossibleAnswer(label=each.label, chance=each.chance, risk=each.risk)
+                for each in question.answers
+                if each.risk is not None
+            ],
             expected_change=question.expected_change,
         )
-        for question in next_questions(case, risks, knowledge, skip=skip)
+        for question in found.questions
     ]
     heads = [
         Head(
@@ -205,8 +224,4 @@ def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoo
         )
         for each in knowledge.heads(knowledge.beliefs(case))
     ]
-    return Next(questions=questions, heads=heads)
-
-
-def _chance(kind: str, chances: list[float]) -> float:
-    return max(chances) if kind == "field" else chances[0]
+    return Next(risk=found.risk, questions=questions, heads=heads)

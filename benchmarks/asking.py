@@ -1,0 +1,237 @@
+"""Does asking what is worth most raise AUROC faster than asking at random?
+
+    python benchmarks/asking.py --adapter build/distil/adapter --cases build/split/valid.parquet \
+        --out build/asking --count 80
+
+Each held-out visit is cut to age, sex, complaint and past history. A policy then asks one question
+at a time, gets the true answer (from the coded findings that the visit was drawn with, or the
+field that was cut), and the student scores the visit again. Policies:
+
+- ``value``: the expected change of the student's risk, as the clinic page asks;
+- ``differential``: the finding that splits the disease profiles most, without asking the student;
+- ``likeliest``: the finding with the highest chance of a yes;
+- ``random``: any finding with a chance of at least 5 %, or an absent field.
+
+Writes ``asking.json`` and ``asking.png``; prints a Markdown table.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rarealert.cases.case import Case, LabelledCase
+from rarealert.cases.store import read_cases
+from rarealert.knowledge.hpo import load_ontology
+from rarealert.metrics.discrimination import auroc
+from rarealert.screening.asking import (
+    Question,
+    field_questions,
+    finding_questions,
+    next_questions,
+    with_finding,
+)
+from rarealert.screening.beliefs import Knowledge, load_knowledge
+from rarealert.student.model import Student
+
+CUT = ("history_of_present_illness", "physical_examination", "family_history", "vitals")
+POOL = 60  # findings by the differential among which `likeliest` and `random` look
+PLAUSIBLE = 0.05  # chance of a yes below which nobody would ask
+BATCH = 32
+RESAMPLES = 1000
+SEED = 20260201
+
+Floats = NDArray[np.float64]
+Score = Callable[[Sequence[Case]], list[float]]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A visit as far as it is known, the whole of it, and the keys of what was asked."""
+
+    whole: LabelledCase
+    known: Case
+    asked: frozenset[str] = frozenset()
+
+
+Policy = Callable[[Patient, float, random.Random], Question | None]
+
+
+def masked(item: LabelledCase) -> Patient:
+    """The visit without what is to be asked for, and without its coded findings."""
+    hidden = dict.fromkeys((*CUT, "findings_present", "findings_excluded"))
+    return Patient(item, item.case.model_copy(update=hidden))
+
+
+def answered(patient: Patient, question: Question, knowledge: Knowledge) -> Patient:
+    """The patient after the true answer; an answer that the visit does not hold changes nothing."""
+    asked = patient.asked | {question.key}
+    whole = patient.whole.case
+    if question.kind == "field":
+        told = {question.key: getattr(whole, question.key)}
+        return replace(patient, known=patient.known.model_copy(update=told), asked=asked)
+    finding = next(each for each in knowledge.askable if each.hpo_id == question.key)
+    ancestors = load_ontology().ancestors
+    present = any(question.key in ancestors(term) for term in whole.findings_present or ())
+    vague = any(term in finding.ancestors for term in whole.findings_present or ())
+    if vague and not present:  # told only roughly: whether it was this one is not known
+        return replace(patient, asked=asked)
+    known = with_finding(patient.known, finding, present=present)
+    return replace(patient, known=known, asked=asked)
+
+
+def policies(knowledge: Knowledge, score: Score) -> dict[str, Policy]:
+    """Each policy by name: which question to ask of a patient whose present risk is given."""
+
+    def pool(patient: Patient, risk: float, count: int) -> tuple[Question, ...]:
+        beliefs = knowledge.beliefs(patient.known)
+        return finding_questions(patient.known, risk, beliefs, knowledge, count, patient.asked)
+
+    def value(patient: Patient, _risk: float, _rng: random.Random) -> Question | None:
+        found = next_questions(patient.known, score, knowledge, count=1, skip=patient.asked)
+        return next(iter(found.questions), None)
+
+    def differential(patient: Patient, risk: float, _rng: random.Random) -> Question | None:
+        return next(iter(pool(patient, risk, 1)), None)
+
+    def likeliest(patient: Patient, risk: float, _rng: random.Random) -> Question | None:
+        found = pool(patient, risk, POOL)
+        return max(found, key=lambda each: each.answers[0].chance, default=None)
+
+    def at_random(patient: Patient, risk: float, rng: random.Random) -> Question | None:
+        likely = [q for q in pool(patient, risk, POOL) if q.answers[0].chance >= PLAUSIBLE]
+        absent = [q for q in field_questions(patient.known) if q.key not in patient.asked]
+        found = likely + absent
+        return rng.choice(found) if found else None
+
+    named = {"value": value, "differential": differential, "likeliest": likeliest}
+    return {**named, "random": at_random}
+
+
+def curve(
+    items: Sequence[LabelledCase], policy: Policy, score: Score, knowledge: Knowledge, count: int
+) -> tuple[Floats, float]:
+    """Risks after 0 to ``count`` answers, ``(count + 1, n)``; share of findings answered "yes"."""
+    rng = random.Random(SEED)  # noqa: S311 - not a secret
+    patients = [masked(item) for item in items]
+    risks = [score([patient.known for patient in patients])]
+    yes = asked = 0
+    for _ in range(count):
+        after = []
+        for patient, risk in zip(patients, risks[-1], strict=True):
+            question = policy(patient, risk, rng)
+            told = patient if question is None else answered(patient, question, knowledge)
+            if question is not None and question.kind != "field":
+                asked += 1
+                yes += told.known == question.answers[0].case
+            after.append(told)
+        patients = after
+        risks.append(score([patient.known for patient in patients]))
+    return np.array(risks), yes / max(1, asked)
+
+
+def resampled(items: Sequence[LabelledCase], risks: Floats) -> tuple[Floats, Floats]:
+    """AUROC of each row of risks, ``(rows,)``, and of each bootstrap draw of whole diseases."""
+    labels = np.array([item.label.label == "rare" for item in items])
+    groups: dict[str, list[int]] = {}
+    for place, item in enumerate(items):
+        groups.setdefault(item.label.disease_id, []).append(place)
+    names, rng = sorted(groups), np.random.default_rng(SEED)
+    drawn: list[list[float]] = []
+    while len(drawn) < RESAMPLES:
+        chosen = [p for i in rng.integers(len(names), size=len(names)) for p in groups[names[i]]]
+        if 0 < labels[chosen].sum() < len(chosen):
+            drawn.append([auroc(labels[chosen], row[chosen]) for row in risks])
+    return np.array([auroc(labels, row) for row in risks]), np.array(drawn)
+
+
+def interval(draws: Floats) -> list[float]:
+    """Percentile interval of 95 %."""
+    return [round(float(edge), 4) for edge in np.quantile(draws, (0.025, 0.975), axis=0)]
+
+
+def summary(
+    items: Sequence[LabelledCase], curves: dict[str, tuple[Floats, float]]
+) -> dict[str, Any]:
+    """AUROC after each answer, and each policy's mean gain over ``random``, with intervals."""
+    values = {name: resampled(items, risks) for name, (risks, _) in curves.items()}
+    told: dict[str, Any] = {"n": len(items), "policies": {}, "above_random": {}}
+    for name, (points, draws) in values.items():
+        told["policies"][name] = {
+            "auroc": [round(float(point), 4) for point in points],
+            "interval": [interval(draws[:, step]) for step in range(len(points))],
+            "share_yes": round(curves[name][1], 3),
+        }
+        if name != "random" and "random" in values:
+            mean = (points - values["random"][0])[1:].mean()
+            gains = (draws - values["random"][1])[:, 1:].mean(axis=1)
+            told["above_random"][name] = {
+                "mean_auroc_gain": round(float(mean), 4),
+                "interval": interval(gains),
+            }
+    return told
+
+
+def plot(told: dict[str, Any], path: Path) -> None:
+    """AUROC against the number of questions, one line a policy."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for place, (name, each) in enumerate(told["policies"].items()):
+        steps = np.arange(len(each["auroc"])) + 0.06 * (place - 1.5)
+        edges = np.abs(np.array(each["interval"]).T - np.array(each["auroc"]))
+        axes.errorbar(steps, each["auroc"], yerr=edges, marker="o", capsize=2, lw=1.2, label=name)
+    axes.set(xlabel="questions answered", ylabel="AUROC of the student")
+    axes.set_title(f"Asking {told['n']} masked held-out visits", loc="left")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Run the policies and write what came out."""
+    parser = argparse.ArgumentParser(description="AUROC against the number of questions asked.")
+    parser.add_argument("--adapter", type=Path, required=True, help="the student's folder")
+    parser.add_argument("--cases", type=Path, required=True, help="a part's parquet file")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--count", type=int, default=80, help="visits, half of each label")
+    parser.add_argument("--questions", type=int, default=5)
+    parser.add_argument("--policies", default="random,differential,likeliest,value")
+    chosen = parser.parse_args()
+    student, knowledge = Student.load(chosen.adapter), load_knowledge()
+
+    def score(cases: Sequence[Case]) -> list[float]:
+        return [each.risk for each in student.predict(cases, BATCH)]
+
+    every = read_cases(chosen.cases)
+    half = chosen.count // 2
+    kept = [[i for i in every if i.label.label == label][:half] for label in ("rare", "nonrare")]
+    items = [item for part in kept for item in part]
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    known = policies(knowledge, score)
+    curves: dict[str, tuple[Floats, float]] = {}
+    told: dict[str, Any] = {}
+    for name in chosen.policies.split(","):
+        curves[name] = curve(items, known[name], score, knowledge, chosen.questions)
+        told = summary(items, curves)
+        text = json.dumps(told, indent=2, sort_keys=True) + "\n"
+        (chosen.out / "asking.json").write_text(text, encoding="utf-8")
+        print(name, told["policies"][name], told["above_random"].get(name), flush=True)
+    plot(told, chosen.out / "asking.png")
+    for name, each in told["policies"].items():
+        pairs = zip(each["auroc"], each["interval"], strict=True)
+        cells = " | ".join(f"{a:.3f} ({low:.3f} to {high:.3f})" for a, (low, high) in pairs)
+        print(f"| {name} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""The clinic page in headless Chromium: fill, screen, read, ask on, print, and what goes wrong."""
+
+import re
+import shutil
+
+import pytest
+
+from rarealert.screening.pyfunc import shift_prevalence
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
+]
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE_MS = 60_000  # the first question loads the disease knowledge
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, serve):
+    """``open_page(width=400)`` opens the page on a server of its own; errors of it fail the test."""
+    contexts, wrong = [], []
+
+    def opened(server=None, width=1280, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: "Content Security" in said.text and wrong.append(said.text))
+        page.server = server or serve()
+        page.goto(page.server.url)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def fill(page, **fields):
+    told = {"chief_complaint": "Muscle cramps", "history_of_present_illness": "Legs are stiff."}
+    for field, text in {**told, **fields}.items():
+        page.fill(f"#{field}", text)
+
+
+def screen(page, **fields):
+    fill(page, **fields)
+    page.click("button[type=submit]")
+    page.wait_for_selector("#answer:not([hidden])")
+
+
+def expect(page, selector, text):
+    playwright.expect(page.locator(selector)).to_contain_text(text, timeout=PATIENCE_MS)
+
+
+def test_a_visit_is_filled_in_screened_read_and_asked_on(open_page, tmp_path):
+    page = open_page()
+    page.check("input[value=female]")
+    screen(page, age="34", onset="3 months", physical_examination="Calves firm, gait stiff.")
+    expect(page, "#band", "Alert")
+    expect(page, "#patient", "34 years, female")
+    expect(page, "#dial-title", "interval")
+    expect(page, "#model", "version 1")
+    assert page.locator("#evidence mark.raises").count() == 2
+    expect(page, "#evidence", "Onset: 3 months.")
+    assert page.locator("#questions li").count() == 3 or page.wait_for_selector("#questions li")
+    expect(page, "#heads-title ~ .help", "not from the model")
+    assert page.locator("#heads li").count() > 1
+    expect(page, "body", "Decision support, not a diagnosis")
+
+    question = page.locator("#questions li").first
+    asked = question.locator(".question").inner_text()
+    expect(page, "#questions", "if yes")
+    question.get_by_role("button", name="Yes").click()
+    playwright.expect(page.locator("#chips li")).to_have_count(1)
+    playwright.expect(page.locator("#questions")).not_to_contain_text(asked, timeout=PATIENCE_MS)
+
+    page.click("#explain")
+    expect(page, "#rationale", "Stiffness")
+    page.pdf(path=tmp_path / "visit.pdf", format="A4")
+    assert (tmp_path / "visit.pdf").stat().st_size > 10_000
+    page.emulate_media(media="print")
+    assert not page.locator("form").is_visible()
+    assert page.locator("#band").is_visible()
+
+
+def test_the_whole_visit_goes_by_keyboard_alone(open_page):
+    page = open_page()
+    keys = page.keyboard
+    for _ in range(2):
+        keys.press("Tab")  # past the skip link
+    keys.type("18")
+    keys.press("Tab")
+    keys.press("m")  # months
+    keys.press("Tab")
+    keys.press("Space")
+    keys.press("Tab")
+    keys.type("Falls often")
+    for field in ("since yesterday", "Calves stiff.", "Walks on toes."):
+        keys.press("Tab")
+        keys.type(field)
+    keys.press("Tab")
+    keys.type("no short of br")
+    page.wait_for_selector("[role=option]")
+    assert page.get_attribute("#finding", "aria-activedescendant") == "finding-0"
+    keys.press("ArrowDown")
+    keys.press("ArrowUp")
+    keys.press("Enter")
+    expect(page, "#chips", "no short of breath")
+    sent = []
+    page.on("request", lambda asked: asked.url.endswith("screen") and sent.append(asked))
+    keys.press("Control+Enter")
+    page.wait_for_selector("#answer:not([hidden])")
+    visit = sent[0].post_data_json["visits"][0]
+    assert visit["age_years"] == 1.5
+    assert visit["findings_excluded"] == ["HP:0002094"]
+    expect(page, "#patient", "18 months")
+    page.wait_for_selector("#questions button")
+    assert page.evaluate("document.activeElement.id") == "finding"
+
+
+def test_the_slider_restates_the_risk_as_the_model_does(open_page):
+    page = open_page()
+    grid = [0.001, 0.02, 0.3, 0.5, 0.97]
+    cases = [(risk, here, there) for risk in (0, *grid, 1) for here in grid for there in grid]
+    restated = page.evaluate(
+        "async (cases) => (await import('/page/dial.js')).restate && Promise.all(cases.map("
+        "async (each) => (await import('/page/dial.js')).restate(...each)))",
+        cases,
+    )
+    assert restated == pytest.approx([shift_prevalence(*case) for case in cases])
+    screen(page)
+    before = page.locator("#dial-title").text_content()
+    page.locator("#prevalence").fill("100")
+    expect(page, "#prevalence-said", "50 %")
+    assert page.locator("#dial-title").text_content() != before
+    expect(page, "#dial-title", "Risk 89 %")  # log-odds 3 bits at one half, by the scorer
+
+
+def test_text_of_a_visit_is_never_markup_and_nothing_is_stored(open_page):
+    page = open_page()
+    hostile = "<img src=x onerror=\"document.title='owned'\"> stiff <script>1</script> 😀 stiff"
+    screen(page, history_of_present_illness=hostile)
+    expect(page, "#evidence", "<img src=x")
+    assert page.title() == "RareAlert: first visit"
+    assert page.locator("#evidence img, #evidence script").count() == 0
+    assert (
+        page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+    )
+    page.click("#clear")
+    assert not page.locator("#answer").is_visible()
+    assert page.input_value("#history_of_present_illness") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        ("undecided", "abstains"),
+        ("unlike the others", "unlike those"),
+        ("Schmerzen im Bein", "not read like English"),
+    ],
+)
+def test_doubts_stand_before_the_number(open_page, words, warning):
+    page = open_page()
+    screen(page, history_of_present_illness=words)
+    expect(page, "#warnings", warning)
+    above = (
+        page.locator("#warnings").bounding_box()["y"] < page.locator("#dial").bounding_box()["y"]
+    )
+    assert above
+
+
+def test_errors_stand_beside_their_field(open_page):
+    page = open_page()
+    page.click("button[type=submit]")
+    expect(page, "#chief_complaint-error", "Write why")
+    assert page.evaluate("document.activeElement.id") == "chief_complaint"
+    fill(page, age="340")
+    page.keyboard.press("Control+Enter")
+    expect(page, "#age_years-error", "less than or equal to 120")
+    assert page.get_attribute("#age", "aria-invalid") == "true"
+    fill(page, age="ten")
+    page.keyboard.press("Control+Enter")
+    expect(page, "#age_years-error", "Not a number")
+    fill(page, age="10", history_of_present_illness="a" * 20_001)
+    page.keyboard.press("Control+Enter")
+    expect(page, "#history_of_present_illness-error", "20000 characters")
+    fill(page, history_of_present_illness="a" * 1_100_000)
+    page.keyboard.press("Control+Enter")
+    expect(page, "#failure", "too long")
+    assert not page.locator("#answer").is_visible()
+
+
+def test_a_server_that_is_gone_is_said_and_the_text_stays(open_page):
+    page = open_page()
+    fill(page)
+    page.server.stop()
+    page.click("button[type=submit]")
+    expect(page, "#failure", "can’t be reached")
+    assert page.input_value("#chief_complaint") == "Muscle cramps"
+    assert page.is_enabled("button[type=submit]")
+
+
+def test_a_changed_visit_marks_the_answer_as_old(open_page):
+    page = open_page()
+    screen(page)
+    page.wait_for_selector("#questions li")
+    page.fill("#chief_complaint", "Something else")
+    expect(page, "#status", "has changed")
+    assert "stale" in page.get_attribute("#result", "class")
+
+
+def test_a_service_with_a_token_asks_for_it(open_page, serve):
+    page = open_page(serve(token="0123456789abcdef"))
+    fill(page)
+    page.click("button[type=submit]")
+    expect(page, "#failure", "access token")
+    page.fill("#token", "0123456789abcdef")
+    page.click("button[type=submit]")
+    expect(page, "#band", "Alert")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_no_accessibility_rule_is_broken_and_nothing_overflows(open_page, width, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    # a frame of axe's own is evaluated in the page, which the page's policy forbids
+    page = open_page(width=width, color_scheme=scheme, bypass_csp=True)
+    screen(page, age="34", history_of_present_illness="Legs are stiff, no cough. Undecided unlike.")
+    page.wait_for_selector("#questions li")
+    page.fill("#finding", "fever")
+    page.wait_for_selector("[role=option]")
+    results = axe.Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(open_page):
+    page = open_page()
+    hosts = set()
+    page.on("request", lambda asked: hosts.add(re.match(r"\w+://[^/]*|data:", asked.url).group()))
+    page.reload()
+    screen(page)
+    page.wait_for_selector("#questions li")
+    assert hosts <= {page.server.url.rstrip("/"), "data:"}

@@ -1,0 +1,130 @@
+"""What to ask next: the value of a question, and which may be asked at all."""
+
+import math
+
+import pytest
+
+from rarealert.cases.case import Case
+from rarealert.knowledge.recognise import findings_of
+from rarealert.screening.asking import field_questions, finding_questions, next_questions
+from rarealert.screening.beliefs import load_knowledge
+
+
+@pytest.fixture(scope="module")
+def knowledge():
+    return load_knowledge()
+
+
+def visit(**fields):
+    told = {"age_years": 34, "sex": "female", "chief_complaint": "Muscle cramps for months."}
+    return Case(case_id="v", source="s", **{**told, **fields})
+
+
+def by_words(words):
+    """Log-odds as the sum over the words that the visit states."""
+
+    def score(cases):
+        odds = [sum(w for word, w in words.items() if f"is {word}" in str(c)) for c in cases]
+        return [1 / (1 + math.exp(-each)) for each in odds]
+
+    return score
+
+
+def test_the_value_is_the_mean_absolute_change_over_the_answers(knowledge):
+    case = visit(family_history="Parents are well.", vitals="Pulse 70.", past_medical_history="-")
+    first = next_questions(case, by_words({}), knowledge, count=1).questions[0]
+    assert first.expected_change == 0  # nothing moves a scorer that reads nothing
+    told = next_questions(case, by_words({first.wording: 2.0}), knowledge, count=1)
+    best = told.questions[0]
+    assert (best.key, told.risk) == (first.key, 0.5)
+    moved = 1 / (1 + math.exp(-2)) - 0.5
+    assert best.expected_change == pytest.approx(best.answers[0].chance * moved)
+    assert sum(answer.chance for answer in best.answers) == pytest.approx(1)
+
+
+def test_the_scorer_decides_among_the_candidates(knowledge):
+    case = visit()
+    found = finding_questions(case, 0.5, knowledge.beliefs(case), knowledge, 5)
+    for wanted in found:
+        best = next_questions(case, by_words({wanted.wording: 4.0}), knowledge, count=1)
+        assert best.questions[0].key == wanted.key
+
+
+def test_candidates_split_rare_from_common_by_bayes_rule(knowledge):
+    case = visit()
+    beliefs = knowledge.beliefs(case)
+    found = finding_questions(case, 0.3, beliefs, knowledge, 8)
+    values = [question.expected_change for question in found]
+    assert values == sorted(values, reverse=True)
+    rare, common = knowledge.chances(beliefs)
+    places = {finding.hpo_id: place for place, finding in enumerate(knowledge.askable)}
+    for question in found:
+        yes_rare, yes_common = (float(each[places[question.key]]) for each in (rare, common))
+        chance = 0.3 * yes_rare + 0.7 * yes_common
+        after_yes, after_no = 0.3 * yes_rare / chance, 0.3 * (1 - yes_rare) / (1 - chance)
+        change = chance * abs(after_yes - 0.3) + (1 - chance) * abs(after_no - 0.3)
+        assert question.expected_change == pytest.approx(change, rel=1e-4)
+        assert question.answers[0].chance == pytest.approx(chance)
+
+
+def test_what_is_known_or_was_asked_is_not_asked(knowledge):
+    case = visit(history_of_present_illness="There is fever. There is no weakness.")
+    beliefs, above = knowledge.beliefs(case), knowledge.ontology.ancestors
+    present, excluded = set(beliefs.work.present), set(beliefs.work.excluded)
+    assert {"HP:0001945"} <= present
+    assert excluded
+    first = finding_questions(case, 0.5, beliefs, knowledge, 30)
+    told = set().union(*(above(term) for term in present))
+    for question in first:
+        assert question.key not in told
+        assert not excluded & above(question.key)
+    for one in first:
+        kin = [other for other in first if other is not one and one.key in above(other.key)]
+        assert not kin
+    skip = frozenset(question.key for question in first[:3])
+    again = finding_questions(case, 0.5, beliefs, knowledge, 30, skip)
+    assert not skip & {question.key for question in again}
+
+
+def test_nobody_is_asked_what_age_or_sex_rules_out(knowledge):
+    infant = visit(age_years=0.5, sex="male", chief_complaint="Cries and feeds badly.")
+    found = finding_questions(infant, 0.5, knowledge.beliefs(infant), knowledge, 200)
+    findings = {finding.hpo_id: finding for finding in knowledge.askable}
+    assert len(found) == 200
+    assert all(findings[question.key].possible(0.5, "male") for question in found)
+
+
+def test_an_answer_is_read_back_from_the_visit(knowledge):
+    case = visit(physical_examination="Reflexes weak.")
+    for question in finding_questions(case, 0.5, knowledge.beliefs(case), knowledge, 25):
+        yes, no = (answer.case for answer in question.answers)
+        fields = ("history_of_present_illness", "physical_examination")
+        said, _ = findings_of({name: getattr(yes, name) for name in fields})
+        _, denied = findings_of({name: getattr(no, name) for name in fields})
+        assert question.key in said
+        assert question.key in denied
+
+
+def test_absent_fields_are_asked_with_answers_that_make_up_one(knowledge):
+    bare = Case(case_id="v", source="s", chief_complaint="Tired.")
+    asked = {question.key: question for question in field_questions(bare)}
+    assert {"age_years", "sex", "family_history", "past_medical_history", "vitals"} == set(asked)
+    for question in asked.values():
+        assert sum(answer.chance for answer in question.answers) == pytest.approx(1)
+        assert all(getattr(answer.case, question.key) is not None for answer in question.answers)
+        assert all(Case.model_validate(dict(answer.case)) for answer in question.answers)
+    assert "sex" not in {question.key for question in field_questions(visit())}
+
+
+def test_findings_point_to_the_heads_of_the_diseases_that_have_them(knowledge):
+    case = visit(
+        history_of_present_illness="Muscle pain on exertion and dark urine after it, "
+        "exercise intolerance, muscle cramps."
+    )
+    heads = knowledge.heads(knowledge.beliefs(case))
+    assert len(heads) == 4
+    assert "Rare inborn errors of metabolism" in [each.head for each in heads[:2]]
+    shares = [each.share for each in heads]
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) <= 1
+    assert knowledge.heads(knowledge.beliefs(visit(chief_complaint="Check-up."))) == ()
