@@ -286,7 +286,9 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   screen();
 });
-form.addEventListener("input", markStale);
+form.addEventListener("input", (event) => {
+  if (event.target !== byId("finding")) markStale(); // a search changes nothing yet
+});
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from rarealert.screening.pyfunc import shift_prevalence
+from rarealert.screening.saying import shift_prevalence
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -34,7 +34,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, serve):
-    """``open_page(width=400)`` opens the page on a server of its own; errors of it fail the test."""
+    """``open_page(width=400)`` opens a page on a server of its own; its errors fail the test."""
     contexts, wrong = [], []
 
     def opened(server=None, width=1280, **options):
@@ -213,7 +213,7 @@ def test_a_server_that_is_gone_is_said_and_the_text_stays(open_page):
     fill(page)
     page.server.stop()
     page.click("button[type=submit]")
-    expect(page, "#failure", "can’t be reached")
+    expect(page, "#failure", "be reached; is it running")
     assert page.input_value("#chief_complaint") == "Muscle cramps"
     assert page.is_enabled("button[type=submit]")
 
