@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_workspace import NAME, build
+from small_workspace import NAME, ROOT, build
 
 from rarealert.errors import BadInputError
 from rarealert.registry.commands import roll_back, show_log
@@ -18,6 +18,16 @@ from rarealert.stages.comparing import compare_versions
 @pytest.fixture
 def workspace(tmp_path, mlflow_store, tiny_student):
     return build(tmp_path, tiny_student)
+
+
+def run_notebook(name):
+    """What a notebook's cells leave behind, run in this workspace."""
+    held = json.loads((ROOT / "notebooks" / name).read_text())
+    space = {}
+    for cell in held["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), name, "exec"), space)
+    return space
 
 
 def test_an_honest_run_is_promoted_once_and_screens(workspace):
@@ -95,6 +105,12 @@ def test_a_better_student_follows_and_the_way_back_stays_open(workspace, monkeyp
     assert "data:image/png" in (workspace.root / "said/index.html").read_text()
     with pytest.raises(BadInputError, match="is no version"):
         compare_versions("previous", "nobody", Path("said"))
+
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    notebook = run_notebook("02-compare-runs.ipynb")
+    assert [version.version for version in notebook["judged"]] == [2, 1]
+    assert list(notebook["table"].index) == ["student"]
+    assert notebook["page"].data == (workspace.root / "build/compare/compare.md").read_text()
 
     assert "version 1 is champion again; 2 is previous" in roll_back("too many alerts")
     assert (workspace.alias("champion"), workspace.alias("previous")) == ("1", "2")
