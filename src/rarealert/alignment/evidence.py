@@ -18,7 +18,8 @@ from rarealert.alignment.targets import CrossFitted
 class Evidence:
     """Cross-fitted models with what they were fitted on; ``panel`` has the rows of ``data``.
 
-    ``panel`` holds the teachers in the order of ``blocks``.
+    ``panel`` holds the teachers in the order of ``blocks``; ``places``, ``(n_cases,)``, are the
+    rows of the training part that are looked at.
     """
 
     panel: Panel
@@ -27,6 +28,7 @@ class Evidence:
     data: TrainingSet
     models: CrossFitted
     weights: NDArray[np.float64]
+    places: NDArray[np.intp]
 
     def values(self, panel: Panel) -> NDArray[np.float64]:
         """The features of a tampered ``panel``, one row for each case of ``data``.
@@ -73,6 +75,7 @@ class Evidence:
             data=self.data.part(mask),
             models=CrossFitted(self.models.models, self.models.fold[rows]),
             weights=self.weights[rows],
+            places=self.places[rows],
         )
 
 
@@ -85,4 +88,5 @@ def gather(
 ) -> Evidence:
     """The evidence of a fitted training part."""
     chosen = panel.of([name for block in blocks for name in block])
-    return Evidence(chosen, blocks, visits, data, models, data.weights())
+    places = np.arange(len(data.rare))
+    return Evidence(chosen, blocks, visits, data, models, data.weights(), places)

@@ -88,7 +88,9 @@ def _loss_without(evidence: Evidence, found: Search, teacher: str, seed: int) ->
     aurocs = []
     for panel in (evidence.panel, evidence.panel.silenced(gaps)):
         whole = replace(evidence.data, values=evidence.values(panel)).part(kept)
-        judge = Judge(whole, found.columns, found.fold[kept], evidence.weights[kept], seed)
+        judge = Judge(
+            whole, found.columns, evidence.models.fold[kept], evidence.weights[kept], seed
+        )
         aurocs.append(mean_known(list(judge.folds(candidate))))
     return aurocs[0] - aurocs[1]
 

@@ -14,7 +14,8 @@ def heat_map(cells: Mapping[tuple[str, str], float]) -> Figure:
     algorithms = list(dict.fromkeys(algorithm for algorithm, _ in cells))
     sets = list(dict.fromkeys(feature_set for _, feature_set in cells))
     grid = np.asarray([[cells.get((row, col), np.nan) for col in sets] for row in algorithms])
-    figure = Figure(figsize=(2.2 + 1.9 * len(sets), 1.6 + 0.45 * len(algorithms)))
+    size = (3.2 + 1.3 * len(sets), 1.6 + 0.4 * len(algorithms))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(grid, cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(sets)), [name.replace("+", "\n+ ") for name in sets])
@@ -24,9 +25,8 @@ def heat_map(cells: Mapping[tuple[str, str], float]) -> Figure:
         if not np.isnan(value):
             shade = "black" if value > middle else "white"
             axes.text(col, row, f"{value:.3f}", ha="center", va="center", color=shade)
-    figure.colorbar(image, label="AUROC, unseen diseases")
-    axes.set_title("Screening: algorithm and feature set, default settings, repeated folds")
-    figure.tight_layout()
+    figure.colorbar(image, label="AUROC, unseen diseases", pad=0.02, fraction=0.04)
+    axes.set_title("Screening: algorithm and feature set, default settings")
     return figure
 
 
@@ -67,7 +67,7 @@ def beeswarm(
     ``heights`` are the columns' own values, same shape, for the colour; grey is unknown.
     """
     heaviest = np.argsort(-np.abs(values).mean(axis=0), kind="stable")[:_MOST_COLUMNS]
-    figure = Figure(figsize=(8, 1.2 + 0.4 * len(heaviest)))
+    figure = Figure(figsize=(8, 1.2 + 0.4 * len(heaviest)), layout="constrained")
     axes = figure.subplots()
     for line, place in enumerate(heaviest):
         known = ~np.isnan(heights[:, place])
@@ -85,14 +85,24 @@ def beeswarm(
             s=9,
         )
     axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_yticks(range(len(heaviest)), [names[place] for place in heaviest])
+    axes.set_yticks(range(len(heaviest)), [_in_words(names[place]) for place in heaviest])
     axes.invert_yaxis()
     axes.set(
-        xlabel="contribution to the log odds of rare", title="What moves the risk, unseen cases"
+        xlabel="contribution to the log odds of rare (grey: the value is unknown)",
+        title="What moves the risk, unseen cases",
     )
-    figure.colorbar(dots, label="rank of the column's value", ticks=[0, 1])
-    figure.tight_layout()
+    bar = figure.colorbar(dots, ticks=[0, 1], pad=0.02, fraction=0.04)
+    bar.ax.set_yticklabels(["lowest\nvalue", "highest\nvalue"])
     return figure
+
+
+def _in_words(name: str) -> str:
+    """A column's name as a label: ``spread:vote_share@2`` is "spread: vote share, block 2"."""
+    group, _, feature = name.partition(":")
+    feature, _, block = feature.partition("@")
+    if group != "risk":  # the others are words of ours, a risk's is a teacher's id
+        feature = feature.replace("_", " ")
+    return f"{group}: {feature}" + (f", block {block}" if block else "")
 
 
 def _beside(values: NDArray[np.float64], line: int) -> NDArray[np.float64]:
@@ -106,28 +116,45 @@ def _beside(values: NDArray[np.float64], line: int) -> NDArray[np.float64]:
     return heights
 
 
-def waterfall(names: Sequence[str], values: NDArray[np.float64], base: float, case: str) -> Figure:
-    """How one case's log odds come about: from ``base`` by the contributions ``(m,)``."""
+def waterfall(
+    names: Sequence[str], values: NDArray[np.float64], base: float, case: str, *, rare: bool
+) -> Figure:
+    """How one case's log odds come about: from ``base`` by the contributions ``(m,)``.
+
+    ``rare`` is its label, for the title alone.
+    """
     order = np.argsort(-np.abs(values), kind="stable")
     heaviest, rest = order[:_MOST_COLUMNS], order[_MOST_COLUMNS:]
-    labels = [names[place] for place in heaviest]
+    labels = [_in_words(names[place]) for place in heaviest]
     steps = values[heaviest].tolist()
     if len(rest):
         labels.append(f"{len(rest)} others")
         steps.append(float(values[rest].sum()))
     starts = base + np.concatenate([[0.0], np.cumsum(steps)[:-1]])
-    figure = Figure(figsize=(8, 1.2 + 0.35 * len(steps)))
+    figure = Figure(figsize=(8, 1.2 + 0.35 * len(steps)), layout="constrained")
     axes = figure.subplots()
     colours = ["tab:red" if step > 0 else "tab:blue" for step in steps]
     axes.barh(range(len(steps)), steps, left=starts, color=colours)
     for line, (start, step) in enumerate(zip(starts, steps, strict=True)):
-        axes.text(max(start, start + step) + 0.03, line, f"{step:+.2f}", va="center", fontsize=8)
+        axes.annotate(
+            f"{step:+.2f}",
+            (max(start, start + step), line),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axes.axvline(base, color="grey", linewidth=0.8, linestyle="--")
     axes.set_yticks(range(len(steps)), labels)
     axes.invert_yaxis()
+    axes.use_sticky_edges = False  # a bar at the edge would leave no room for its number
     axes.margins(x=0.12)
     risk = 1 / (1 + np.exp(-(base + sum(steps))))
-    axes.set(xlabel=f"log odds of rare, from {base:+.2f}", title=f"{case}: risk {risk:.2f}")
-    figure.tight_layout()
+    label = "rare" if rare else "not rare"
+    axes.set(
+        xlabel=f"log odds of rare, from {base:+.2f} where nothing is known",
+        title=f"{case}: risk {risk:.2f}, labelled {label}",
+    )
     return figure
 
 
@@ -137,7 +164,8 @@ def abstention_plot(rows: Sequence[Mapping[str, float]]) -> Figure:
     axes = figure.subplots()
     for name in ("accuracy", "auroc"):
         points = [(row["kept"], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        label = name.upper() if name == "auroc" else name
+        axes.plot(*zip(*points, strict=True), marker="o", label=label)
     axes.invert_xaxis()
     axes.set(xlabel="share of cases kept, the least sure sent on", title="What abstaining buys")
     axes.legend()

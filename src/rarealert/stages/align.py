@@ -6,7 +6,7 @@ from, ``build/align/risk.parquet``: out-of-fold for training cases, the frozen m
 validation. A case that no teacher answered has no risk and no row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rarealert.errors import BadInputError
 from rarealert.params import AlignParams, Params
 from rarealert.paths import Paths
-from rarealert.stages.align_inputs import Inputs, datasets, part_of, read_inputs
+from rarealert.stages.align_inputs import datasets, part_of, read_inputs
 from rarealert.stages.align_report import report_items
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rarealert.alignment.ensemble import Ensemble
+    from rarealert.alignment.panel import Panel
     from rarealert.alignment.report import Outcome, Part
     from rarealert.alignment.search import Search, Trial
     from rarealert.alignment.targets import CrossFitted
@@ -53,35 +54,34 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
     check_learnable(train.data, "build/split/train.parquet")
     _check_both_classes(valid)
 
-    found = _search(train, chosen, paths.build("align") / "study.log")
+    unanswered = len(inputs.train) + len(inputs.valid) - len(inputs.panel.case_ids)
+    data = AlignData(train, valid, inputs.panel, inputs.blocks, inputs.visits, unanswered)
+    found, fitted = search_and_fit(data, chosen, paths.build("align") / "study.log")
     yield from (_child(trial) for trial in found.trials)
-    fitted = _fit(train, valid, inputs.blocks, found, chosen)
     fitted.ensemble.save(paths.build("align") / "model.skops")
     _write_risks(paths.build("align") / "risk.parquet", train, found, valid, fitted)
-    outcome = _looked_back_on(train, valid, inputs, found, fitted, chosen)
+    outcome = look_back(data, found, fitted, chosen)
     yield from report_items(outcome, paths.report("align"))
     yield Summary(_summary(outcome, chosen))
 
 
-def _search(train: "Part", chosen: AlignParams, journal: Path) -> "Search":
-    from rarealert.alignment.selection import search
-    from rarealert.alignment.study import storage_of
+@dataclass(frozen=True)
+class AlignData:
+    """What the ensemble is made of: both parts, the answers behind them and what visits say.
 
-    return search(
-        train.data,
-        train.features,
-        folds=chosen.folds,
-        repeats=chosen.repeats,
-        trials=chosen.trials,
-        timeout_s=chosen.timeout_s,
-        most_cases=chosen.search_cases,
-        seed=chosen.seed,
-        storage=storage_of(journal),
-    )
+    ``unanswered`` counts the cases of both parts that no teacher answered.
+    """
+
+    train: "Part"
+    valid: "Part"
+    panel: "Panel"
+    blocks: tuple[tuple[str, ...], ...]
+    visits: Mapping[str, Sequence[float]]
+    unanswered: int
 
 
 @dataclass(frozen=True)
-class _Fitted:
+class Fitted:
     """The frozen ensemble, the models that each missed a fold, and the risks of both parts."""
 
     ensemble: "Ensemble"
@@ -90,57 +90,64 @@ class _Fitted:
     valid_risks: "NDArray[np.float64]"
 
 
-def _fit(
-    train: "Part",
-    valid: "Part",
-    blocks: tuple[tuple[str, ...], ...],
-    found: "Search",
-    chosen: AlignParams,
-) -> _Fitted:
+def search_and_fit(data: AlignData, chosen: AlignParams, journal: Path) -> tuple["Search", Fitted]:
+    """Screen, tune, fit and calibrate; the studies lie in ``journal``."""
     from rarealert.alignment.ensemble import Ensemble, fit_model
+    from rarealert.alignment.selection import search
+    from rarealert.alignment.study import storage_of
     from rarealert.alignment.targets import cross_fit
     from rarealert.alignment.uncertainty import conformal_cuts, learn_familiarity
 
-    crossed = cross_fit(train.data, found, chosen.folds, chosen.seed)
-    model = fit_model(found.finalists(), train.data, found.columns, chosen.folds, chosen.seed)
-    valid_risks = model.risks(valid.data.values)
-    ensemble = Ensemble(
-        blocks,
-        model,
-        _thresholds(valid, valid_risks),
-        conformal_cuts(valid.data.rare, valid_risks),
-        learn_familiarity(train.data.values, train.data.rare),
+    train, valid = data.train.data, data.valid.data
+    found = search(
+        train,
+        data.train.features,
+        folds=chosen.folds,
+        repeats=chosen.repeats,
+        trials=chosen.trials,
+        timeout_s=chosen.timeout_s,
+        most_cases=chosen.search_cases,
+        seed=chosen.seed,
+        storage=storage_of(journal),
     )
-    return _Fitted(ensemble, crossed, crossed.risks(train.data.values), valid_risks)
+    crossed = cross_fit(train, found, chosen.folds, chosen.seed)
+    model = fit_model(found.finalists(), train, found.columns, chosen.folds, chosen.seed)
+    valid_risks = model.risks(valid.values)
+    ensemble = Ensemble(
+        data.blocks,
+        model,
+        _thresholds(data.valid, valid_risks),
+        conformal_cuts(valid.rare, valid_risks),
+        learn_familiarity(train.values, train.rare),
+    )
+    return found, Fitted(ensemble, crossed, crossed.risks(train.values), valid_risks)
 
 
-def _looked_back_on(
-    train: "Part",
-    valid: "Part",
-    inputs: Inputs,
-    found: "Search",
-    fitted: _Fitted,
-    chosen: AlignParams,
-) -> "Outcome":
-    """What was found with its explanation: whom the ensemble hears, and what breaks it."""
+def look_back(data: AlignData, found: "Search", fitted: Fitted, chosen: AlignParams) -> "Outcome":
+    """What was found with its explanation: whom the ensemble hears, and what breaks it.
+
+    Of more than ``align.search_cases`` cases a sample is explained, by the same models.
+    """
     from rarealert.alignment.evidence import gather
     from rarealert.alignment.explain import teacher_reports
     from rarealert.alignment.report import Outcome
     from rarealert.alignment.robustness import troubles
     from rarealert.alignment.shapley import explain
 
-    trained_on = inputs.panel.among(train.features.case_ids)
-    evidence = gather(trained_on, inputs.blocks, inputs.visits, train.data, fitted.crossed)
+    train = data.train
+    heard = data.panel.among(train.features.case_ids)
+    evidence = gather(heard, data.blocks, data.visits, train.data, fitted.crossed)
+    sample = evidence.sample(chosen.search_cases, chosen.seed)
     return Outcome(
         train,
-        valid,
-        len(inputs.train) + len(inputs.valid) - len(inputs.panel.case_ids),
+        data.valid,
+        data.unanswered,
         found,
         fitted.ensemble,
         fitted.out_of_fold,
         fitted.valid_risks,
-        teacher_reports(evidence, found, chosen.seed),
-        troubles(evidence, found, train.source, chosen.seed),
+        teacher_reports(sample, found, chosen.seed),
+        troubles(sample, found, train.source[sample.places], chosen.seed),
         explain(evidence, train.features.names, chosen.explained_cases, chosen.seed),
     )
 
@@ -191,7 +198,7 @@ def _write_risks(
     train: "Part",
     found: "Search",
     valid: "Part",
-    fitted: _Fitted,
+    fitted: Fitted,
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

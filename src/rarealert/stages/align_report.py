@@ -76,7 +76,7 @@ def _figures(
 
 
 def _explained(outcome: "Outcome") -> Iterator[Figure]:
-    """A beeswarm over the explained cases, and a waterfall of the one that went most wrong."""
+    """A beeswarm over the explained cases; waterfalls of the most wrong, right and torn."""
     import numpy as np
 
     from rarealert.alignment.plots import beeswarm, waterfall
@@ -89,11 +89,22 @@ def _explained(outcome: "Outcome") -> Iterator[Figure]:
         "shapley.png",
         beeswarm(found.names, found.contributions, train.data.cells(found.rows, columns)),
     )
-    wrong = np.abs(outcome.out_of_fold[found.rows] - train.data.rare[found.rows])
-    worst = int(np.argmax(wrong))
-    case = train.features.case_ids[found.rows[worst]]
-    figure = waterfall(found.names, found.contributions[worst], float(found.base[worst]), case)
-    yield Figure("waterfall.png", figure)
+    risks, rare = outcome.out_of_fold[found.rows], train.data.rare[found.rows]
+    wrong = np.abs(risks - rare)
+    shown = {
+        "most_wrong": np.argmax(wrong),
+        "most_right": np.argmin(wrong),
+        "most_torn": np.argmin(np.abs(risks - 0.5)),
+    }
+    for name, place in shown.items():
+        figure = waterfall(
+            found.names,
+            found.contributions[place],
+            float(found.base[place]),
+            train.features.case_ids[found.rows[place]],
+            rare=bool(rare[place]),
+        )
+        yield Figure(f"waterfall_{name}.png", figure)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

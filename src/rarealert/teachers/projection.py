@@ -27,6 +27,7 @@ _CHUNK = 512  # cases whose keys are computed for all teachers before the next: 
 STATUSES = ("missing", "failed", "ok")
 _MISSING, _FAILED, _OK = range(3)
 _NOBODY = -1  # the teacher has no answer to give
+_NEXT_FIELD = b',"at":"'  # of a cached row, after its answer
 _KEYS = ("case_id", "teacher", "status")
 _SAID = pa.schema([column for column in SCHEMA if column.name not in _KEYS])
 
@@ -77,7 +78,7 @@ class Projection:
 
 def _parse(rows: Sequence[bytes]) -> pa.StructArray:
     """The field ``answer`` of each row, null where the row is empty, shape ``(n_rows,)``."""
-    lines = b"\n".join(row or b"{}" for row in rows)
+    lines = b"\n".join(_up_to_answer(row) for row in rows)
     answer = pa.struct(list(_SAID))
     table = pj.read_json(
         pa.BufferReader(lines),
@@ -89,6 +90,16 @@ def _parse(rows: Sequence[bytes]) -> pa.StructArray:
     found: pa.ChunkedArray = table.column("answer")
     whole = found.combine_chunks()
     return pa.StructArray.from_arrays(whole.flatten(), fields=list(_SAID))
+
+
+def _up_to_answer(row: bytes) -> bytes:
+    """The row without what follows its answer; a model's raw response is as long again.
+
+    Fields come in the order of their names, and a quotation mark inside a text has a backslash
+    before it, so the first such sequence is the next field.
+    """
+    end = row.find(_NEXT_FIELD)
+    return (row[:end] if end >= 0 else row[:-1] or b"{") + b"}"
 
 
 def project(

@@ -13,7 +13,7 @@ from rarealert.teachers import shards
 from rarealert.teachers.answer import Answer
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.compaction import Compaction
-from rarealert.teachers.teacher import Request, digest
+from rarealert.teachers.teacher import Request, canonical_json, digest
 
 _FORK = multiprocessing.get_context("fork")
 
@@ -71,6 +71,22 @@ def test_an_answer_comes_back_as_it_was_given(tmp_path):
     assert _stored(tmp_path) == {key: _answer(7)}
     stats = again.stats()["t"]
     assert (stats.answers, stats.prompt_tokens, stats.cost_usd) == (1, 3, 0.5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"options": {"top": 1}},
+        {"options": {"top": True}},
+        {"options": {"top": 1.0}},
+        {"settings": {"temperature": 1e-05}, "model": "Größe", "sample": 3},
+        {"input_digest": 'quoted " and \n broken'},
+    ],
+)
+def test_a_key_is_the_digest_of_the_request_as_it_is_kept(change):
+    request = _request(1, **change)
+    assert request.key == digest(canonical_json(request.described()))
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,16 @@ def test_projection_tells_ok_failed_and_missing_apart(tmp_path):
     assert [row.status for row in rows] == ["ok", "ok", "ok", "missing"]
 
 
+def test_projection_reads_an_answer_that_quotes_what_follows_it(tmp_path):
+    tricky = 'said ,"at":"12:00" and }, {"answer": \\",\n"at":"x'
+    case = _case(0)
+    teacher = _Teacher("t")
+    answer = Answer(insights=(), differential=(), risk=7, explanation=tricky)
+    with RationaleCache(tmp_path) as cache:
+        cache.add(teacher.request(case), case.case_id, answer, response=f'{{"answer": "{tricky}"}}')
+    assert [row.answer for row in _projected(teacher, [case], tmp_path)] == [answer]
+
+
 def test_coverage_is_judged_within_the_sources_a_teacher_speaks_of(tmp_path):
     cases = [
         *(_case(number) for number in range(4)),

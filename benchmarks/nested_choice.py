@@ -1,0 +1,110 @@
+"""Does judging candidates by models that had seen a fold flatter the risks of that fold?
+
+Command: ``python benchmarks/nested_choice.py noise 30`` (repetitions on labels that nothing can
+tell, where an AUROC above 0.5 is flattery) or ``real`` in a workspace whose ``rationales`` ran.
+Both compare ``cross_fit`` as ``align`` does it, where the choice for a fold is judged on the other
+folds by models that had seen it, with a choice that is searched for anew inside each fold's
+training part. Screening only; one line of JSON.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from rarealert.alignment.algorithms import ALGORITHMS
+from rarealert.alignment.ensemble import fit_model
+from rarealert.alignment.features import FEATURE_SETS, FeatureMatrix
+from rarealert.alignment.folds import TrainingSet, disease_folds
+from rarealert.alignment.search import Search, make_judge, screen
+from rarealert.alignment.targets import CrossFitted, cross_fit
+from rarealert.metrics.compare import delong
+from rarealert.metrics.discrimination import auroc
+
+QUICK = ("logistic", "svm_linear", "svm_rbf", "naive_bayes", "nearest_neighbours", "extra_trees")
+FOLDS, SEED = 5, 11
+CASES, DISEASES, TEACHERS = 240, 120, 10
+
+
+def searched(data: TrainingSet, features: FeatureMatrix, algorithms: Sequence[str]) -> Search:
+    """The screening of ``align`` on ``data``."""
+    fold = disease_folds(data, FOLDS, SEED)
+    judge = make_judge(data, features, fold, SEED)
+    trials = screen(judge, algorithms, repeats=1, deadline=math.inf)
+    return Search(tuple(trials), fold, judge.columns, out_of_time=False)
+
+
+def both(
+    data: TrainingSet, features: FeatureMatrix, algorithms: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-fold risks as ``align`` makes them, and with the choice nested too."""
+    found = searched(data, features, algorithms)
+    ours = cross_fit(data, found, FOLDS, SEED).risks(data.values)
+    models = []
+    for number in np.unique(found.fold):
+        rows = found.fold != number
+        inside = data.part(rows)
+        kept = tuple(np.asarray(features.case_ids)[rows])
+        within = FeatureMatrix(kept, features.names, inside.values)
+        inner = searched(inside, within, algorithms)
+        models.append(fit_model(inner.finalists(), inside, inner.columns, FOLDS, SEED))
+    return ours, CrossFitted(tuple(models), found.fold).risks(data.values)
+
+
+def on_noise(repetitions: int) -> dict[str, float]:
+    """Mean AUROC of both on labels drawn by lot, and its standard error."""
+    names = tuple(f"{group}:{n}" for group in ("risk", "spread") for n in range(TEACHERS))
+    told = []
+    for repetition in range(repetitions):
+        rng = np.random.default_rng(repetition)
+        number = np.arange(CASES) % DISEASES
+        rare = rng.permutation(np.arange(DISEASES) % 2 == 0)[number]
+        values = rng.normal(0.5, 0.2, (CASES, len(names)))
+        data = TrainingSet(values, rare, number.astype(str))
+        features = FeatureMatrix(tuple(f"{n:04d}" for n in range(CASES)), names, values)
+        told.append([auroc(rare, risks) for risks in both(data, features, QUICK)])
+    rows = np.asarray(told)
+    error = rows.std(axis=0, ddof=1) / np.sqrt(repetitions)
+    gap = rows[:, 0] - rows[:, 1]
+    return {
+        "repetitions": repetitions,
+        "as_align_does": rows[:, 0].mean(),
+        "as_align_does_se": error[0],
+        "nested": rows[:, 1].mean(),
+        "nested_se": error[1],
+        "difference": gap.mean(),
+        "difference_se": gap.std(ddof=1) / np.sqrt(repetitions),
+    }
+
+
+def on_workspace() -> dict[str, float]:
+    """AUROC of both on the training part of the current workspace, with DeLong's test."""
+    from rarealert.paths import Paths
+    from rarealert.stages.align_inputs import part_of, read_inputs
+
+    inputs = read_inputs(Paths.here())
+    part = part_of(inputs.train, inputs)
+    ours, nested = both(part.data, part.features, tuple(ALGORITHMS))
+    test = delong(part.data.rare, ours, nested)
+    return {
+        "cases": len(ours),
+        "feature_sets": len(FEATURE_SETS),
+        "as_align_does": auroc(part.data.rare, ours),
+        "nested": auroc(part.data.rare, nested),
+        "difference": test.difference,
+        "difference_se": test.standard_error,
+        "p": test.p_value,
+    }
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    kind, *rest = sys.argv[1:]
+    found = on_noise(int(rest[0])) if kind == "noise" else on_workspace()
+    print(json.dumps({name: round(value, 4) for name, value in found.items()}))
+
+
+if __name__ == "__main__":
+    main()
