@@ -144,6 +144,7 @@ def test_projection_and_rerun_cost_little_an_answer(tmp_path):
 
 
 @pytest.mark.scale
+@pytest.mark.timeout(1800)
 def test_1_6_million_answers_are_projected_in_60_s_and_2_gb_and_rerun_in_30_s(tmp_path):
     projected, rerun = _check(tmp_path, 160_000)
     assert projected["cpu_s"] < 60
