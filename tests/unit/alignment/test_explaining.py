@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from rarealert.alignment.blend import METHODS, choose_blend
 from rarealert.alignment.calibration import fit_venn_abers
+from rarealert.alignment.evidence import gather
 from rarealert.alignment.folds import TrainingSet
+from rarealert.alignment.panel import panel_of
 from rarealert.alignment.search import Judge
 from rarealert.alignment.shapley import shapley_values
 from rarealert.alignment.study import study_name, tune
+from rarealert.alignment.targets import CrossFitted
 from rarealert.alignment.uncertainty import (
     CONFIDENCES,
     abstention_curve,
@@ -23,6 +26,7 @@ from rarealert.alignment.uncertainty import (
     coverages,
     learn_familiarity,
 )
+from rarealert.teachers.answer import Answer, TeacherAnswer
 
 Floats = NDArray[np.float64]
 
@@ -180,3 +184,29 @@ def test_studies_open_in_the_dashboard(tmp_path: Path) -> None:
     answer = b"".join(page(asked, lambda status, *_: told.append(status)))
     assert told == ["200 OK"]
     assert len(json.loads(answer)["trials"]) == 2
+
+
+def test_a_sample_of_the_evidence_keeps_what_belongs_together() -> None:
+    rng = np.random.default_rng(3)
+    answers = [
+        TeacherAnswer(
+            case_id=f"{n:02}",
+            teacher=teacher,
+            status="ok",
+            answer=Answer(insights=(), differential=(), risk=n, explanation="because"),
+        )
+        for n in range(40)
+        for teacher in ("a", "b")
+    ]
+    rare, fold = rng.random(40) < 0.5, np.arange(40) % 5
+    data = TrainingSet(rng.random((40, 2)), rare, np.arange(40).astype(str))
+    whole = gather(panel_of(answers), (("a", "b"),), None, data, CrossFitted((), fold))
+    assert whole.sample(40, 7) is whole
+    drawn = whole.sample(12, 7)
+    places = drawn.places.tolist()
+    assert len(set(places)) == 12
+    assert drawn.panel.case_ids == tuple(f"{place:02}" for place in places)
+    assert (drawn.panel.risk[:, 0] * 100).round().tolist() == places
+    assert drawn.data.rare.tolist() == rare[places].tolist()
+    assert drawn.models.fold.tolist() == fold[places].tolist()
+    assert drawn.sample(5, 7).places.tolist() != places
