@@ -74,7 +74,8 @@ def make_data(cases: int, seed: int) -> AlignData:
         risks = features.values[:, features.columns("risk")]
         data = TrainingSet(features.values, rare[place], disease[place], risks)
         parts.append(Part(features, data, np.full(len(place), "made")))
-    return AlignData(*parts, panel, blocks, visits, 0)
+    train, valid = parts
+    return AlignData(train, valid, panel, blocks, visits, 0)
 
 
 def measure(cases: int) -> None:
@@ -108,7 +109,7 @@ def measure(cases: int) -> None:
 
 def _cpu() -> float:
     """Processor seconds so far, of this process and of the workers that have ended."""
-    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky import get_reusable_executor  # type: ignore[import-untyped]
 
     get_reusable_executor().shutdown(wait=True)  # a worker counts once it has ended
     return sum(
