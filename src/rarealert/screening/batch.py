@@ -30,7 +30,7 @@ from rarealert.screening.tables import check_ending
 
 CHUNK_ROWS = 256
 Told = Literal["alerts", "all", "none"]
-"""Which visits get a rationale; one takes some 30 times as long as a risk."""
+"""Which visits get a rationale, which is generated token by token through every layer."""
 
 _FLAGS = ("abstain", "out_of_distribution", "not_english")
 

@@ -204,8 +204,8 @@ def _cut_risk(reference: Counts, new: Counts) -> None:
             edges.append(step + 1)
     for side in (reference, new):
         cut: Counter[str] = Counter()
-        for step, count in side["risk: risk"].items():
-            cut[_risk_band(int(step), edges)] += count
+        for label, times in side["risk: risk"].items():
+            cut[_risk_band(int(label), edges)] += times
         side["risk: risk"] = cut
 
 
