@@ -226,7 +226,7 @@ def _suggest(trial: Any, lora_layers: int) -> "Settings":
         rank=trial.suggest_categorical("rank", [4, 8, 16]),
         alpha_ratio=trial.suggest_categorical("alpha_ratio", [1.0, 2.0, 4.0]),
         soft_weight=trial.suggest_float("soft_weight", 0.5, 1.0),
-        word_share=trial.suggest_float("word_share", 0.2, 0.8),
+        word_share=trial.suggest_float("word_share", 0.0, 0.8),
         adapted_layers=trial.suggest_int("adapted_layers", 1, lora_layers),
         modules=trial.suggest_categorical("modules", ["attention", "all"]),
         tau=trial.suggest_float("tau", 0.2, 0.6),
