@@ -25,8 +25,10 @@ from rarealert.screening.beliefs import Beliefs, Knowledge
 Scorer = Callable[[Sequence[Case]], Sequence[float]]
 """Risk 0-1 of each case, in order; the registered student in use, anything in a test."""
 
-CANDIDATES = 5
-"""Findings that the student scores with both answers: about ten short visits."""
+CANDIDATES = 3
+"""Findings that the student scores with both answers: six short visits. It orders them among
+absent fields; which findings are asked is the differential's choice, as docs/results.md measures
+it."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,12 @@ import pytest
 
 from rarealert.cases.case import Case
 from rarealert.knowledge.recognise import findings_of
-from rarealert.screening.asking import field_questions, finding_questions, next_questions
+from rarealert.screening.asking import (
+    CANDIDATES,
+    field_questions,
+    finding_questions,
+    next_questions,
+)
 from rarealert.screening.beliefs import load_knowledge
 
 
@@ -44,7 +49,7 @@ def test_the_value_is_the_mean_absolute_change_over_the_answers(knowledge):
 
 def test_the_scorer_decides_among_the_candidates(knowledge):
     case = visit()
-    found = finding_questions(case, 0.5, knowledge.beliefs(case), knowledge, 5)
+    found = finding_questions(case, 0.5, knowledge.beliefs(case), knowledge, CANDIDATES)
     for wanted in found:
         best = next_questions(case, by_words({wanted.wording: 4.0}), knowledge, count=1)
         assert best.questions[0].key == wanted.key

@@ -141,8 +141,8 @@ async function explain() {
   byId("explain").disabled = true;
   byId("rationale").textContent = "Writing …";
   try {
-    const body = { visits: [current.visit], prevalence: current.at, rationale: "all" };
-    const told = await call("/v1/screen", body);
+    const { visit, at } = current;
+    const told = await call("/v1/screen", { visits: [visit], prevalence: at, rationale: "all" });
     if (mine === turn) byId("rationale").textContent = told.answers[0].rationale ?? "";
   } catch (error) {
     if (mine !== turn) return;
@@ -186,10 +186,9 @@ function showAnswer() {
   drawEvidence(byId("evidence"), visit, answer, picker.told);
   const { name, version, digest } = answer.model;
   byId("model").textContent = `Model ${name}, version ${version} (${digest.slice(0, 12)})`;
-  const risk = percent(answer.risk);
   byId("status").classList.add("unseen"); // the dial shows what a screen reader is told here
   if (matchMedia("(width < 60rem)").matches) byId("result").scrollIntoView();
-  byId("status").textContent = `Risk ${risk}. ${bandWords(answer)}. Decision support, not a ` +
+  byId("status").textContent = `Risk ${percent(answer.risk)}. ${bandWords(answer)}. Decision support, not a ` +
     "diagnosis.";
 }
 
@@ -229,10 +228,8 @@ function showErrors(errors) {
     const name = field.split(".").find((part) => byId(`${part}-error`)) ??
       (field.includes("findings_") ? "findings" : "");
     const place = byId(`${name}-error`);
-    if (!place) {
-      placed = false;
-      continue;
-    }
+    placed &&= place !== null;
+    if (!place) continue;
     place.textContent = `${reason.charAt(0).toUpperCase()}${reason.slice(1)}.`.replace("..", ".");
     const input = byId({ age_years: "age", findings: "finding" }[name] ?? name);
     input?.setAttribute("aria-invalid", "true");
