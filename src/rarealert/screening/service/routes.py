@@ -3,14 +3,16 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query
+from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from rarealert.cases.sources.fhir import read_bundle
 from rarealert.cases.sources.refused import Refused
+from rarealert.screening.page.routes import Next, NextRequest, what_next
 from rarealert.screening.service.answers import answer_all
 from rarealert.screening.service.problems import RESPONSES, FieldError, RefusedError
 from rarealert.screening.service.schemas import (
-    Explained,
+    Answer,
     ExplainRequest,
     Prevalence,
     RationaleFor,
@@ -67,12 +69,26 @@ async def screen_fhir(
     return ScreenedBundle(answers=answers, refused=refused)
 
 
+class Explained(BaseModel):
+    """All that can be said of one visit."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    answer: Answer
+    """The answer, with evidence and rationale."""
+    next: Next
+    """What to ask next, and the Orphanet heads that the findings fit."""
+    notice: str = "Decision support, not a diagnosis."
+    """What this is."""
+
+
 @router.post("/explain")
 async def explain(request: ExplainRequest, service: Serving) -> Explained:
-    """One visit's risk with evidence and rationale."""
+    """One visit's risk with evidence and rationale, what to ask next, and where findings point."""
     prepared = await run_in_threadpool(to_case, request.visit, 1, "visit")
     [answer] = await answer_all(service, [prepared], request.prevalence, "all")
-    return Explained(answer=answer)
+    following = await what_next(NextRequest(visit=request.visit), service)
+    return Explained(answer=answer, next=following)
 
 
 def check_count(count: int, most: int, field: str) -> None:

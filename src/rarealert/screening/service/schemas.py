@@ -226,12 +226,3 @@ class ScreenedBundle(Screened):
 
     refused: list[RefusedRecord] = []
     """What could not be read; a patient without a readable visit has no answer."""
-
-
-class Explained(_Response):
-    """All that can be said of one visit."""
-
-    answer: Answer
-    """The answer, with evidence and rationale."""
-    notice: str = "Decision support, not a diagnosis."
-    """What this is."""
