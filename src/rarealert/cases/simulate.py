@@ -22,7 +22,7 @@ from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.profiles import CommonCondition
 from rarealert.params import SimulatedParams
 
-GENERATOR_VERSION = "3"
+GENERATOR_VERSION = "4"
 """Raise it with any change of the drawn cases."""
 
 _FINDINGS = (2, 3, 3, 4, 4, 5)  # present findings a first visit, drawn uniformly

@@ -4,7 +4,7 @@ It is told neither the label nor which disease a finding came from.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +16,13 @@ Sex = Literal["female", "male"]
 _LAY_COMPLAINT = 0.7  # share of complaints told in the patient's own words
 _LAY_HISTORY = 0.5  # share of the history's findings that the clinician leaves in those words
 _LAY_SIGN = 0.15  # share of the examination's
-_HISTORY_LENGTH = (175, 225)  # characters aimed at; plain sentences fill up to it
-_EXAM_LENGTH = (165, 215)  # characters aimed at
+_HISTORY_LENGTH = (190, 240)  # characters aimed at; plain sentences fill up to it
+_HISTORY_SENTENCES = (5, 6)  # at most four tell what the patient has
+_EXAM_SENTENCES = (4, 5)  # at most two tell what the patient has
+_TOLD_LENGTH = (405, 505)  # characters aimed at in complaint, history and examination together
 _WORD_LENGTH = (6.0, 6.5)  # characters a word aimed at, the space included
-_CANDIDATES = 4  # plain sentences weighed at a time; more would always pick the same ones
+_SENTENCE = 20  # characters off the aim that weigh as much as a character a word
+_CANDIDATES = 6  # plain sentences weighed at a time; more would always pick the same ones
 _FIELD_KEPT = {  # share of visits that hold the field at all
     "past_medical_history": 0.8,
     "family_history": 0.75,
@@ -69,6 +72,12 @@ _PLAIN_HISTORY = (
     "It has not been looked into by a doctor so far",
     "It is a bit less so on some days",
     "There was no trip of late",
+    "It is new",
+    "All else is as before",
+    "Sleeps as before",
+    "Continues working meanwhile",
+    "Nothing else happened",
+    "Otherwise unchanged",
     "Circumstances otherwise unchanged",
     "Previously completely independent",
     "Ordinary everyday activities continue",
@@ -82,6 +91,12 @@ _PLAIN_EXAM = (
     "The chest is clear to the base",
     "The neck is soft",
     "The ears are clear",
+    "The chest is clear",
+    "The pulse is even",
+    "Speaks as one does",
+    "Orientation maintained",
+    "Cooperative throughout",
+    "Auscultation unremarkable",
     "Gets up and walks out of the room as one does",
     "General appearance unremarkable",
     "Cooperative throughout examination",
@@ -113,15 +128,16 @@ def render_visit(visit: Visit, rng: random.Random) -> dict[str, str | None]:
     seen = [finding for finding in signs if finding not in leading]
     duration = _duration(visit, rng)
     kept = {name: rng.random() < share for name, share in _FIELD_KEPT.items()}
+    complaint = _sentence(f"{_listed(leading, rng, 'and', _LAY_COMPLAINT)} for {duration}")
+    history = _history(visit, told, rng)
+    left = rng.uniform(*_TOLD_LENGTH) - len(complaint) - len(history)
     fields: dict[str, str | None] = {
-        "chief_complaint": _sentence(
-            f"{_listed(leading, rng, 'and', _LAY_COMPLAINT)} for {duration}"
-        ),
-        "history_of_present_illness": _history(visit, told, rng),
+        "chief_complaint": complaint,
+        "history_of_present_illness": history,
         "past_medical_history": f"{rng.choice(_PAST)}.",
         "family_history": _family(visit, rng),
         "social_history": _social(visit, rng),
-        "physical_examination": _examination(visit, seen, rng),
+        "physical_examination": _examination(visit, seen, left, rng),
         "vitals": _vitals(visit, rng),
     }
     return {name: text if kept.get(name, True) else None for name, text in fields.items()}
@@ -139,49 +155,64 @@ def _duration(visit: Visit, rng: random.Random) -> str:
 
 def _history(visit: Visit, told: Sequence[VisitFinding], rng: random.Random) -> str:
     teller = "The patient" if visit.age_years >= _ADULT_YEARS else "A parent"
-    sentences = [f"{rng.choice(_ONSETS[visit.course])}."]
-    middle = (len(told) + 1) // 2
-    for part, lead in ((told[:middle], "also reports"), (told[middle:], "mentions")):
-        if part:
-            sentences.append(
-                _sentence(f"{teller} {lead} {_listed(part, rng, 'and', _LAY_HISTORY)}")
-            )
     denied = [finding for finding in visit.absent if finding.symptom]
-    if denied:
-        lead = rng.choice(("There is no", f"{teller} denies", "There has been no"))
-        sentences.append(_sentence(f"{lead} {_listed(denied, rng, 'or', _LAY_HISTORY)}"))
-    return _filled(sentences, _HISTORY_LENGTH, _PLAIN_HISTORY, rng)
+    leads = ("There is no", f"{teller} denies", "There has been no")
+    sentences = [
+        f"{rng.choice(_ONSETS[visit.course])}.",
+        *_in_pairs(
+            told, (f"{teller} also reports", f"{teller} mentions"), "and", _LAY_HISTORY, rng
+        ),
+        *_in_pairs(denied, leads, "or", _LAY_HISTORY, rng),
+    ]
+    aim = rng.uniform(*_HISTORY_LENGTH)
+    return _filled(sentences, _HISTORY_SENTENCES, aim, _PLAIN_HISTORY, rng)
 
 
-def _examination(visit: Visit, seen: Sequence[VisitFinding], rng: random.Random) -> str:
-    sentences = []
-    if seen:
-        lead = rng.choice(("Examination shows", "Findings are", "On examination there is"))
-        sentences.append(_sentence(f"{lead} {_listed(seen, rng, 'and', _LAY_SIGN)}"))
+def _examination(visit: Visit, seen: Sequence[VisitFinding], aim: float, rng: random.Random) -> str:
     missed = [finding for finding in visit.absent if not finding.symptom]
-    if missed:
-        sentences.append(_sentence(f"There is no {_listed(missed, rng, 'or', _LAY_SIGN)}"))
-    return _filled(sentences, _EXAM_LENGTH, _PLAIN_EXAM, rng)
+    leads = ("Examination shows", "Findings are", "On examination there is")
+    sentences = [
+        *_in_pairs(seen, leads, "and", _LAY_SIGN, rng),
+        *_in_pairs(missed, ("There is no",), "or", _LAY_SIGN, rng),
+    ]
+    return _filled(sentences, _EXAM_SENTENCES, aim, _PLAIN_EXAM, rng)
+
+
+def _in_pairs(
+    findings: Sequence[VisitFinding],
+    leads: Sequence[str],
+    link: str,
+    lay_share: float,
+    rng: random.Random,
+) -> Iterator[str]:
+    """Sentences of one or two findings: longer lists would count the findings in commas."""
+    for start in range(0, len(findings), 2):
+        pair = findings[start : start + 2]
+        yield _sentence(f"{rng.choice(leads)} {_listed(pair, rng, link, lay_share)}")
 
 
 def _filled(
-    sentences: list[str], length: tuple[int, int], plain: Sequence[str], rng: random.Random
+    sentences: Sequence[str],
+    counts: Sequence[int],
+    aim: float,
+    plain: Sequence[str],
+    rng: random.Random,
 ) -> str:
-    """The sentences with plain ones among them, up to a length drawn from ``length``.
+    """The sentences with plain ones among them, ``aim`` characters, in a number from ``counts``.
 
-    Each time it takes the sentence that brings the mean word nearest to the aim, so that neither
-    length nor the length of words depends on what the patient has.
+    Each time it takes the sentence that keeps both lengths nearest to their aims, so that
+    neither length, nor sentences, nor the length of words depends on what the patient has.
     """
-    aim, word_aim = rng.uniform(*length), rng.uniform(*_WORD_LENGTH)
+    word_aim, wanted = rng.uniform(*_WORD_LENGTH), rng.choice(counts)
     pool = [(f"{text}.", len(text) + 2, text.count(" ") + 1) for text in plain]
     rng.shuffle(pool)
     whole = list(sentences)
     characters = sum(len(text) + 1 for text in whole)
     words = sum(text.count(" ") + 1 for text in whole)
-    while characters < aim and pool:
+    while len(whole) < wanted:
+        share = (aim - characters) / (wanted - len(whole))
         misfits = [
-            abs((characters + more) / (words + count) - word_aim)
-            + max(0.0, characters + more - aim) / aim
+            abs((characters + more) / (words + count) - word_aim) + abs(more - share) / _SENTENCE
             for _, more, count in pool[:_CANDIDATES]
         ]
         text, more, count = pool.pop(misfits.index(min(misfits)))
@@ -211,8 +242,7 @@ def _wording(finding: VisitFinding, rng: random.Random, lay_share: float) -> str
 def _listed(
     findings: Sequence[VisitFinding], rng: random.Random, link: str, lay_share: float
 ) -> str:
-    words = [_wording(finding, rng, lay_share) for finding in findings]
-    return f" {link} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return f" {link} ".join(_wording(finding, rng, lay_share) for finding in findings)
 
 
 def _sentence(text: str) -> str:

@@ -24,7 +24,10 @@ from rarealert.knowledge.heads import HEADS
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.profiles import load_common_profiles, load_rare_profiles
 from rarealert.knowledge.recognise import findings_of, load_recogniser
+from rarealert.metrics import audit, shortcuts
+from rarealert.metrics.discrimination import auroc
 from rarealert.params import SimulatedParams, load_params
+from rarealert.stages.score import control_frame
 
 ROOT = Path(__file__).parents[3]
 FAMILY = "family_history"
@@ -220,6 +223,21 @@ def test_no_shortcut_tells_the_label(shortcut: str) -> None:
     }
     labels = np.array(is_rare(_corpus()))
     assert _shortcut_auroc(np.array(features[shortcut], dtype=float), labels) <= 0.60
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+def test_no_control_of_the_audit_tells_the_label(seed: int | None) -> None:
+    whole = load_params(ROOT / "params.yaml").data.simulated
+    cases = tuple(simulate(whole if seed is None else whole.model_copy(update={"seed": seed})))
+    frame, rare = control_frame([item.case for item in cases]), np.array(is_rare(cases), float)
+    groups = np.array(disease_groups(cases))
+    for name in ("length", "missingness", "demographics", "punctuation"):
+        prepare = {name: shortcuts._PREPARE[name]}
+        with pytest.MonkeyPatch.context() as only:
+            only.setattr(shortcuts, "_PREPARE", prepare)
+            only.setattr(audit, "CONTROLS", tuple(prepare))
+            risk = audit.out_of_fold(frame, rare, groups, seed=0)[name]
+        assert auroc(rare, risk) <= audit.LIMIT, name
 
 
 def test_words_tell_the_label_but_not_trivially() -> None:
