@@ -13,6 +13,10 @@ ADAPTER_CARD = "README.md"
 """The card beside an adapter's weights, where peft and the hub look for it."""
 
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.partial")
+_AROUND_A_MODEL = shutil.ignore_patterns(
+    "service", "page", "clinic", "__pycache__", "*.pyc", "*.partial"
+)
+"""Rooms of screening that ask a model and are no part of it: a new page is no new version."""
 
 
 def file_sha256(path: Path) -> str:
@@ -53,7 +57,8 @@ def copy_package(source: Path, target: Path) -> Path:
     for name in PACKAGED:
         shutil.copy(source / name, folder / name)
     for room in ROOMS:
-        shutil.copytree(source / room, folder / room, ignore=_LEFT_OUT)
+        ignored = _AROUND_A_MODEL if room == "screening" else _LEFT_OUT
+        shutil.copytree(source / room, folder / room, ignore=ignored)
     return folder
 
 
