@@ -96,9 +96,12 @@ def _loss_without(evidence: Evidence, found: Search, teacher: str, seed: int) ->
 
 
 def best_teacher(reports: Sequence[TeacherReport]) -> Mapping[str, str | float] | None:
-    """Name and AUROC of the teacher that alone does best; ``None`` where none can be judged."""
+    """Name and AUROC of the teacher that alone does best, and on how many cases it was judged.
+
+    ``None`` where none can be judged. Teachers that were asked of other cases do not compare.
+    """
     judged = [report for report in reports if report.auroc_alone is not None]
     if not judged:
         return None
     best = max(judged, key=lambda report: report.auroc_alone or 0.0)
-    return {"teacher": best.teacher, "auroc": best.auroc_alone or 0.0}
+    return {"teacher": best.teacher, "auroc": best.auroc_alone or 0.0, "cases": best.answered}

@@ -236,8 +236,11 @@ def _summary(outcome: "Outcome", chosen: AlignParams) -> str:
         f"{len(outcome.ensemble.teachers)} teachers, AUROC "
         f"{metrics['out_of_fold']['auroc']:.3f} on unseen diseases"
     )
-    if metrics["best_teacher"]:
-        said += f", best teacher {metrics['best_teacher']['auroc']:.3f}"
+    best = metrics["best_teacher"]
+    if best:
+        said += f", best teacher {best['auroc']:.3f}"
+        if best["cases"] < metrics["cases"]["train"]:
+            said += f" on the {best['cases']:,} of {metrics['cases']['train']:,} cases it answered"
     if outcome.unanswered:
         said += f"; {outcome.unanswered} cases that nobody answered left out"
     if outcome.found.out_of_time:
