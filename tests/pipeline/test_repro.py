@@ -175,7 +175,7 @@ def test_metrics_keep_the_contract(workspace: Path) -> None:
     report = json.loads((workspace / "reports/evaluate/metrics.json").read_text())
     assert {"dataset", "models", "by_source", "by_category", "controls"} <= set(report)
     kinds = {name.split(":")[0] for name in report["models"]}
-    assert kinds == {"teacher", "ensemble", "student", "control"}
+    assert kinds == {"teacher", "ensemble", "student", "baseline", "control"}
     for name, metrics in report["models"].items():
         auroc = metrics["auroc"]
         assert auroc["ci_low"] <= auroc["value"] <= auroc["ci_high"], name
@@ -245,6 +245,14 @@ def test_visits_are_screened_with_the_registered_model(workspace: Path) -> None:
     risks = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["case_id"] for row in risks] == [json.loads(row)["case_id"] for row in rows]
     assert all(0 <= row["risk"] <= 1 for row in risks)
+
+
+def test_the_students_notebook_reads_a_finished_build(workspace: Path) -> None:
+    held = json.loads((ROOT / "notebooks/03-student.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in held["cells"] if cell["cell_type"] == "code"]
+    told = "assert trained and len(rows) == 3; print([row['visit'] for row in rows])"
+    said = _run(workspace, sys.executable, "-W", "ignore", "-c", "\n".join([*cells, told]))
+    assert "['as written', 'without history_of_present_illness'" in said
 
 
 def test_a_key_that_does_not_exist_is_one_sentence(workspace: Path) -> None:
