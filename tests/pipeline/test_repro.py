@@ -138,6 +138,7 @@ def test_killed_stage_is_finished_by_running_again(workspace: Path) -> None:
 
 
 @pytest.mark.scale
+@pytest.mark.timeout(1800)  # eleven starts of the graph: ten minutes on a quiet machine
 def test_every_stage_may_be_killed(tmp_path: Path) -> None:
     root = _new_workspace(tmp_path)
     moments = random.Random(4)
