@@ -1,6 +1,7 @@
 """Errors as problem details (RFC 9457): what was wrong and where, never what was said."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,10 +11,14 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.cases.sources.refused import harmless
 from rarealert.errors import BadInputError
 
 MEDIA_TYPE = "application/problem+json"
+_FIELDS = (*Case.model_fields, *Label.model_fields, *LabelledCase.model_fields, "diagnosis")
+"""Names that may be told back when they stand where they don't belong."""
+
 _TITLES = {
     400: "Bad request",
     401: "Not authorised",
@@ -87,18 +92,19 @@ def refuse(refusal: RefusedError) -> JSONResponse:
 
 def field_errors(errors: Sequence[Any]) -> list[FieldError]:
     """Pydantic's errors without inputs, contexts, or keys that could be text gone astray."""
-    return [
-        FieldError(
-            field=".".join(str(harmless(part)) for part in each["loc"] if part != "body") or "body",
-            reason=_reason(each),
-        )
-        for each in errors
-    ]
+    return [FieldError(field=_place(each), reason=_reason(each)) for each in errors]
+
+
+def _place(error: dict[str, Any]) -> str:
+    parts = [str(harmless(part)) for part in error["loc"] if part != "body"]
+    if error["type"] == "extra_forbidden" and not get_close_matches(parts[-1], _FIELDS, 1, 0.8):
+        parts[-1] = "(unnamed)"  # a name that resembles no field of ours may be a patient's
+    return ".".join(parts) or "body"
 
 
 def _reason(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
-        return "unknown field"
+        return "unknown field; /openapi.json lists the known ones"
     if error["type"] == "json_invalid":
         return "not valid JSON"
     return str(error["msg"]).removeprefix("Value error, ")
