@@ -28,6 +28,9 @@ export function bandWords(answer) {
   return answer.abstain ? "Undecided: the model can’t tell this visit apart" : BANDS[answer.band];
 }
 
+// The service notes these too, for those who read its JSON.
+const SAID_HERE = ["not_english", "out_of_distribution", "abstain"];
+
 /** What a reader must know before the number; plain sentences, gravest first. */
 export function warningsOf(answer) {
   const said = [];
@@ -41,7 +44,8 @@ export function warningsOf(answer) {
   if (answer.abstain) {
     said.push("The model abstains: visits like this one were as often rare as not. Ask on.");
   }
-  return [...said, ...(answer.notes ?? []).map((note) => note.message)];
+  const rest = (answer.notes ?? []).filter((note) => !SAID_HERE.includes(note.code));
+  return [...said, ...rest.map((note) => note.message)];
 }
 
 export function drawWarnings(list, answer) {

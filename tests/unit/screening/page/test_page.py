@@ -181,6 +181,7 @@ def test_doubts_stand_before_the_number(open_page, words, warning):
     page = open_page()
     screen(page, history_of_present_illness=words)
     expect(page, "#warnings", warning)
+    assert page.locator("#warnings li").count() == 1  # each doubt is told once
     above = (
         page.locator("#warnings").bounding_box()["y"] < page.locator("#dial").bounding_box()["y"]
     )
