@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Thread
 
 from pydantic import ValidationError
 
@@ -37,6 +38,7 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     app = make_app(settings, source)
     app.state.service.start()
+    Thread(target=_read_knowledge, name="rarealert-knowledge", daemon=True).start()
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -54,6 +56,15 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
             f"{settings.host}:{settings.port} can't be bound; is another service there? "
             "Choose another --port."
         ) from error
+
+
+def _read_knowledge() -> None:
+    """Read what the page's questions need, so that the first visit does not wait six seconds."""
+    from rarealert.screening.beliefs import load_knowledge
+    from rarealert.screening.findings import load_search
+
+    load_search()
+    load_knowledge()
 
 
 def chosen_settings(flags: Mapping[str, object]) -> ServiceSettings:
