@@ -10,10 +10,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
-import rarealert
 from rarealert.errors import BadInputError
 from rarealert.language.base import CARRIED_VARIABLE, carry_base, load_base
-from rarealert.registry.versions import ModelPackage, register_version
+from rarealert.registry.versions import register_version
 from rarealert.screening import pyfunc
 from rarealert.screening.bundle import bundle
 from rarealert.screening.service.models import FolderSource
@@ -22,22 +21,13 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def workspace(mlflow_store, tiny_student, tmp_path, monkeypatch):
+def workspace(mlflow_store, package, tiny_student, tmp_path, monkeypatch):
     """A checkout with one registered version, called ``challenger``."""
     for name in ("params.yaml", "pyproject.toml", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
-    package = ModelPackage(
-        adapter=tiny_student,
-        base_digest="0" * 64,
-        source=Path(rarealert.__file__).parent,
-        entry="screening/pyfunc.py",
-        config={pyfunc.CALIBRATION_PREVALENCE: 0.5},
-        signature=pyfunc.signature(),
-        input_example=pyfunc.input_example(),
-    )
     with mlflow.start_run():
-        register_version("rarealert-student", package, {})
+        register_version("rarealert-student", package(tiny_student), {})
     return tmp_path
 
 

@@ -8,33 +8,22 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
-import rarealert
-from rarealert.registry.versions import ModelPackage, register_version
+from rarealert.registry.versions import register_version
 from rarealert.screening import pyfunc
 
 VISIT = {"case_id": "a", "age_years": 34.0, "sex": "female", "chief_complaint": "tired"}
 
 
 @pytest.fixture
-def version(mlflow_store, tiny_student):
+def version(mlflow_store, package, tiny_student):
     """A registered version called ``challenger``."""
-    package = ModelPackage(
-        adapter=tiny_student,
-        base_digest="0" * 64,
-        source=Path(rarealert.__file__).parent,
-        entry="screening/pyfunc.py",
-        config={pyfunc.CALIBRATION_PREVALENCE: 0.5},
-        signature=pyfunc.signature(),
-        input_example=pyfunc.input_example(),
-    )
     with mlflow.start_run():
-        return register_version("toy", package, {})
+        return register_version("toy", package(tiny_student), {})
 
 
 def free_port():

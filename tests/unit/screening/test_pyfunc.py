@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import rarealert
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
-from rarealert.registry.versions import ModelPackage, find_version, register_version, versions
+from rarealert.registry.versions import find_version, register_version, versions
 from rarealert.screening import pyfunc
 from rarealert.screening.frames import COLUMNS, request_frame, to_cases
 from rarealert.screening.saying import SAID, shift_prevalence
@@ -26,20 +25,8 @@ from rarealert.student.model import Student
 SHARE = st.floats(0.001, 0.999)
 
 
-def package(adapter, **config):
-    return ModelPackage(
-        adapter=adapter,
-        base_digest="0" * 64,
-        source=Path(rarealert.__file__).parent,
-        entry="screening/pyfunc.py",
-        config={pyfunc.CALIBRATION_PREVALENCE: 0.5, **config},
-        signature=pyfunc.signature(),
-        input_example=pyfunc.input_example(),
-    )
-
-
 @pytest.fixture
-def registered(mlflow_store, tiny_student):
+def registered(mlflow_store, package, tiny_student):
     with mlflow.start_run():
         return register_version("toy", package(tiny_student), {"git.commit": "abc"})
 
@@ -143,7 +130,9 @@ def test_evidence_quotes_the_request_and_another_language_is_flagged(registered)
         assert item["direction"] in ("raises", "lowers")
 
 
-def test_a_version_without_intervals_says_what_to_run(tiny_student, mlflow_store, tmp_path):
+def test_a_version_without_intervals_says_what_to_run(
+    tiny_student, mlflow_store, tmp_path, package
+):
     old = tmp_path / "adapter"
     shutil.copytree(tiny_student, old)
     (old / "uncertainty.json").unlink()
@@ -153,7 +142,9 @@ def test_a_version_without_intervals_says_what_to_run(tiny_student, mlflow_store
         mlflow.pyfunc.load_model(version.uri)
 
 
-def test_equal_digests_are_one_version_and_any_other_is_a_new_one(registered, tiny_student):
+def test_equal_digests_are_one_version_and_any_other_is_a_new_one(
+    registered, tiny_student, package
+):
     with mlflow.start_run():
         again = register_version("toy", package(tiny_student), {"git.commit": "def"})
     assert (again.version, again.created) == (registered.version, False)
@@ -197,7 +188,7 @@ def test_a_version_runs_without_the_checkout_and_carries_no_teacher(registered, 
     assert "+" not in requirements
 
 
-def test_another_base_model_is_refused(tiny_student, mlflow_store, tmp_path):
+def test_another_base_model_is_refused(tiny_student, mlflow_store, tmp_path, package):
     changed = tmp_path / "adapter"
     shutil.copytree(tiny_student, changed)
     card = json.loads((changed / "student.json").read_text())
