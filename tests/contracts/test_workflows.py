@@ -1,4 +1,4 @@
-"""GitHub would refuse a workflow that does not fit its schema, or run a command we lack."""
+"""GitHub would refuse a workflow that does not fit its schema, or run what it should not."""
 
 import re
 import subprocess
@@ -30,6 +30,28 @@ def test_the_linter_finds_a_fault(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yml"
     broken.write_text(WORKFLOWS[0].read_text().replace("runs-on:", "run-on:"))
     assert lint(broken).returncode == 1
+
+
+def audit(*files: Path) -> subprocess.CompletedProcess[str]:
+    command = ["zizmor", "--offline", "--no-progress", *map(str, files)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_workflows_run_nothing_that_a_stranger_could_change() -> None:
+    done = audit(*WORKFLOWS)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_audit_finds_a_pull_requests_title_in_a_script(tmp_path: Path) -> None:
+    workflow = WORKFLOWS[0].read_text()
+    broken = tmp_path / "broken.yml"
+    broken.write_text(
+        workflow.replace("run: make env", 'run: echo "${{ github.event.pull_request.title }}"')
+    )
+    assert broken.read_text() != workflow
+    done = audit(broken)
+    assert done.returncode > 0
+    assert "template-injection" in done.stdout
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)

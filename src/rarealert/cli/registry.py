@@ -57,11 +57,14 @@ def compare(
 def reproduce(
     run: Annotated[str, typer.Argument(help="id of a stage's MLflow run")],
     tolerance: Annotated[float, typer.Option(help="absolute difference of a metric")] = 1e-6,
+    stage_only: Annotated[
+        bool, typer.Option("--stage-only", help="its stage alone, on the inputs it recorded")
+    ] = False,
 ) -> None:
     """Make a run again from its commit and data, in a worktree, and compare its metrics."""
     from rarealert.registry.reproduce import reproduce as make_again
 
-    print(make_again(run, tolerance))
+    print(make_again(run, tolerance, stage_only))
 
 
 @track_app.command("sync")

@@ -1,21 +1,28 @@
 """A run made again from its commit and its data: ``rarealert reproduce RUN``.
 
 Everything is computed anew (``dvc repro --force``) in a git worktree with a tracking store of its
-own; recorded answers of teachers are data and are taken from DVC's cache. Nothing in the checkout
-changes.
+own; recorded answers of teachers are data and are taken from DVC's cache. On request the run's own
+stage is made again alone, on the inputs of the digests that the run recorded. Nothing in the
+checkout changes.
 """
 
+import hashlib
 import json
 import math
 import os
+import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.paths import Paths
+from rarealert.tracking.lineage import stage_inputs
 from rarealert.tracking.sink import connect
 
 _TIMINGS = ("second", "latency")
@@ -27,35 +34,55 @@ _PLACES = ("MLFLOW_TRACKING", "MLFLOW_EXPERIMENT", "MLFLOW_RUN")
 _ANSWERS = "build/teach/cache"
 
 
-def reproduce(run_id: str, tolerance: float) -> str:
+def reproduce(run_id: str, tolerance: float, stage_only: bool = False) -> str:
     """Make the stage of ``run_id`` and all above it again; the figures that were compared.
 
-    ``tolerance`` is the absolute difference that each metric may show.
+    ``tolerance`` is the absolute difference that each metric may show. With ``stage_only`` the
+    stage alone is computed, on the inputs that the run recorded.
 
     Raises:
-        BadInputError: there is no such run, or it can't be made again: its tree was not committed.
+        BadInputError: there is no such run, or it can't be made again: its tree was not committed,
+            or what it read is no longer pinned or cached.
         RareAlertError: a stage fails, or a figure differs by more than the tolerance.
     """
+    paths = Paths.here()
+    run = _find(run_id, paths.tracking_uri)
+    stage, commit = run.data.tags["stage"], run.data.tags["git.commit"]
+    with _ending_on_sigterm(), _worktree(paths.root, commit) as tree:
+        _run(tree, "dvc", "config", "--local", "cache.dir", str(paths.root / ".dvc/cache"))
+        if stage_only:
+            _fill_recorded(tree, paths.root, stage, _inputs_of(run))
+            _run(tree, "dvc", "repro", "--quiet", "--force", "--single-item", stage)
+        else:
+            _fill(tree)
+            _run(tree, "dvc", "repro", "--quiet", "--force", stage)
+        made = _metrics_of(tree, stage)
+    return _verdict(stage, commit, compare_metrics(run.data.metrics, made, tolerance), tolerance)
+
+
+def _find(run_id: str, tracking_uri: str) -> Any:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    paths = Paths.here()
-    connect(paths.tracking_uri)
+    connect(tracking_uri)
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
-        raise BadInputError(f"{run_id} is no run of {paths.tracking_uri}.") from error
-    stage, commit = run.data.tags.get("stage"), run.data.tags.get("git.commit", "unknown")
-    if stage is None or commit == "unknown" or run.data.tags.get("git.dirty") != "false":
+        raise BadInputError(f"{run_id} is no run of {tracking_uri}.") from error
+    tags = run.data.tags
+    if "stage" not in tags or tags.get("git.commit", "unknown") == "unknown":
         raise BadInputError(
-            f"Run {run_id} can't be made again: it is no stage of a pipeline, or its code was not "
-            "committed."
+            f"Run {run_id} can't be made again: it is no stage of a committed tree."
         )
-    with _worktree(paths.root, commit) as tree:
-        _fill(tree, paths.root)
-        _run(tree, "dvc", "repro", "--quiet", "--force", stage)
-        made = _metrics_of(tree, stage)
-    return _verdict(stage, commit, compare_metrics(run.data.metrics, made, tolerance), tolerance)
+    if tags.get("git.dirty") != "false":
+        raise BadInputError(f"Run {run_id} can't be made again: its code was not committed.")
+    return run
+
+
+def _inputs_of(run: Any) -> dict[str, str]:
+    """Path → DVC's MD5 of what the run read; its sources are the paths."""
+    found = (one.dataset for one in run.inputs.dataset_inputs)
+    return {json.loads(one.source)["uri"]: one.digest for one in found}
 
 
 def compare_metrics(
@@ -97,12 +124,61 @@ def _worktree(root: Path, commit: str) -> Iterator[Path]:
             _run(root, "git", "worktree", "remove", "--force", str(tree))
 
 
-def _fill(tree: Path, root: Path) -> None:
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """A scheduler's SIGTERM ends the block like an error, so that the worktree is removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fill(tree: Path) -> None:
     """Data and recorded answers from the checkout's DVC cache, or data made anew."""
-    _run(tree, "dvc", "config", "--local", "cache.dir", str(root / ".dvc/cache"))
     if _failure(tree, "dvc", "checkout", "--quiet", "data.dvc"):
         _run(tree, "rarealert", "data", "materialise")
     _failure(tree, "dvc", "checkout", "--quiet", _ANSWERS)
+
+
+def _fill_recorded(tree: Path, root: Path, stage: str, recorded: Mapping[str, str]) -> None:
+    """The stage's inputs of the recorded digests: from DVC's cache, or reports kept in git.
+
+    A run is logged before its ``dvc.lock`` is committed, so the lock that pins what it read is its
+    commit's or the checkout's.
+    """
+    lock = next((place for place in (tree, root) if _pins(place, stage, recorded)), None)
+    if lock is None:
+        raise BadInputError(
+            f"What this run of {stage} read is pinned neither by its commit nor by this "
+            "checkout's dvc.lock: leave --stage-only out, and all above it is made again too."
+        )
+    if lock is root:
+        shutil.copyfile(root / "dvc.lock", tree / "dvc.lock")
+    wanted = [one.path for one in stage_inputs(lock, stage)]
+    reports = [path for path in wanted if path.startswith("reports/")]
+    for path in reports:
+        if _md5(tree / path) != recorded[path] and _md5(root / path) == recorded[path]:
+            shutil.copyfile(root / path, tree / path)
+    cached = [path for path in wanted if path not in reports]
+    gone = _failure(tree, "dvc", "checkout", "--quiet", *cached) if cached else ""
+    if gone or any(_md5(tree / path) != recorded[path] for path in reports):
+        raise BadInputError(
+            f"What this run of {stage} read is no longer in DVC's cache or in reports/: `dvc pull` "
+            "it, or leave --stage-only out."
+        )
+
+
+def _pins(root: Path, stage: str, recorded: Mapping[str, str]) -> bool:
+    pinned = stage_inputs(root, stage)
+    return bool(pinned) and all(recorded.get(one.path) == one.md5 for one in pinned)
+
+
+def _md5(path: Path) -> str:
+    """DVC's digest of a file."""
+    if not path.is_file():
+        return ""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def _metrics_of(tree: Path, stage: str) -> dict[str, float]:
@@ -114,14 +190,29 @@ def _metrics_of(tree: Path, stage: str) -> dict[str, float]:
 
 
 def _failure(folder: Path, *command: str) -> str:
-    """What a command says where it fails, empty where it does not."""
+    """What a command says where it fails, empty where it does not.
+
+    It runs in a process group of its own, which ends with this process: a stage that went on
+    writing below a removed worktree would keep the machine busy for nothing.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_PLACES)}
-    environment = kept | {"PYTHONPATH": str(folder / "src")}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=kept | {"PYTHONPATH": str(folder / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
-    said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-    return said[-1] if done.returncode else ""
+    try:
+        said, _ = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    last = said.strip().splitlines() or [f"exit code {process.returncode}"]
+    return last[-1] if process.returncode else ""
 
 
 def _run(folder: Path, *command: str) -> None:

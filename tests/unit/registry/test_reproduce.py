@@ -1,8 +1,11 @@
 """A run made again from its commit: in a worktree, from the same data, with the same figures."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -59,8 +62,10 @@ def checkout(mlflow_store, tmp_path, monkeypatch):
     return tmp_path
 
 
-def log_run(checkout, auroc, **tags):
+def log_run(checkout, auroc, inputs=(), **tags):
     import mlflow
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.sources import LocalArtifactDatasetSource
 
     from rarealert.tracking.lineage import git_commit
     from rarealert.tracking.sink import connect
@@ -69,6 +74,9 @@ def log_run(checkout, auroc, **tags):
     held = {"stage": "score", "git.commit": git_commit(checkout), "git.dirty": "false", **tags}
     with mlflow.start_run(tags=held) as run:
         mlflow.log_metrics({"auroc": auroc, "cases_per_second": 900})
+        for path, digest in inputs:
+            source = LocalArtifactDatasetSource(path)
+            mlflow.log_input(MetaDataset(source, name=path, digest=digest))
     return run.info.run_id
 
 
@@ -80,11 +88,71 @@ def test_a_run_is_made_again_from_its_commit_and_not_from_what_lies_around(check
     assert "all 1 metrics agree" in said
     with pytest.raises(RareAlertError, match=r"1 of 1 metrics of score differ.*auroc"):
         reproduce(wrong, 1e-6)
-    command = ["git", "worktree", "list"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert len(listed.stdout.splitlines()) == 1
+    assert worktrees(checkout) == [checkout]
     assert (checkout / "data/number.txt").read_text() == "0.1"
     assert not (checkout / "build").exists()
+
+
+UPSTREAM = "import pathlib; pathlib.Path('build/number.txt').write_text(str(0.4))"
+
+
+@pytest.mark.slow  # DVC and a new MLflow database in a worktree
+def test_a_stage_alone_is_made_again_on_the_inputs_that_its_run_recorded(checkout):
+    (checkout / "build").mkdir()
+    pipeline = yaml.safe_load((checkout / "dvc.yaml").read_text())
+    upstream = {"cmd": f'{sys.executable} -c "{UPSTREAM}"', "outs": ["build/number.txt"]}
+    score = pipeline["stages"]["score"] | {"deps": ["build/number.txt"]}
+    (checkout / "dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {"upstream": upstream, "score": score}})
+    )
+    (checkout / "stage.py").write_text(STAGE.replace("data/number", "build/number"))
+    for command in (["dvc", "repro", "-q", "upstream"], ["git", "add", "-A"]):
+        subprocess.run(command, cwd=checkout, check=True, capture_output=True)
+    subprocess.run(["git", "commit", "-qm", "two stages"], cwd=checkout, check=True)
+    lock = yaml.safe_load((checkout / "dvc.lock").read_text())
+    digest = lock["stages"]["upstream"]["outs"][0]["md5"]
+    known = log_run(checkout, 0.8, inputs=[("build/number.txt", digest)])
+    unknown = log_run(checkout, 0.8, inputs=[("build/number.txt", "0" * 32)])
+    assert "all 1 metrics agree" in reproduce(known, 1e-6, stage_only=True)
+    with pytest.raises(BadInputError, match="pinned neither by its commit nor"):
+        reproduce(unknown, 1e-6, stage_only=True)
+    subprocess.run(["rm", "-rf", str(checkout / ".dvc/cache")], check=True)
+    with pytest.raises(BadInputError, match="no longer in DVC's cache"):
+        reproduce(known, 1e-6, stage_only=True)
+
+
+@pytest.mark.slow  # a command of its own, killed
+def test_a_terminated_reproduction_leaves_neither_worktree_nor_stage_behind(checkout):
+    (checkout / "stage.py").write_text("import time; open('started', 'w'); time.sleep(600)")
+    subprocess.run(["git", "commit", "-qam", "slow"], cwd=checkout, check=True)
+    run = log_run(checkout, 0.8)
+    command = [sys.executable, "-c", "from rarealert.cli import main; main()", "reproduce", run]
+    with subprocess.Popen(command, cwd=checkout, stderr=subprocess.DEVNULL) as working:
+        tree = wait_for_worktree(checkout, working)
+        working.send_signal(signal.SIGTERM)
+        assert working.wait(30) == 128 + signal.SIGTERM
+    assert not tree.exists()
+    assert worktrees(checkout) == [checkout]
+    assert (
+        str(tree) not in subprocess.run(["ps", "ax", "-ww"], capture_output=True, text=True).stdout
+    )
+
+
+def wait_for_worktree(checkout, working):
+    """The worktree, once its stage runs."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until and working.poll() is None:
+        for tree in worktrees(checkout)[1:]:
+            if (tree / "started").exists():
+                return tree
+        time.sleep(0.1)
+    pytest.fail("the stage never started")
+
+
+def worktrees(checkout):
+    command = ["git", "-C", str(checkout), "worktree", "list", "--porcelain"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [Path(row.split()[1]) for row in said.splitlines() if row.startswith("worktree ")]
 
 
 @pytest.mark.parametrize("tags", [{"git.dirty": "true"}, {"git.commit": "unknown"}])
