@@ -26,6 +26,7 @@ from rarealert.alignment.uncertainty import Cuts, Familiarity
 from rarealert.alignment.visits import visit_features
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
+from rarealert.files import whole
 from rarealert.teachers.answer import TeacherAnswer
 
 TRUSTED_TYPES = frozenset(
@@ -217,10 +218,8 @@ class Ensemble:
                 for field in fields(self.familiarity)
             },
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        _write_reproducibly(dumps(state), partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            _write_reproducibly(dumps(state), partial)
 
 
 def load_ensemble(path: Path) -> Ensemble:

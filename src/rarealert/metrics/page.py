@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ from rarealert.metrics.plots import kind_of, title_of
 from rarealert.metrics.plots_use import PERTURBATION_TITLES
 from rarealert.metrics.predictions import BASELINE_PREFIX, ENSEMBLE, STUDENT
 from rarealert.metrics.subgroups import MIN_CELL
+from rarealert.templates import environment
 
 Json = Mapping[str, Any]
 
@@ -114,19 +116,11 @@ def _against(found: Json, name: str) -> str:
 
 def render_page(report: Json, plots: Sequence[Plot]) -> str:
     """The whole page; the same report gives the same bytes."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("rarealert.metrics", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"title_of": title_of, "kind_of": kind_of}
-    environment.globals |= {"quartiles": _quartiles, "counted": _counted}
+    made = environment(Path(__file__).parent / "templates")
+    made.filters |= {"title_of": title_of, "kind_of": kind_of}
+    made.globals |= {"quartiles": _quartiles, "counted": _counted}
     abstention = report["uncertainty"]["abstention"].values()
-    page = environment.get_template("page.html.j2").render(
+    page = made.get_template("page.html.j2").render(
         report=report,
         data=report["dataset"],
         plots={plot.name: plot for plot in plots},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rarealert.errors import BadInputError
+from rarealert.files import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,11 +81,9 @@ def _check_part(rows: "pd.DataFrame", part: str, ids: set[str]) -> None:
 
 def write_predictions(path: Path, frame: "pd.DataFrame") -> None:
     """Write ``frame``, sorted by part, model and case, to a file that appears once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     ordered = frame.sort_values(["part", "model", "case_id"], kind="stable")
-    ordered[list(COLUMNS)].astype({"risk": np.float64}).to_parquet(partial, index=False)
-    partial.replace(path)
+    with whole(path) as partial:
+        ordered[list(COLUMNS)].astype({"risk": np.float64}).to_parquet(partial, index=False)
 
 
 def read_predictions(path: Path) -> "pd.DataFrame":

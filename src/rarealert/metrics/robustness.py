@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rarealert.errors import BadInputError
+from rarealert.files import whole
 from rarealert.metrics.counts import FloatArray, IntArray, Ranking
 from rarealert.metrics.discrimination import auroc_of
 from rarealert.metrics.intervals import Bootstrap, draw
@@ -88,11 +89,9 @@ def _auroc_change(study: Study, model: str, told: Retold, plan: Bootstrap) -> Es
 
 def write_robustness(path: Path, frame: "pd.DataFrame") -> None:
     """Write ``frame`` with the columns ``COLUMNS`` to a file that appears once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     ordered = frame.sort_values(["perturbation", "case_id"], kind="stable")
-    ordered[list(COLUMNS)].astype({"risk": np.float64}).to_parquet(partial, index=False)
-    partial.replace(path)
+    with whole(path) as partial:
+        ordered[list(COLUMNS)].astype({"risk": np.float64}).to_parquet(partial, index=False)
 
 
 def read_robustness(path: Path, case_ids: list[str]) -> dict[str, Retold]:

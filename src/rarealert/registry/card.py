@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.registry.gates.gate import GateResult
+from rarealert.templates import environment
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -150,19 +151,9 @@ def _subgroups(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[st
 
 @cache
 def _template() -> "Template":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    # Markdown, not HTML: escaping would garble names, and nothing here stems from a request.
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701
-    )
-    environment.filters |= {"interval": _interval, "short": _short}
-    return environment.get_template("card.md.j2")
+    made = environment(Path(__file__).parent)
+    made.filters |= {"interval": _interval, "short": _short}
+    return made.get_template("card.md.j2")
 
 
 def _interval(figure: Mapping[str, Any]) -> str:

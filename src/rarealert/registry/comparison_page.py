@@ -11,6 +11,7 @@ import numpy as np
 
 from rarealert.metrics.calibration import calibration_points
 from rarealert.registry.comparison import METRICS, Side, TestPart
+from rarealert.templates import environment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -66,16 +67,7 @@ def calibration_overlay(one: Side, other: Side, part: TestPart) -> bytes:
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=select_autoescape(["html.j2"], default=False),
-    )
+    made = environment(Path(__file__).parent / "templates")
     made.filters["interval"] = _interval
     made.filters["signed"] = _signed
     made.filters["p"] = _p

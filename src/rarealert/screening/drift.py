@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.cases.quality_drift import stability_index
-from rarealert.cases.store import write_json
 from rarealert.errors import BadInputError
+from rarealert.files import write_json, write_text
+from rarealert.templates import environment
 
 MAX_PSI = 0.1
 """Population stability index 0 and up above which a quantity has drifted; 0.1 to 0.25 is called
@@ -252,19 +253,8 @@ def _order(category: str) -> tuple[bool, float, str]:
 
 
 def _write(report: DriftReport) -> None:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    from rarealert.cases.page import write_page
-
-    environment = Environment(
-        loader=PackageLoader("rarealert.screening", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("drift.html.j2").render(report=report)
-    write_page(report.page, page + "\n")
+    page = environment(Path(__file__).parent).get_template("drift.html.j2").render(report=report)
+    write_text(report.page, page)
     said = {
         "kind": report.kind,
         "threshold": report.threshold,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rarealert.errors import BadInputError
+from rarealert.files import whole
 from rarealert.params import AlignParams, Params
 from rarealert.paths import Paths
 from rarealert.stages.align_inputs import datasets, part_of, read_inputs
@@ -221,10 +222,8 @@ def _write_risks(
             pa.field("risk", pa.float64(), nullable=False),
         ]
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
-    partial.replace(path)
+    with whole(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
 
 
 def _summary(outcome: "Outcome", chosen: AlignParams) -> str:

@@ -1,11 +1,11 @@
 """What the align stage reports: files under ``reports/align`` and items for its run."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rarealert.files import write_json
 from rarealert.tracking.items import Figure, Item, Metric, Parameters, Table
 
 if TYPE_CHECKING:
@@ -110,8 +110,4 @@ def _explained(outcome: "Outcome") -> Iterator[Figure]:
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     from rarealert.alignment.report import rounded
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    text = json.dumps(rounded(content), indent=2, sort_keys=True, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, rounded(content))

@@ -4,7 +4,6 @@ Writes ``build/audit/{index.html, shortcuts.json, shortcuts.png}``: ids and case
 none of them.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rarealert.cases.case import LabelledCase
 from rarealert.cases.store import disease_groups, is_rare, read_cases
+from rarealert.files import write_bytes, write_json, write_text
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
 from rarealert.stages.evaluate import read_study
@@ -91,12 +91,10 @@ def audit(paths: Paths, cases_file: Path | None, limit: float) -> AuditOutcome:
     found = audit_corpus(cases, params, limit)
     model = _model(paths, params) if cases_file is None else None
     folder = paths.build("audit")
-    folder.mkdir(parents=True, exist_ok=True)
     content = found.as_dict() | ({"within_strata": model} if model else {})
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    _write(folder / "shortcuts.json", text.encode())
-    _write(folder / "shortcuts.png", png(shortcuts_figure(found)))
-    _write(folder / "index.html", render_audit_page(found, model).encode())
+    write_json(folder / "shortcuts.json", content)
+    write_bytes(folder / "shortcuts.png", png(shortcuts_figure(found)))
+    write_text(folder / "index.html", render_audit_page(found, model))
     return AuditOutcome(found, folder / "index.html", model)
 
 
@@ -116,9 +114,3 @@ def _model(paths: Paths, params: Params) -> dict[str, Any] | None:
     settings = params.evaluate
     plan = Bootstrap(settings.resamples, settings.confidence, settings.seed)
     return within_strata(study, reference, plan)
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from rarealert.cases.splits import lock_digest
-from rarealert.cases.store import read_cases, write_json
+from rarealert.cases.store import read_cases
 from rarealert.errors import BadInputError
+from rarealert.files import write_json, write_text
 from rarealert.metrics.intervals import Bootstrap
 from rarealert.params import load_params
 from rarealert.paths import Paths
@@ -37,8 +38,8 @@ def compare_versions(first: str, second: str, out: Path) -> str:
     found = compare_sides(one, other, part, plan)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "compare.json", found)
-    _write(out / "compare.md", markdown(found))
-    _write(out / "index.html", page(found, calibration_overlay(one, other, part)))
+    write_text(out / "compare.md", markdown(found))
+    write_text(out / "index.html", page(found, calibration_overlay(one, other, part)))
     return f"{found['verdict']}\n{out / 'index.html'}"
 
 
@@ -54,9 +55,3 @@ def _test_part(paths: Paths, lock: str) -> TestPart:
         disease={item.case.case_id: item.label.disease_id for item in test},
         cells=test_cells(test),
     )
-
-
-def _write(file: Path, text: str) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)

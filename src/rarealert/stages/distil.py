@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import BadInputError
+from rarealert.files import write_json
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
@@ -227,10 +228,7 @@ def _report(folder: Path, outcome: _Outcome, inputs: _Inputs) -> Iterator[Item]:
         },
         "rounds": outcome.rounds.gains(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "metrics.partial"
-    partial.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(folder / "metrics.json")
+    write_json(folder / "metrics.json", said)
     for name, value in outcome.figures.items():
         yield Metric(f"final_valid_{name}", value)
     for task, history in histories.items():

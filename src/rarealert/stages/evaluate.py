@@ -16,6 +16,7 @@ from rarealert.cases.render import render
 from rarealert.cases.splits import lock_digest
 from rarealert.cases.store import disease_groups, is_rare, read_cases
 from rarealert.errors import BadInputError
+from rarealert.files import write_bytes, write_json, write_text
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
@@ -69,13 +70,13 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
 
     folder = paths.report("evaluate")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "metrics.json", _json(report))
-    _write(folder / "summary.json", _json(summary(report)))
+    write_json(folder / "metrics.json", report)
+    write_json(folder / "summary.json", summary(report))
     _write_points(folder, [found for name in study.risks if (found := curve(study, name))])
     for drawing in drawings:
-        _write(folder / drawing.name, drawing.plot.png)
+        write_bytes(folder / drawing.name, drawing.plot.png)
     page = render_page(report, [drawing.plot for drawing in drawings])
-    _write(folder / "index.html", page.encode())
+    write_text(folder / "index.html", page)
 
     yield from _metrics(report)
     for drawing in drawings:
@@ -141,7 +142,7 @@ def _write_points(folder: Path, curves: Sequence["Curve"]) -> None:
     }
     for name, table in tables.items():
         text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        _write(folder / name, text.encode())
+        write_text(folder / name, text)
 
 
 def _metrics(report: Json) -> Iterator[Metric]:
@@ -228,16 +229,6 @@ def _ids(cases: Sequence[LabelledCase]) -> list[str]:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _json(content: Json) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from rarealert.cases.case import LabelledCase
 from rarealert.cases.imports import write_refused
 from rarealert.cases.sources import read_source
 from rarealert.cases.sources.refused import Refused
-from rarealert.cases.store import write_cases, write_json
+from rarealert.cases.store import write_cases
 from rarealert.errors import BadInputError
+from rarealert.files import write_json
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage

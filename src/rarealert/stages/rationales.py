@@ -5,11 +5,11 @@ A pure function of cache, cases and panel: it asks nobody. Writes
 ``reports/rationales/coverage.json`` (all teachers).
 """
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rarealert.errors import BadInputError
+from rarealert.files import write_json
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
@@ -76,11 +76,7 @@ def _write_report(params: Params, paths: Paths, found: "dict[str, Coverage]") ->
         "panel": params.teach.panel,
         "teachers": {name: vars(entry) for name, entry in found.items()},
     }
-    path = paths.report("rationales") / "coverage.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(paths.report("rationales") / "coverage.json", report)
 
 
 def _report(found: "dict[str, Coverage]") -> Iterator[Item]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import rarealert
-from rarealert.cases.store import write_json
+from rarealert.files import write_json, write_text
 from rarealert.metrics.predictions import STUDENT
 from rarealert.params import Params
 from rarealert.paths import Paths
@@ -53,7 +53,8 @@ def register(params: Params, paths: Paths) -> Iterator[Item]:
         yield Metric(key, value, dataset="split.test", model=logged)
     card = render_card(_facts(study, version, commit), study.report, results)
     folder = paths.report("register")
-    card_file = _write(folder / "card.md", card)
+    card_file = folder / "card.md"
+    write_text(card_file, card)
     attach(version, _description(study.report, _failed(results)), card_file)
 
     if not _failed(results):
@@ -179,14 +180,6 @@ def _summary(
     if champion:
         return f"{said}: {'now' if moved else 'still'} champion"
     return f"{said}: challenger, promotion is off"
-
-
-def _write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
-    return file
 
 
 def main() -> None:

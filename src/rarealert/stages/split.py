@@ -19,13 +19,13 @@ from rarealert.cases.leakage import (
     rendered,
     tied_groups,
 )
-from rarealert.cases.page import write_page
 from rarealert.cases.registered import read_registered
 from rarealert.cases.split_report import Split, leakage_report, render_split_page
 from rarealert.cases.split_rules import CutByDate, assign_by_rule, rule_for
 from rarealert.cases.splits import PARTS, Shares, check_labels, check_lock, lock_digest
-from rarealert.cases.store import read_cases, write_cases, write_json
+from rarealert.cases.store import read_cases, write_cases
 from rarealert.errors import BadInputError
+from rarealert.files import write_json, write_text
 from rarealert.params import Params, SplitParams
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
@@ -65,7 +65,7 @@ def split(params: Params, paths: Paths) -> Iterator[Item]:
     folder = paths.report("split")
     write_json(folder / "leakage.json", report)
     write_json(folder / "lock.json", lock)
-    write_page(folder / "index.html", render_split_page(report, lock))
+    write_text(folder / "index.html", render_split_page(report, lock))
     yield Tags({"split.test_lock": str(lock["test_lock"]), **_registered_tag(made)})
     yield Metric("near_duplicate_pairs", len(made.duplicates))
     yield Metric("set_aside_cases", report["set_aside"])

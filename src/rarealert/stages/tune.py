@@ -5,7 +5,6 @@ outlives a kill: a study of the same data and settings goes on counting where it
 other data starts afresh beside it.
 """
 
-import json
 import shutil
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import RareAlertError
+from rarealert.files import write_json
 from rarealert.params import DistilParams, Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
@@ -252,9 +252,7 @@ def _write_best(file: Path, best: Any, trials: int) -> None:
         "valid_auroc": best.user_attrs["valid_auroc"],
         "valid_log_loss": best.value,
     }
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_json(file, said)
 
 
 def main() -> None:

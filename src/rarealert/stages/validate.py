@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.cases.imports import read_refused
-from rarealert.cases.page import write_page
 from rarealert.cases.quality import per_case, per_source
 from rarealert.cases.quality_drift import digest, drift, profiles, read_pinned
 from rarealert.cases.quality_page import Check, render_page
-from rarealert.cases.store import SCHEMA, write_json
+from rarealert.cases.store import SCHEMA
 from rarealert.errors import BadInputError
+from rarealert.files import write_json, write_text
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.expectations import CASES, DRIFT, PER_CASE, PER_SOURCE, suites
@@ -42,7 +42,7 @@ def validate(params: Params, paths: Paths) -> Iterator[Item]:
     checks, tables = check_cases(params, paths)
     folder = paths.report("validate")
     failed = [check for check in checks if not check.success]
-    write_page(folder / "index.html", render_page(checks, tables.sources, tables.drift))
+    write_text(folder / "index.html", render_page(checks, tables.sources, tables.drift))
     write_json(
         folder / "report.json",
         {

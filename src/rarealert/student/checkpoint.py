@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rarealert.files import whole
+
 
 def save(
     file: Path,
@@ -26,10 +28,8 @@ def save(
     tensors |= {f"best.{name}": value for name, value in best.items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": value.clone() for key, value in state.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"digest": digest, "history": json.dumps(history)})
-    partial.replace(file)
+    with whole(file) as partial:
+        save_file(tensors, partial, metadata={"digest": digest, "history": json.dumps(history)})
 
 
 def resume(

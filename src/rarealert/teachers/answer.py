@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from rarealert.errors import BadInputError
+from rarealert.files import whole
 
 _WEIGHT_TOLERANCE = 0.02  # weights rounded to two digits by a model still count as summing to 1
 _STEPS = 201  # two risks of 0-100 are at most 100 apart, so less than half a point is left of it
@@ -120,10 +121,8 @@ def write_answers(path: Path, answers: Iterable[TeacherAnswer]) -> None:
     for item in answers:
         said = item.answer.model_dump() if item.answer else {}
         rows.append({**item.model_dump(exclude={"answer"}), **said})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
-    partial.replace(path)
+    with whole(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
 
 
 def read_answers(path: Path) -> list[TeacherAnswer]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rarealert.cases.case import Case
+from rarealert.files import whole
 from rarealert.teachers.answer import SCHEMA
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.located import Located
@@ -53,14 +54,11 @@ class Projection:
         The file has the columns of ``answer.SCHEMA`` and appears only once it is whole. The same
         cache, cases and panel give the same bytes.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         kept = [row for row, teacher in enumerate(self.teachers) if teacher.id in listened]
-        with pq.ParquetWriter(partial, SCHEMA) as writer:
+        with whole(path) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
             for row in kept:
                 for start in range(0, len(self.cases), _BLOCK):
                     writer.write_table(self._block(row, slice(start, start + _BLOCK)))
-        partial.replace(path)
         return int((self.status[kept] == _OK).sum())
 
     def _block(self, row: int, span: slice) -> pa.Table:

@@ -3,7 +3,6 @@
 Everything a run needs for its lineage is added here, so that no stage can forget it.
 """
 
-import json
 import os
 import platform
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rarealert.errors import RareAlertError
+from rarealert.files import write_json
 from rarealert.tracking import items
 from rarealert.tracking.lineage import lineage_tags, stage_inputs, stage_parameters
 
@@ -232,14 +232,7 @@ def open_run(stage: str, root: Path, uri: str, record: Path) -> Iterator[Sink]:
             sink.flush()
             mlflow.set_tag("error", type(error).__name__)
             raise
-    _write_record(record, run.info.run_id)
-
-
-def _write_record(record: Path, run_id: str) -> None:
-    record.parent.mkdir(parents=True, exist_ok=True)
-    partial = record.with_suffix(".partial")
-    partial.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")
-    partial.replace(record)
+    write_json(record, {"run_id": run.info.run_id})
 
 
 def _close_orphans(stage: str) -> None:

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.store import write_cases, write_json
+from rarealert.cases.store import write_cases
 from rarealert.errors import BadInputError
+from rarealert.files import write_json
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
 from rarealert.teachers.answer import Answer, Insight, TeacherAnswer, write_answers

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from rarealert.cases.case import LabelledCase
-from rarealert.cases.store import write_cases, write_json
+from rarealert.cases.store import write_cases
+from rarealert.files import write_json
 from rarealert.language.base import load_base, locate_base
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
