@@ -1,7 +1,7 @@
 """Does asking what is worth most raise AUROC faster than asking at random?
 
     python benchmarks/asking.py --adapter build/distil/adapter --cases build/split/valid.parquet \
-        --out build/asking --count 80
+        --out build/asking --count 200
 
 Each held-out visit is cut to age, sex, complaint and past history. A policy then asks one question
 at a time, gets the true answer (from the coded findings that the visit was drawn with, or the
@@ -34,8 +34,9 @@ from rarealert.screening.asking import (
     Question,
     field_questions,
     finding_questions,
-    next_questions,
+    ranked,
     with_finding,
+    worth_scoring,
 )
 from rarealert.screening.beliefs import Knowledge, load_knowledge
 from rarealert.student.model import Student
@@ -60,7 +61,8 @@ class Patient:
     asked: frozenset[str] = frozenset()
 
 
-Policy = Callable[[Patient, float, random.Random], Question | None]
+Policy = Callable[[Patient, float, random.Random], list[Question]]
+"""What may be asked of a patient whose present risk is given; of several, the student chooses."""
 
 
 def masked(item: LabelledCase) -> Patient:
@@ -86,32 +88,49 @@ def answered(patient: Patient, question: Question, knowledge: Knowledge) -> Pati
     return replace(patient, known=known, asked=asked)
 
 
-def policies(knowledge: Knowledge, score: Score) -> dict[str, Policy]:
-    """Each policy by name: which question to ask of a patient whose present risk is given."""
+def policies(knowledge: Knowledge) -> dict[str, Policy]:
+    """Each policy by name."""
 
-    def pool(patient: Patient, risk: float, count: int) -> tuple[Question, ...]:
+    def pool(patient: Patient, risk: float, count: int) -> list[Question]:
         beliefs = knowledge.beliefs(patient.known)
-        return finding_questions(patient.known, risk, beliefs, knowledge, count, patient.asked)
+        found = finding_questions(patient.known, risk, beliefs, knowledge, count, patient.asked)
+        return list(found)
 
-    def value(patient: Patient, _risk: float, _rng: random.Random) -> Question | None:
-        found = next_questions(patient.known, score, knowledge, count=1, skip=patient.asked)
-        return next(iter(found.questions), None)
+    def value(patient: Patient, risk: float, _rng: random.Random) -> list[Question]:
+        return worth_scoring(patient.known, risk, knowledge, skip=patient.asked)
 
-    def differential(patient: Patient, risk: float, _rng: random.Random) -> Question | None:
-        return next(iter(pool(patient, risk, 1)), None)
+    def differential(patient: Patient, risk: float, _rng: random.Random) -> list[Question]:
+        return pool(patient, risk, 1)
 
-    def likeliest(patient: Patient, risk: float, _rng: random.Random) -> Question | None:
+    def likeliest(patient: Patient, risk: float, _rng: random.Random) -> list[Question]:
         found = pool(patient, risk, POOL)
-        return max(found, key=lambda each: each.answers[0].chance, default=None)
+        return sorted(found, key=lambda each: -each.answers[0].chance)[:1]
 
-    def at_random(patient: Patient, risk: float, rng: random.Random) -> Question | None:
+    def at_random(patient: Patient, risk: float, rng: random.Random) -> list[Question]:
         likely = [q for q in pool(patient, risk, POOL) if q.answers[0].chance >= PLAUSIBLE]
         absent = [q for q in field_questions(patient.known) if q.key not in patient.asked]
         found = likely + absent
-        return rng.choice(found) if found else None
+        return [rng.choice(found)] if found else []
 
     named = {"value": value, "differential": differential, "likeliest": likeliest}
     return {**named, "random": at_random}
+
+
+def choose(
+    offered: Sequence[list[Question]], risks: Sequence[float], score: Score
+) -> list[Question | None]:
+    """The best question of each patient; all answers of all patients are scored together."""
+    open_to = [found if len(found) > 1 else [] for found in offered]
+    cases = [answer.case for found in open_to for each in found for answer in each.answers]
+    told = iter(score(cases) if cases else ())
+    chosen: list[Question | None] = []
+    for found, risk in zip(offered, risks, strict=True):
+        if len(found) > 1:
+            own = [next(told) for each in found for _ in each.answers]
+            chosen.append(ranked(found, risk, own)[0])
+        else:
+            chosen.append(next(iter(found), None))
+    return chosen
 
 
 def curve(
@@ -123,9 +142,10 @@ def curve(
     risks = [score([patient.known for patient in patients])]
     yes = asked = 0
     for _ in range(count):
+        pairs = zip(patients, risks[-1], strict=True)
+        offered = [policy(patient, risk, rng) for patient, risk in pairs]
         after = []
-        for patient, risk in zip(patients, risks[-1], strict=True):
-            question = policy(patient, risk, rng)
+        for patient, question in zip(patients, choose(offered, risks[-1], score), strict=True):
             told = patient if question is None else answered(patient, question, knowledge)
             if question is not None and question.kind != "field":
                 asked += 1
@@ -203,7 +223,7 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, required=True, help="the student's folder")
     parser.add_argument("--cases", type=Path, required=True, help="a part's parquet file")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--count", type=int, default=80, help="visits, half of each label")
+    parser.add_argument("--count", type=int, default=200, help="visits, half of each label")
     parser.add_argument("--questions", type=int, default=5)
     parser.add_argument("--policies", default="random,differential,likeliest,value")
     chosen = parser.parse_args()
@@ -217,7 +237,7 @@ def main() -> None:
     kept = [[i for i in every if i.label.label == label][:half] for label in ("rare", "nonrare")]
     items = [item for part in kept for item in part]
     chosen.out.mkdir(parents=True, exist_ok=True)
-    known = policies(knowledge, score)
+    known = policies(knowledge)
     curves: dict[str, tuple[Floats, float]] = {}
     told: dict[str, Any] = {}
     for name in chosen.policies.split(","):

@@ -81,16 +81,29 @@ def next_questions(
     The scorer is called twice: for the visit as it is, then once for all answered visits.
     """
     risk = float(score([case])[0])
-    beliefs = knowledge.beliefs(case)
-    asked = [
-        *finding_questions(case, risk, beliefs, knowledge, candidates, skip),
-        *(question for question in field_questions(case) if question.key not in skip),
-    ]
+    asked = worth_scoring(case, risk, knowledge, candidates, skip)
     told = [answer.case for question in asked for answer in question.answers]
-    risks = iter(score(told) if told else ())
-    valued = [_valued(question, risk, risks) for question in asked]
-    best = sorted(valued, key=lambda question: -question.expected_change)[:count]
-    return Questions(risk, tuple(best))
+    best = ranked(asked, risk, score(told) if told else ())
+    return Questions(risk, tuple(best[:count]))
+
+
+def worth_scoring(
+    case: Case,
+    risk: float,
+    knowledge: Knowledge,
+    candidates: int = CANDIDATES,
+    skip: frozenset[str] = frozenset(),
+) -> list[Question]:
+    """The findings that the differential chooses, and the absent fields; none was scored yet."""
+    found = finding_questions(case, risk, knowledge.beliefs(case), knowledge, candidates, skip)
+    return [*found, *(each for each in field_questions(case) if each.key not in skip)]
+
+
+def ranked(asked: Sequence[Question], risk: float, risks: Sequence[float]) -> list[Question]:
+    """``asked`` by expected change, best first; ``risks`` are those of all answers, in order."""
+    told = iter(risks)
+    valued = [_valued(question, risk, told) for question in asked]
+    return sorted(valued, key=lambda question: -question.expected_change)
 
 
 def finding_questions(

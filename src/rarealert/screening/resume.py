@@ -101,15 +101,20 @@ def save(path: Path, progress: Progress) -> None:
 
 
 def finish(files: Files, progress: Progress, rationale: bool) -> None:
-    """Give the files their names, ``out`` before the mark that the run was under way."""
+    """Give the files their names, and take the mark that the run was under way.
+
+    A table is written first, while all that it is made of is there: a run killed in the middle of
+    it writes it again, and asks no visit again.
+    """
+    lines = files.out.suffix.lower() == ".jsonl"
+    if not lines:
+        write_table(partial(files.out), files.out, rationale)
     if progress.refused:
         partial(files.refused).replace(files.refused)
     else:
         partial(files.refused).unlink()
         files.refused.unlink(missing_ok=True)
-    if files.out.suffix.lower() == ".jsonl":
+    if lines:
         partial(files.out).replace(files.out)
-    else:
-        write_table(partial(files.out), files.out, rationale)
     files.progress.unlink(missing_ok=True)
     partial(files.out).unlink(missing_ok=True)

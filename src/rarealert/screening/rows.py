@@ -1,7 +1,7 @@
 """Visits in a file of any kind that cases come from, one at a time.
 
-Tables (JSONL, CSV, TSV, Parquet) and phenopackets are read without holding them in memory. FHIR
-lets the resources of one patient stand anywhere, so its records are held until the last is read.
+None of them is held in memory: tables (JSONL, CSV, TSV, Parquet) go row by row, phenopackets packet
+by packet, and FHIR resources are gathered by patient on disk.
 """
 
 import json
@@ -100,10 +100,11 @@ def read_rows(path: Path, start: int = 0, number: int = 0) -> Iterator[Row]:
 
 
 def _entries(path: Path, kind: Kind) -> Iterator[Row]:
-    from rarealert.cases.sources import fhir, phenopackets, table
+    from rarealert.cases.sources import phenopackets, table
     from rarealert.cases.sources.refused import Refused
+    from rarealert.screening.patients import read_patients
 
-    reader = {"fhir": fhir.read_visits, "phenopackets": phenopackets.read_visits}.get(
+    reader = {"fhir": read_patients, "phenopackets": phenopackets.read_visits}.get(
         kind, table.read_visits
     )
     read = 0

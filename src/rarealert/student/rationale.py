@@ -157,7 +157,7 @@ def evidence_list(case: Case) -> str:
     """What stands in for a rationale that failed its check twice; it says that it does."""
     wordings = list(visit_wordings(case).values())[: 2 * _FINDINGS]
     if not wordings:
-        return "no finding that could be recognised (no rationale passed its check)."
+        return "its wording alone: no finding could be recognised (no rationale passed its check)."
     return f"{_listed(wordings)} (findings listed from the visit; no rationale passed its check)."
 
 

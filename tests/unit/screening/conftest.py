@@ -1,5 +1,6 @@
 """The package that tests of screening register."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 import rarealert
 from rarealert.registry.versions import ModelPackage
 from rarealert.screening import pyfunc
+
+# importlib mode keeps test folders off the path; cheap_scorer.py is shared by the tests here
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Screening a file: every row answered or refused, and a killed run continued."""
 
 import json
-import tracemalloc
 
 import pandas as pd
 import pytest
@@ -155,25 +154,6 @@ def test_a_later_run_leaves_no_refusals_of_an_earlier_one(tmp_path):
     report = screen_file(write(tmp_path / "b.jsonl", visits(2)), out, model())
     assert report.refused_file is None
     assert not (tmp_path / "out.jsonl.refused.jsonl").exists()
-
-
-class Forgetful(Scorer):
-    """A scorer that holds on to nothing itself."""
-
-    seen = property(lambda self: [], lambda self, value: None)
-
-
-def test_memory_does_not_grow_with_the_file(tmp_path):
-    def peak(count):
-        source = write(tmp_path / f"{count}.jsonl", visits(count))
-        tracemalloc.start()
-        screen_file(source, tmp_path / f"{count}.out.jsonl", model(Forgetful()), chunk_rows=50)
-        used = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return used
-
-    peak(100)
-    assert peak(4000) < 1.5 * peak(400)
 
 
 def test_files_that_make_no_sense_are_refused(tmp_path):

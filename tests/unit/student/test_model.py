@@ -121,7 +121,7 @@ def test_a_visit_without_findings_gets_a_plain_sentence(saved) -> None:
     case = Case(case_id="bare", source="table", chief_complaint="Here for a form.")
     said = Student.load(saved[0]).rationales([case], 12)[0]
     assert said.origin == "listed"
-    assert "no finding that could be recognised" in said.text
+    assert "because of its wording alone: no finding could be recognised" in said.text
 
 
 def test_the_package_holds_no_pickle_and_no_path(saved) -> None:

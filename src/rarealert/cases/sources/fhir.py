@@ -22,7 +22,7 @@ from rarealert.cases.sources.refused import Place, Read, Refused, build_visit
 from rarealert.cases.sources.visits import Diagnosis, Visit, VisitLabeller
 from rarealert.knowledge.hpo import load_ontology
 
-__all__ = ["SUFFIXES", "read", "read_bundle", "read_visits"]
+__all__ = ["SUFFIXES", "first_visits", "read", "read_bundle", "read_visits"]
 
 _DECISIVE = ("Patient", "Encounter", "Condition")
 
@@ -44,15 +44,16 @@ def read_visits(path: Path, tick: Tick = no_tick) -> Iterator[Visit | Refused]:
     Raises:
         BadInputError: ``path`` holds no JSON or NDJSON, or a damaged zip.
     """
-    yield from _visits(resources(path, tick))
+    yield from first_visits(resources(path, tick))
 
 
 def read_bundle(bundle: Raw) -> Iterator[Visit | Refused]:
     """The first visit of every patient in a bundle in memory, as ``read_visits`` reads a file."""
-    yield from _visits(bundled(bundle))
+    yield from first_visits(bundled(bundle))
 
 
-def _visits(found: Iterable[Resource]) -> Iterator[Visit | Refused]:
+def first_visits(found: Iterable[Resource]) -> Iterator[Visit | Refused]:
+    """The first visit of every patient among ``found``, by patient, after what is refused."""
     records: dict[str, Record] = {}
     seen: dict[tuple[str, str], int] = {}
     for resource in found:
