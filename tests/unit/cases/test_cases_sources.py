@@ -210,12 +210,26 @@ def test_craftmd_with_two_labels_for_a_case_refuses_it(tmp_path):
     assert kept.case.case_id == "c1"
 
 
-def test_craftmd_cut_inside_a_vignette_is_not_taken_for_whole(tmp_path):
-    write_craftmd(tmp_path, [("c0", 'A "big" man aches.', "Gout", "nonrare")] * 3)
+def test_craftmd_cut_inside_a_vignette_keeps_those_before_it(tmp_path):
+    write_craftmd(tmp_path, [(f"c{n}", 'A "big" man aches.', "Gout", "nonrare") for n in range(3)])
     path = tmp_path / "usmle_and_derm_dataset.csv"
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(BadInputError, match=r"line \d+ is not CSV"):
-        list(read_source("craftmd", tmp_path))
+    first, second, lost = read_source("craftmd", tmp_path)
+    assert [item.case.case_id for item in (first, second)] == ["c0", "c1"]
+    assert (lost.file, lost.row) == ("usmle_and_derm_dataset.csv", 4)
+    assert "this line is lost" in lost.reason
+
+
+def test_craftmd_with_a_damaged_label_loses_its_vignette_alone(tmp_path):
+    write_craftmd(tmp_path, [(f"c{n}", "A man aches.", "Gout", "nonrare") for n in range(3)])
+    path = tmp_path / "labels.csv"
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].replace("c1,", '"c1,')
+    path.write_text("\n".join(lines))
+    lost, first, unlabelled, last = read_source("craftmd", tmp_path)
+    assert (lost.file, lost.row) == ("labels.csv", 3)
+    assert unlabelled.reason == "no label in labels.csv"
+    assert [item.case.case_id for item in (first, last)] == ["c0", "c2"]
 
 
 def test_craftmd_case_without_label_is_refused(tmp_path):

@@ -112,11 +112,12 @@ def test_the_line_of_a_record_that_spans_lines_is_its_last(tmp_path):
     assert refused.row == 4
 
 
-def test_after_an_open_quote_nothing_is_guessed(tmp_path):
+def test_an_open_quote_costs_its_own_record(tmp_path):
     rows = ["6;;;;;Rash;;;;;", '7;;;;;"open;;;;;', "8;;;;;Cough;;;;;"]
-    kept, refused = read_visits(folder_of(tmp_path, *rows) / "cases.csv")
-    assert kept.case.case_id == "6"
-    assert "the rest is not read" in refused.reason
+    kept, refused, next_kept = read_visits(folder_of(tmp_path, *rows) / "cases.csv")
+    assert (kept.case.case_id, next_kept.case.case_id) == ("6", "8")
+    assert (refused.row, refused.field) == (3, "line")
+    assert refused.reason == "not CSV (is a quote open?); this line is lost"
 
 
 @pytest.mark.parametrize(

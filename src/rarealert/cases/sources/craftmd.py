@@ -4,18 +4,16 @@ Johri et al. 2025, Nature Medicine; https://github.com/rajpurkarlab/craft-md. Th
 history of present illness; the exam's closing question is cut, because no patient asks it.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rarealert.cases.render import render
+from rarealert.cases.sources.csv_rows import csv_records
 from rarealert.cases.sources.demographics import parse_age, parse_sex
 from rarealert.cases.sources.diagnosis import disease_key, names_diagnosis
-from rarealert.cases.sources.files import Tick, no_tick, read_text
+from rarealert.cases.sources.files import Tick, no_tick
 from rarealert.cases.sources.refused import Place, Read, Refused, build_case
-from rarealert.errors import BadInputError
 
 VIGNETTES = "usmle_and_derm_dataset.csv"
 LABELS = "labels.csv"
@@ -23,20 +21,27 @@ _VIGNETTE_COLUMNS = ("case_id", "case_vignette", "answer")
 _LABEL_COLUMNS = ("case_id", "diagnosis", "label", "orpha_code", "orphanet_head", "reason")
 _LABELS_KNOWN = ("rare", "nonrare", "excluded")
 _QUESTION = re.compile(r"(?:^|(?<=[.!?:\"”])\s+|\n\s*)[^.!?\n]*\?[\"”'\s]*$")
-_Row = Mapping[str, str | None]
+_Row = Mapping[str, str]
 
 
 def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
     """Every vignette of ``folder`` as a labelled case or refused, in the published order.
 
     Raises:
-        BadInputError: a file is missing, empty, not UTF-8 or lacks a column.
+        BadInputError: a file is missing, empty, UTF-16 or lacks a column.
     """
-    labels = _labels(folder / LABELS)
-    tick((folder / LABELS).stat().st_size)
-    for number, row in _table(folder / VIGNETTES, _VIGNETTE_COLUMNS):
-        tick(sum(len(cell or "") for cell in row.values()))
-        place = Place("craftmd", VIGNETTES, number)
+    labels: dict[str, list[_Row]] = {}
+    for place, row in _table(folder / LABELS, _LABEL_COLUMNS, tick):
+        if isinstance(row, str):
+            yield place.refuse("line", row)
+            continue
+        given = labels.setdefault(row["case_id"], [])
+        if row not in given:  # one that is given twice in the same words counts once
+            given.append(row)
+    for place, row in _table(folder / VIGNETTES, _VIGNETTE_COLUMNS, tick):
+        if isinstance(row, str):
+            yield place.refuse("line", row)
+            continue
         found = labels.get(row["case_id"], [])
         if len(found) == 1:
             yield _labelled(place, row, found[0])
@@ -45,38 +50,19 @@ def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
             yield place.refuse("case_id", f"{how_many} in {LABELS}")
 
 
-def _labels(path: Path) -> dict[str | None, list[_Row]]:
-    """Labels by case id; one that is given twice in the same words counts once."""
-    labels: dict[str | None, list[_Row]] = {}
-    for _, row in _table(path, _LABEL_COLUMNS):
-        given = labels.setdefault(row["case_id"], [])
-        if row not in given:
-            given.append(row)
-    return labels
-
-
-def _table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, _Row]]:
-    # strict, because a file cut inside a quoted vignette would else pass as a whole one
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise BadInputError(
-                f"{path} has no column {missing[0]}; import the published file again."
-            )
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise BadInputError(
-            f"{path} line {reader.line_num} is not CSV ({error}); import the published file again."
-        ) from error
+def _table(path: Path, columns: tuple[str, ...], tick: Tick) -> Iterator[tuple[Place, _Row | str]]:
+    """The columns of every row, an empty cell as an empty text; or what is wrong with a row."""
+    for number, row in csv_records(path, tick, columns):
+        place = Place("craftmd", path.name, number)
+        whole = row if isinstance(row, str) else {name: str(row.get(name, "")) for name in columns}
+        yield place, whole
 
 
 def _labelled(place: Place, row: _Row, label: _Row) -> Read:
-    vignette = without_question(row["case_vignette"] or "")
+    vignette = without_question(row["case_vignette"])
     if not vignette:
         return place.refuse("case_vignette", "no text")
-    verdict = label["label"] or ""
+    verdict = label["label"]
     if verdict not in _LABELS_KNOWN:
         return place.refuse("label", f"{LABELS} says neither {', '.join(_LABELS_KNOWN)}")
     if verdict == "excluded":
@@ -84,7 +70,7 @@ def _labelled(place: Place, row: _Row, label: _Row) -> Read:
     built = build_case(place, _case(row, vignette), _label(label))
     if isinstance(built, Refused):
         return built
-    if names_diagnosis(render(built.case), {built.label.disease_name, row["answer"] or ""}):
+    if names_diagnosis(render(built.case), {built.label.disease_name, row["answer"]}):
         return place.refuse(
             "case_vignette", "the diagnosis stands in the text", "diagnosis_in_text"
         )
@@ -111,7 +97,7 @@ def _case(row: _Row, vignette: str) -> dict[str, object]:
 
 def _label(label: _Row) -> dict[str, object]:
     code = f"ORPHA:{label['orpha_code']}" if label["orpha_code"] else None
-    diagnosis = label["diagnosis"] or ""
+    diagnosis = label["diagnosis"]
     return {
         "label": label["label"],
         "disease_id": code or disease_key(diagnosis),

@@ -6,7 +6,7 @@ starts, nor after its end. A result counts from its release, a condition from it
 bears no date and hangs on no encounter can't be shown to be early, so it is left out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from itertools import groupby
 from operator import attrgetter
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rarealert.cases.sources import fhir_codes as fc
 from rarealert.cases.sources.fhir_dates import When, age_in_years
+from rarealert.cases.sources.fhir_doubt import DECISIVE, Doubts
 from rarealert.cases.sources.fhir_record import Condition, Encounter, Note, Record, add
 from rarealert.cases.sources.fhir_stream import SUFFIXES, Raw, Resource, bundled, resources
 from rarealert.cases.sources.files import Tick, no_tick
@@ -24,14 +25,12 @@ from rarealert.knowledge.hpo import load_ontology
 
 __all__ = ["SUFFIXES", "first_visits", "read", "read_bundle", "read_visits"]
 
-_DECISIVE = ("Patient", "Encounter", "Condition")
-
 
 def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
     """Every patient of ``folder`` as a labelled case, and whatever is refused.
 
     Raises:
-        BadInputError: ``folder`` holds no JSON or NDJSON, or a damaged zip.
+        BadInputError: ``folder`` holds no JSON or NDJSON, or a zip without a whole member.
     """
     yield from VisitLabeller(folder).label_all(read_visits(folder, tick))
 
@@ -42,7 +41,7 @@ def read_visits(path: Path, tick: Tick = no_tick) -> Iterator[Visit | Refused]:
     Resources of one patient may stand in any order and in any number of files.
 
     Raises:
-        BadInputError: ``path`` holds no JSON or NDJSON, or a damaged zip.
+        BadInputError: ``path`` holds no JSON or NDJSON, or a zip without a whole member.
     """
     yield from first_visits(resources(path, tick))
 
@@ -56,21 +55,31 @@ def first_visits(found: Iterable[Resource]) -> Iterator[Visit | Refused]:
     """The first visit of every patient among ``found``, by patient, after what is refused."""
     records: dict[str, Record] = {}
     seen: dict[tuple[str, str], int] = {}
+    doubts = Doubts()
     for resource in found:
+        if resource.loss is not None:
+            doubts.lost(resource.loss, resource.place.file)
         refused = resource.refused or _conflict(resource, seen)
         if refused is not None:
             yield refused
         if resource.patient is None:
             continue
+        doubts.saw(resource.patient, resource.place.file)
         record = records.setdefault(resource.patient, Record())
         if refused is not None:
-            if resource.kind in _DECISIVE:
+            if resource.kind in DECISIVE:
                 record.doubt = f"a {resource.kind} of this patient is refused"
         elif resource.checked is not None:
             record.place = record.place or resource.place
             _add_once(record, resource, seen)
+    yield from _finished(records, doubts.patients())
+
+
+def _finished(records: Mapping[str, Record], doubted: frozenset[str]) -> Iterator[Visit | Refused]:
     for patient in sorted(records):
         record = records[patient]
+        if patient in doubted:
+            record.doubt = "a part of this record may stand in what is lost of its file"
         if record.place is not None:
             yield _visit(patient, record, record.place)
 

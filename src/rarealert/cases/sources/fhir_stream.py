@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,27 @@ from pydantic import ValidationError
 
 from rarealert.cases.sources.documents import Document, documents, walk
 from rarealert.cases.sources.fhir_codes import CATEGORIES, HPO, NARRATIVES, raw_codes
+from rarealert.cases.sources.fhir_doubt import Loss, loss_in
 from rarealert.cases.sources.fhir_record import TYPES
 from rarealert.cases.sources.files import Tick, json_lines, parse_json
+from rarealert.cases.sources.json_survivors import Element, decoded, survivors
 from rarealert.cases.sources.refused import Place, Refused, harmless
 from rarealert.errors import BadInputError
 
 SUFFIXES = (".json", ".ndjson", ".jsonl")
 _LINES = (".ndjson", ".jsonl")
+_ENTRIES = re.compile(r'"entry"\s*:\s*\[')
+_ENTRY = re.compile(r'(?=\{\s*"(?:fullUrl|resource|id|link|search|request|response)"\s*:)')
 _TYPED = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[^/]+$")  # a Group or a Device is no patient
 Raw = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Resource:
-    """A checked resource, or why it is refused, and the id of its patient where it says one."""
+    """A checked resource, or why it is refused, and the id of its patient where it says one.
+
+    ``loss`` where it stands for a part of the file that can't be read.
+    """
 
     place: Place
     kind: str
@@ -32,6 +39,7 @@ class Resource:
     checked: Any
     refused: Refused | None
     name: Callable[[Any], str | None]
+    loss: Loss | None = None
 
 
 @dataclass(frozen=True)
@@ -39,15 +47,17 @@ class _Entry:
     place: Place
     raw: Raw | str
     aliases: Mapping[str, str]
+    loss: Loss | None = None
 
 
 def resources(path: Path, tick: Tick) -> Iterator[Resource]:
     """Every resource of the kinds that are read, from a file, a folder or a zip.
 
-    A bundle is read entry by entry, because one bad entry is no reason to lose the others.
+    A bundle is read entry by entry, because one bad entry is no reason to lose the others; of a
+    bundle that is no JSON, the entries before the damage and behind it.
 
     Raises:
-        BadInputError: ``path`` holds no such file, or a damaged zip.
+        BadInputError: ``path`` holds no such file, or a zip without one whole member.
     """
     yield from _resources(_entries(path, tick))
 
@@ -60,7 +70,8 @@ def bundled(bundle: Raw) -> Iterator[Resource]:
 def _resources(entries: Iterable[_Entry]) -> Iterator[Resource]:
     for entry in entries:
         if isinstance(entry.raw, str):
-            yield _refused(entry.place, "resource", None, entry.place.refuse("entry", entry.raw))
+            refusal = entry.place.refuse("entry", entry.raw)
+            yield replace(_refused(entry.place, "resource", None, refusal), loss=entry.loss)
         elif _is_wanted(entry.raw):
             yield _checked(entry, entry.raw)
 
@@ -82,14 +93,17 @@ def _entries(path: Path, tick: Tick) -> Iterator[_Entry]:
 def _unpacked(name: str, document: Document) -> Iterator[_Entry]:
     """The entries of a bundle, the lines of NDJSON in a zip, or the one resource."""
     if document.problem:
-        yield _Entry(Place("fhir", name, document.number), document.problem, {})
+        loss = Loss() if document.rest_lost else None
+        yield _Entry(Place("fhir", name, document.number), document.problem, {}, loss)
     elif name.lower().endswith(_LINES):
         for number, line in enumerate(document.content.split(b"\n"), 1):
             if line.strip():
                 yield _Entry(Place("fhir", name, number), _parsed(line), {})
     else:
         content = _parsed(document.content)
-        if isinstance(content, str) or content.get("resourceType") != "Bundle":
+        if isinstance(content, str):
+            yield from _of_damaged(name, document.content, content)
+        elif content.get("resourceType") != "Bundle":
             yield _Entry(Place("fhir", name, 1), content, {})
         else:
             yield from _of_bundle(name, content)
@@ -100,7 +114,13 @@ def _of_bundle(name: str, bundle: Raw) -> Iterator[_Entry]:
     entries = listed if isinstance(listed, list) else []
     if not entries:
         yield _Entry(Place("fhir", name, 1), "a bundle without entries", {})
-    aliases = {
+    aliases = _aliases(entries)
+    for number, entry in enumerate(entries, 1):
+        yield _Entry(Place("fhir", name, number), _resource(entry), aliases)
+
+
+def _aliases(entries: Iterable[object]) -> Mapping[str, str]:
+    return {
         entry["fullUrl"]: entry["resource"]["id"]
         for entry in entries
         if isinstance(entry, dict)
@@ -108,10 +128,44 @@ def _of_bundle(name: str, bundle: Raw) -> Iterator[_Entry]:
         and isinstance(entry.get("resource"), dict)
         and isinstance(entry["resource"].get("id"), str)
     }
-    for number, entry in enumerate(entries, 1):
-        resource = entry.get("resource") if isinstance(entry, dict) else None
-        raw: Raw | str = resource if isinstance(resource, dict) else "no resource in the entry"
-        yield _Entry(Place("fhir", name, number), raw, aliases)
+
+
+def _of_damaged(name: str, content: bytes, problem: str) -> Iterator[_Entry]:
+    """The whole entries of a bundle that is no JSON, and one problem for each part that is not."""
+    text = decoded(content)
+    start = _ENTRIES.search(text)
+    found = list(survivors(text, start.end(), _ENTRY, "]", _has_resource)) if start else []
+    if not any(element.value for element in found):
+        yield _Entry(Place("fhir", name, 1), problem, {})
+        return
+    aliases = _aliases(element.value for element in found)
+    for number, element in enumerate(found, 1):
+        place = Place("fhir", name, number)
+        if element.value is None:
+            yield _Entry(place, _lost(element), aliases, _loss(element, aliases))
+        else:
+            yield _Entry(place, _resource(element.value), aliases)
+    if not any(element.lost for element in found):
+        yield _Entry(Place("fhir", name, len(found) + 1), f"{problem} beside its entries", aliases)
+
+
+def _resource(entry: object) -> Raw | str:
+    resource = entry.get("resource") if isinstance(entry, dict) else None
+    return resource if isinstance(resource, dict) else "no resource in the entry"
+
+
+def _has_resource(entry: Raw) -> bool:
+    return isinstance(entry.get("resource"), dict)
+
+
+def _lost(element: Element) -> str:
+    if element.tail:
+        return "cut or damaged from here on; the rest of the bundle is lost"
+    return "damaged; what stands here, before the next whole entry, is lost"
+
+
+def _loss(element: Element, aliases: Mapping[str, str]) -> Loss | None:
+    return loss_in(element.lost or "", element.tail, lambda name: _id(name, aliases))
 
 
 def _parsed(content: bytes) -> Raw | str:

@@ -64,6 +64,19 @@ def _decompress(path: Path, raw: bytes) -> bytes:
     return content
 
 
+def read_until_cut(path: Path) -> bytes:
+    """What a gzip file unpacks to, up to where it is cut short; nothing if it is damaged within.
+
+    A cut leaves what stands before it whole. Other damage is noticed too late, by the checksum at
+    the end, and then no word can be trusted.
+    """
+    inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        return inflate.decompress(path.read_bytes(), MAX_UNPACKED_BYTES)
+    except (OSError, zlib.error):
+        return b""
+
+
 def parse_json(text: str | bytes) -> object:
     """The JSON value of ``text``.
 

@@ -5,14 +5,21 @@ first visit holds is read into a case; differential, diagnosis and body category
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rarealert.cases.groups import DisjointSets
 from rarealert.cases.render import render
 from rarealert.cases.sources.demographics import parse_age, parse_sex
 from rarealert.cases.sources.diagnosis import core_name, disease_key, names_diagnosis
-from rarealert.cases.sources.files import Tick, no_tick, parse_json, read_text
+from rarealert.cases.sources.files import (
+    Tick,
+    no_tick,
+    parse_json,
+    read_text,
+    read_until_cut,
+)
+from rarealert.cases.sources.json_survivors import decoded, survivors
 from rarealert.cases.sources.orphanet import LINEARISATION, Disorder, load_disorders
 from rarealert.cases.sources.refused import Place, Read, Refused, build_case
 from rarealert.cases.sources.sections import visit_sections
@@ -38,6 +45,8 @@ _PERSON_ONLY = re.compile(
     r"patient|adult|newborn|neonate|age|aged|sex|gender)\b|\d+(?:\.\d+)?|[\W_])+",
     re.I,
 )
+_REPORT = re.compile(r'"(?P<key>[^"\\]{1,200})"\s*:\s*(?=\{)')
+_LOST = "cut or damaged; what stands here, before the next whole report, is lost"
 _Names = Mapping[str, Disorder]
 
 
@@ -47,8 +56,10 @@ def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
     Rare diseases are published by Orphanet name, so Orphanet's tables must lie in the folder
     ``orphanet`` beside ``folder``.
 
+    Of a file that is cut, or is no JSON, whole reports are read and the lost parts are refused.
+
     Raises:
-        BadInputError: a file is missing, truncated or not the published JSON.
+        BadInputError: a file is missing, damaged within its gzip, or holds no whole report.
     """
     tables = folder.parent / "orphanet"
     if not (tables / LINEARISATION).is_file():
@@ -59,14 +70,31 @@ def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
     path = folder / FILE
     reports = _reports(path)
     names = load_disorders(tables)
-    groups = _groups(reports, names)
+    groups = _groups([report for _, report in reports], names)
     share = path.stat().st_size // len(reports)
-    for number, (key, report) in enumerate(reports.items(), 1):
+    for number, (key, report) in enumerate(reports, 1):
         tick(share)
-        yield _labelled(Place("medrbench", FILE, number), key, report, names, groups)
+        place = Place("medrbench", FILE, number)
+        if key is None:
+            yield place.refuse("report", _LOST)
+        else:
+            yield _labelled(place, key, report, names, groups)
 
 
-def _reports(path: Path) -> dict[str, object]:
+def _reports(path: Path) -> list[tuple[str | None, object]]:
+    """Reports by id in their order; ``None`` for an id where something is lost."""
+    try:
+        return list(_published(path).items())
+    except BadInputError:
+        text = decoded(read_until_cut(path))
+        start = text.find("{") + 1
+        found = list(survivors(text, start, _REPORT, "}", lambda one: "generate_case" in one))
+        if not any(element.value for element in found):
+            raise
+        return [(element.key, element.value) for element in found]
+
+
+def _published(path: Path) -> Mapping[str, object]:
     try:
         reports = parse_json(read_text(path))
     except ValueError as error:
@@ -89,13 +117,13 @@ def _candidates(report: object, names: _Names) -> list[Disorder]:
     return [disorder for disorder in found if disorder]
 
 
-def _groups(reports: Mapping[str, object], names: _Names) -> DisjointSets[str]:
+def _groups(reports: Sequence[object], names: _Names) -> DisjointSets[str]:
     """Codes that any one report names together: one disease to a split.
 
     The publisher lists a disease beside its subtypes; two reports of it may share only one name.
     """
     groups: DisjointSets[str] = DisjointSets()
-    for report in reports.values():
+    for report in reports:
         groups.union(disorder.code for disorder in _candidates(report, names))
     return groups
 

@@ -34,7 +34,7 @@ def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
     """Every packet of ``folder`` as a labelled case or refused.
 
     Raises:
-        BadInputError: ``folder`` holds no JSON file, or a damaged zip.
+        BadInputError: ``folder`` holds no JSON file, or a zip without one whole member.
     """
     yield from VisitLabeller(folder).label_all(read_visits(folder, tick))
 
@@ -43,7 +43,7 @@ def read_visits(path: Path, tick: Tick = no_tick) -> Iterator[Visit | Refused]:
     """Every packet of a JSON file, a folder or a zip as a visit with its diagnosis.
 
     Raises:
-        BadInputError: ``path`` holds no JSON file, is a damaged zip, or ``phenopackets`` is not
+        BadInputError: ``path`` holds no JSON file or whole member, or ``phenopackets`` is not
             installed.
     """
     _library()
