@@ -53,6 +53,17 @@ def data_import(
     print(import_source(source, path, Paths.here().data, columns).sentence())
 
 
+@data_app.command("docs")
+def data_docs() -> None:
+    """Build Great Expectations' Data Docs of the ingested cases in build/data_docs."""
+    from rarealert.params import load_params
+    from rarealert.paths import Paths
+    from rarealert.stages.data_docs import build_data_docs
+
+    paths = Paths.here()
+    print(build_data_docs(load_params(paths.params), paths))
+
+
 @audit_app.command("shortcuts")
 def audit_shortcuts(
     cases: Annotated[Path | None, typer.Option(help="a cases.parquet instead of ingest's")] = None,

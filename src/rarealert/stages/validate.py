@@ -89,26 +89,54 @@ def check_cases(params: Params, paths: Paths) -> tuple[list[Check], Tables]:
     Raises:
         BadInputError: the files of ingest, or the pinned profiles, are missing or damaged.
     """
+    found = read_inputs(params, paths)
+    order = list(found.suites)
+    checks = [
+        _check(table, result)
+        for table, outcome in run_checkpoints(quiet_context(), found)
+        for result in outcome.results
+    ]
+    checks.sort(key=lambda check: (order.index(check.table), check.title))
+    if all(check.success for check in checks):
+        accepted = found.new if found.accepted else {}
+        kept = {**found.new, **found.pinned, **accepted}
+        write_json(paths.report("validate") / "reference.json", {"profiles": kept})
+    sources, moved = (_records(found.frames[table]) for table in (PER_SOURCE, DRIFT))
+    return checks, Tables(sources, moved, found.profile)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the checkpoint runs on: a frame and a suite for each table, and the profiles."""
+
+    frames: Mapping[str, "pd.DataFrame"]
+    suites: Mapping[str, Sequence[Any]]
+    pinned: Mapping[str, Any]
+    new: Mapping[str, Any]
+    profile: str
+    accepted: bool
+
+
+def read_inputs(params: Params, paths: Paths) -> Inputs:
+    """The ingested cases as the tables that the expectations are about; nothing is written.
+
+    Raises:
+        BadInputError: the files of ingest, or the pinned profiles, are missing or damaged.
+    """
     table = _raw_table(paths.build("ingest") / "cases.parquet")
     rows = table.to_pylist()
     refused = read_refused(paths.build("ingest") / "refused.jsonl")
     named = list(dict.fromkeys(params.ingest.sources))
-    file = paths.report("validate") / "reference.json"
-    pinned, new = read_pinned(file), profiles(rows)
+    pinned, new = read_pinned(paths.report("validate") / "reference.json"), profiles(rows)
     name = digest(new)
     accepted = params.validate_.accept_profile == name
-    sources = per_source(rows, refused, named)
-    moved = drift({} if accepted else pinned, new)
     frames = {
         CASES: table.to_pandas(),
         PER_CASE: per_case(rows),
-        PER_SOURCE: sources,
-        DRIFT: moved,
+        PER_SOURCE: per_source(rows, refused, named),
+        DRIFT: drift({} if accepted else pinned, new),
     }
-    checks = _run_checkpoints(frames, suites(params.validate_, named))
-    if all(check.success for check in checks):
-        write_json(file, {"profiles": {**new, **pinned, **(new if accepted else {})}})
-    return checks, Tables(_records(sources), _records(moved), name)
+    return Inputs(frames, suites(params.validate_, named), pinned, new, name, accepted)
 
 
 def _records(frame: "pd.DataFrame") -> list[dict[str, object]]:
@@ -133,19 +161,23 @@ def _raw_table(path: Path) -> "pa.Table":
     return table
 
 
-def _run_checkpoints(
-    frames: Mapping[str, "pd.DataFrame"], suites: Mapping[str, Sequence[Any]]
-) -> list[Check]:
-    """One checkpoint a table, in a context that lives in memory and calls nobody."""
+def quiet_context() -> Any:
+    """A context of Great Expectations that lives in memory and calls nobody."""
     os.environ["GX_ANALYTICS_ENABLED"] = "False"
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    return context
+
+
+def run_checkpoints(context: Any, inputs: Inputs) -> Iterator[tuple[str, Any]]:
+    """Every table with its suite's validation result: one checkpoint each, counts and no values."""
+    import great_expectations as gx
+
     pandas_source = context.data_sources.add_pandas("ingest")
-    checks: list[Check] = []
-    for table, expectations in suites.items():
+    for table, expectations in inputs.suites.items():
         batch = pandas_source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all")
         suite = context.suites.add(gx.ExpectationSuite(name=table, expectations=list(expectations)))
         definition = gx.ValidationDefinition(name=table, data=batch, suite=suite)
@@ -154,11 +186,9 @@ def _run_checkpoints(
             name=table, validation_definitions=[definition], result_format=_COUNTS_ONLY
         )
         outcome = context.checkpoints.add(checkpoint).run(
-            batch_parameters={"dataframe": frames[table]}
+            batch_parameters={"dataframe": inputs.frames[table]}
         )
-        results = next(iter(outcome.run_results.values())).results
-        checks.extend(_check(table, result) for result in results)
-    return sorted(checks, key=lambda check: (list(suites).index(check.table), check.title))
+        yield table, next(iter(outcome.run_results.values()))
 
 
 def _check(table: str, result: Any) -> Check:

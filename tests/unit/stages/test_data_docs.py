@@ -1,0 +1,91 @@
+"""Great Expectations' site of planted faults: every check in it, no word of a case, no fetching."""
+
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rarealert.cases.imports import write_refused
+from rarealert.cases.store import SCHEMA
+from rarealert.params import load_params
+from rarealert.paths import Paths
+from rarealert.stages.data_docs import build_data_docs
+
+pytestmark = [
+    # great_expectations 1.24 imports sre_constants, which Python 3.11 deprecates
+    pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),
+]
+SECRET = "zebrastriped"
+
+
+def _row(number):
+    rare = number % 2 == 0
+    return dict.fromkeys(SCHEMA.names) | {
+        "case_id": f"{SECRET}-case-{number % 30}",
+        "source": "table" if number else SECRET,
+        "patient_id": f"{SECRET} patient",
+        "age_years": 400.0 if number == 1 else 40.0,
+        "sex": SECRET if number == 2 else "female",
+        "chief_complaint": f"A {SECRET} toe, number {number % 7}.",
+        "history_of_present_illness": None if number % 5 else f"It names {SECRET} illness 3.",
+        "label": SECRET if number == 3 else "rare" if rare else "nonrare",
+        "disease_id": None if number == 4 else f"{SECRET}:{number}",
+        "disease_name": f"{SECRET} illness {number % 4}",
+        "orpha_code": SECRET if number == 6 else "ORPHA:1" if rare else None,
+        "orphanet_head": SECRET,
+        "reason": f"because of {SECRET}",
+        "findings_present": [SECRET],
+        "findings_excluded": [SECRET],
+    }
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, request):
+    paths = Paths(tmp_path_factory.mktemp("ws"))
+    paths.build("ingest").mkdir(parents=True)
+    schema = pa.schema([field.with_nullable(True) for field in SCHEMA])
+    table = pa.Table.from_pylist([_row(number) for number in range(40)], schema=schema)
+    pq.write_table(table, paths.build("ingest") / "cases.parquet")
+    write_refused(paths.build("ingest") / "refused.jsonl", [])
+    whole = load_params(request.config.rootpath / "params.yaml")
+    ingest = whole.ingest.model_copy(update={"sources": ("table",)})
+    said = build_data_docs(whole.model_copy(update={"ingest": ingest}), paths)
+    return said, paths
+
+
+def test_the_site_tells_every_suite_and_every_outcome(site):
+    said, paths = site
+    found = re.search(r"(\d+) of (\d+) expectations met", said)
+    met, checked = int(found[1]), int(found[2])
+    assert 0 < met < checked - 10
+    folder = paths.build("data_docs")
+    pages = list((folder / "validations").rglob("*.html"))
+    assert len(pages) == len(list((folder / "expectations").glob("*.html"))) == 4
+    texts = "".join(page.read_text() for page in pages)
+    assert texts.count("fa-times text-danger") >= checked - met
+    assert "unexpected values found" in texts
+
+
+def test_no_file_of_the_site_holds_a_word_of_a_case(site):
+    _, paths = site
+    pages = [item for item in paths.build("data_docs").rglob("*") if item.is_file()]
+    assert len(pages) > 8
+    assert not [page for page in pages if SECRET.encode() in page.read_bytes().lower()]
+
+
+def test_nothing_is_fetched_when_a_page_is_opened(site):
+    _, paths = site
+    for page in paths.build("data_docs").rglob("*.html"):
+        text = page.read_text()
+        assert not re.search(r'(?:src|<link[^>]*href)="(?:https?:)?//', text)
+        assert not re.search(r"(?:url|@import)\s*\(?['\"]?(?:https?:)?//", text)
+        ours = re.findall(r'="([^"]+/offline\.(?:css|js))"', text)
+        assert len(ours) == 2
+        assert all((page.parent / place).is_file() for place in ours)
+
+
+def test_nothing_else_is_written(site):
+    _, paths = site
+    assert sorted(item.name for item in paths.root.iterdir()) == ["build"]
+    assert sorted(item.name for item in (paths.root / "build").iterdir()) == ["data_docs", "ingest"]
