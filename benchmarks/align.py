@@ -53,6 +53,7 @@ def make_panel(cases: int, seed: int) -> tuple[Panel, np.ndarray, np.ndarray]:
         named,
         orphanet,
         np.where(orphanet, rng.integers(1, 1 << 20, named.shape), 0).astype(np.uint32),
+        rng.normal(0, 1, named.shape).astype(np.float32) + orphanet,
         rng.integers(1, DISORDERS, named.shape).astype(np.int32),
         rng.random((cases, TEACHERS, 3)),
         rng.random((cases, TEACHERS, len(WORDING))),

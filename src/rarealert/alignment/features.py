@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,7 @@ _DIFFERENTIAL = (
     "consensus_orphanet",
     "entropy",
     "ontology_distance",
+    "rarity_of_names",
 )
 _INSIGHT = ("entropy", "concentration", "largest_weight", "overlap")
 _COMMON = 0.1  # share 0-1 of a teacher's answers that ties it to another's block
@@ -171,7 +173,7 @@ def _spread(risk: Floats) -> Floats:
 
 
 def _differential(panel: Panel) -> Floats:
-    """What the differentials name, in the order of ``_DIFFERENTIAL``, shape ``(n, 9)``."""
+    """What the differentials name, in the order of ``_DIFFERENTIAL``, shape ``(n, 10)``."""
     there, orphanet = panel.named > 0, panel.orphanet
     length = there.sum(axis=2)
     naming = length > 0
@@ -180,7 +182,10 @@ def _differential(panel: Panel) -> Floats:
     def mean(of_teacher: NDArray[np.float64]) -> Floats:
         return np.asarray(np.nanmean(np.where(naming, of_teacher, np.nan), axis=1))
 
-    weighed = (orphanet * by_rank).sum(axis=2) / np.maximum((there * by_rank).sum(axis=2), 1e-9)
+    def by_weight(of_place: NDArray[Any]) -> Floats:
+        heard = np.where(there, of_place, 0.0) * by_rank
+        return np.asarray(heard.sum(axis=2) / np.maximum((there * by_rank).sum(axis=2), 1e-9))
+
     votes = _votes(panel.named)
     most = votes.max(axis=(1, 2), initial=0)
     leading = (votes == most[:, None, None]) & there
@@ -191,13 +196,14 @@ def _differential(panel: Panel) -> Floats:
         found = [
             mean(orphanet.sum(axis=2) / np.maximum(length, 1)),
             mean(orphanet[:, :, 0].astype(float)),
-            mean(weighed),
+            mean(by_weight(orphanet)),
             mean(orphanet.any(axis=2).astype(float)),
             _overlap(panel.named),
             most / naming.sum(axis=1),
             (orphanet & leading).sum(axis=(1, 2)) / leading.sum(axis=(1, 2)),
             np.where(mentions == 1, 0.0, entropy),
             _distance(panel.systems[:, :, 0]),
+            mean(by_weight(panel.rarity)),
         ]
     found = [np.where(mentions > 0, column, np.nan) for column in found]
     return np.column_stack(found)

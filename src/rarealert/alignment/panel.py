@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rarealert.alignment.rarity import rarity_of
 from rarealert.alignment.wording import WORDING, wording_of
 from rarealert.errors import BadInputError
 from rarealert.knowledge.names import normalise_name
@@ -28,9 +29,10 @@ class Panel:
 
     ``risk`` has shape ``(n, t)``, 0 to 1 with ties broken as ``graded_risk`` does, NaN where a
     teacher is silent. ``named``, ``(n, t, 5)``, are numbers of diseases, most likely first, each
-    once, 0 for an empty place; ``orphanet`` says whether each is an Orphanet disorder and
-    ``systems`` which organ systems it affects, a bit each. ``reasons``, ``(n, t, 5)``, are numbers
-    of insights; ``attention``, ``(n, t, 3)``, is entropy, concentration and largest weight of them;
+    once, 0 for an empty place; ``orphanet`` says whether each is an Orphanet disorder, ``systems``
+    which organ systems it affects, a bit each, and ``rarity`` what ``rarity_of`` makes of its
+    name, NaN at an empty place. ``reasons``, ``(n, t, 5)``, are numbers of insights;
+    ``attention``, ``(n, t, 3)``, is entropy, concentration and largest weight of them;
     ``wording``, ``(n, t, 13)``, is what ``wording_of`` counts in the explanation.
     """
 
@@ -40,6 +42,7 @@ class Panel:
     named: NDArray[np.int32]
     orphanet: NDArray[np.bool_]
     systems: NDArray[np.uint32]
+    rarity: NDArray[np.float32]
     reasons: NDArray[np.int32]
     attention: NDArray[np.float64]
     wording: NDArray[np.float64]
@@ -140,9 +143,8 @@ def read_panel(path: Path, case_ids: Iterable[str]) -> Panel:
         keys = pq.read_table(path, columns=["teacher", "status"]).to_pandas()
         teachers = sorted(keys.loc[keys["status"] == "ok", "teacher"].unique())
         panel = _Builder(sorted(set(case_ids)), teachers)
-        for row in _rows(path):
-            if row["status"] == "ok" and row["case_id"] in panel.row_of:
-                panel.add(row)
+        for row in _rows(path, panel.case_ids):
+            panel.add(row)
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInputError(
             f"{path} can't be read as an answers file; delete it and run dvc repro."
@@ -150,12 +152,18 @@ def read_panel(path: Path, case_ids: Iterable[str]) -> Panel:
     return panel.done()
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, case_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The given answers to ``case_ids``; a row that is not wanted never becomes an object."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    asked = pa.array(case_ids, pa.string())
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_BATCH):
-            yield from batch.to_pylist()
+            given = pc.equal(batch["status"], "ok")
+            known = pc.is_in(batch["case_id"], value_set=asked)
+            yield from batch.filter(pc.and_(given, known)).to_pylist()
 
 
 def _said(item: TeacherAnswer) -> dict[str, Any]:
@@ -170,6 +178,7 @@ def _empty(cases: int, teachers: int) -> dict[str, NDArray[Any]]:
         "named": np.zeros((*shape, PLACES), dtype=np.int32),
         "orphanet": np.zeros((*shape, PLACES), dtype=bool),
         "systems": np.zeros((*shape, PLACES), dtype=np.uint32),
+        "rarity": np.full((*shape, PLACES), np.nan, dtype=np.float32),
         "reasons": np.zeros((*shape, PLACES), dtype=np.int32),
         "attention": np.full((*shape, 3), np.nan),
         "wording": np.full((*shape, len(WORDING)), np.nan),
@@ -185,19 +194,24 @@ class _Builder:
         self._column_of = {name: column for column, name in enumerate(teachers)}
         self._number_of: dict[str, int] = {}
         self._arrays = _empty(len(case_ids), len(teachers))
+        self._spelling_of: dict[str, int] = {}
+        self._spelt = np.full(self._arrays["named"].shape, -1, dtype=np.int32)
 
     def add(self, said: Mapping[str, Any]) -> None:
         """Enter one answer, a row of the answers file."""
         at = self.row_of[said["case_id"]], self._column_of[said["teacher"]]
         arrays = self._arrays
         arrays["risk"][at] = graded_risk(said["risk"], said["expected_risk"])
-        diseases = {
-            item["orpha_code"] or _key(item["name"]): item["orpha_code"]
-            for item in said["differential"]
-        }
-        for place, (key, code) in enumerate(islice(diseases.items(), PLACES)):
+        diseases: dict[str, tuple[str | None, str]] = {}
+        for item in said["differential"]:
+            spelling = _key(item["name"])
+            diseases.setdefault(item["orpha_code"] or spelling, (item["orpha_code"], spelling))
+        for place, (key, (code, spelling)) in enumerate(islice(diseases.items(), PLACES)):
             arrays["named"][(*at, place)] = self._number(key)
             arrays["orphanet"][(*at, place)] = code is not None
+            self._spelt[(*at, place)] = self._spelling_of.setdefault(
+                spelling, len(self._spelling_of)
+            )
             if code is not None:
                 arrays["systems"][(*at, place)] = systems_of_disorders().get(code, 0)
         if said["insights"]:
@@ -209,6 +223,8 @@ class _Builder:
 
     def done(self) -> Panel:
         """The panel of the cases that someone answered."""
+        known = self._spelt >= 0
+        self._arrays["rarity"][known] = rarity_of(list(self._spelling_of))[self._spelt[known]]
         panel = Panel(self.case_ids, self.teachers, **self._arrays)
         return panel.rows(np.flatnonzero(panel.answered().any(axis=1)))
 

@@ -48,13 +48,16 @@ def calibration_plot(curves: Mapping[str, NDArray[np.float64]]) -> Figure:
     return figure
 
 
-def weight_plot(names: Sequence[str], weights: Sequence[float]) -> Figure:
-    """Each teacher's share of the ensemble's permutation importance, heaviest on top."""
+def weight_plot(names: Sequence[str], weights: Sequence[float], cases: int) -> Figure:
+    """Each teacher's share of the permutation importance over ``cases``, heaviest on top."""
     figure = Figure(figsize=(6, 1 + 0.35 * len(names)))
     axes = figure.subplots()
     axes.barh(list(names), list(weights), color="tab:blue")
     axes.invert_yaxis()
-    axes.set(xlabel="share of permutation importance", title="Whom the ensemble listens to")
+    axes.set(
+        xlabel="share of permutation importance",
+        title=f"Whom the ensemble listens to (n={cases:,})",
+    )
     figure.tight_layout()
     return figure
 

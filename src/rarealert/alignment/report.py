@@ -40,12 +40,14 @@ class Outcome:
     """All that a run of the alignment found.
 
     ``out_of_fold`` has a risk for each case of ``train``, ``valid_risks`` for each of ``valid``;
-    ``unanswered`` counts the cases of both parts that no teacher answered.
+    ``unanswered`` counts the cases of both parts that no teacher answered, ``judged`` those of
+    ``train`` that the tables of teachers and of what breaks the ensemble rest on.
     """
 
     train: Part
     valid: Part
     unanswered: int
+    judged: int
     found: Search
     ensemble: Ensemble
     out_of_fold: NDArray[np.float64]
@@ -93,6 +95,24 @@ def metrics_of(outcome: Outcome) -> dict[str, Any]:
             "trials": len(outcome.found.trials),
             "pruned": sum(trial.pruned for trial in outcome.found.trials),
             "out_of_time": outcome.found.out_of_time,
+        },
+    }
+
+
+def tables_of(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """What the tables in ``reports/align`` hold, by name, with the cases they rest on."""
+    cases = len(outcome.train.features.case_ids)
+    judged = {"cases": outcome.judged, "of": cases}
+    explained = {"cases": len(outcome.shapley.rows), "of": cases}
+    return {
+        "teachers": {"teachers": teachers_of(outcome), "judged_on": judged},
+        "robustness": {
+            "robustness": [asdict(row) for row in outcome.broken],
+            "judged_on": judged,
+        },
+        "shapley": {
+            "shapley": [asdict(row) for row in importances(outcome.shapley)],
+            "judged_on": explained,
         },
     }
 

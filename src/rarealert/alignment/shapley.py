@@ -51,7 +51,7 @@ def explain(evidence: Evidence, names: tuple[str, ...], cases: int, seed: int) -
     """Explain up to ``cases`` cases, drawn evenly from the folds; ``names`` are all columns'."""
     rng = np.random.default_rng(seed)
     models, fold = evidence.models.models, evidence.models.fold
-    used = sorted({place for model in models for place in _columns(model)})
+    used = sorted({place for model in models for place in columns_heard(model)})
     rows, values, bases = [], [], []
     for number, model in enumerate(models):
         inside, outside = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
@@ -61,7 +61,7 @@ def explain(evidence: Evidence, names: tuple[str, ...], cases: int, seed: int) -
         take = min(max(1, cases // len(models)), len(inside))
         for row in np.sort(rng.choice(inside, take, replace=False)):
             found, base = shapley_values(
-                _log_odds(model), evidence.data.values[row], background, used, rng
+                log_odds_of(model), evidence.data.values[row], background, used, rng
             )
             rows.append(row)
             values.append(found)
@@ -105,17 +105,20 @@ def shapley_values(
     return values, float(forward[0])
 
 
-def _columns(model: FittedModel) -> list[int]:
-    """Positions of the columns that a member with any weight reads."""
-    return [
+def columns_heard(model: FittedModel) -> list[int]:
+    """Positions, ascending, of the columns that a member with any weight reads."""
+    read = {
         int(place)
         for member, weight in zip(model.members, model.blend.weights, strict=True)
         if weight
         for place in member.columns
-    ]
+    }
+    return sorted(read)
 
 
-def _log_odds(model: FittedModel) -> Callable[[Floats], Floats]:
+def log_odds_of(model: FittedModel) -> Callable[[Floats], Floats]:
+    """The function that is explained: values ``(n, n_features)`` to log odds ``(n,)``."""
+
     def function(values: Floats) -> Floats:
         return np.asarray(logit(np.clip(model.risks(values), _EDGE, 1 - _EDGE)))
 
@@ -145,6 +148,8 @@ def stability(found: Shapley) -> float | None:
 
     1 where all folds listen to the same voices; ``None`` for one fold or fewer than three groups.
     """
+    if not found.names:
+        return None
     groups = np.abs(np.column_stack(list(found.by_group().values())))
     folds = [groups[found.fold == number].mean(axis=0) for number in np.unique(found.fold)]
     told = [

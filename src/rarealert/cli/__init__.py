@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rarealert.cli import cases, registry, screening, student, teachers
+from rarealert.cli import alignment, cases, registry, screening, student, teachers
 from rarealert.errors import RareAlertError
 from rarealert.stages import STAGES
 
@@ -85,7 +85,7 @@ def _add_stage(name: str) -> None:
 
 for _stage in STAGES:
     _add_stage(_stage)
-for _room in (cases, teachers, registry, screening, student):
+for _room in (cases, teachers, alignment, registry, screening, student):
     _room.add_commands(app)
 
 

@@ -18,13 +18,7 @@ from rarealert.paths import Paths
 from rarealert.stages.align_inputs import datasets, part_of, read_inputs
 from rarealert.stages.align_report import report_items
 from rarealert.stages.harness import run_stage
-from rarealert.tracking.items import (
-    Child,
-    Item,
-    Metric,
-    Parameters,
-    Summary,
-)
+from rarealert.tracking.items import Child, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,6 +137,7 @@ def look_back(data: AlignData, found: "Search", fitted: Fitted, chosen: AlignPar
         train,
         data.valid,
         data.unanswered,
+        len(sample.places),
         found,
         fitted.ensemble,
         fitted.out_of_fold,
@@ -242,6 +237,8 @@ def _summary(outcome: "Outcome", chosen: AlignParams) -> str:
             said += f" on the {best['cases']:,} of {metrics['cases']['train']:,} cases it answered"
     if outcome.unanswered:
         said += f"; {outcome.unanswered} cases that nobody answered left out"
+    if outcome.judged < metrics["cases"]["train"]:
+        said += f"; tables of teachers and robustness on {outcome.judged:,} cases drawn"
     if outcome.found.out_of_time:
         said += f"; the search was cut at {chosen.timeout_s:g} s"
     return said

@@ -1,7 +1,6 @@
 """What the align stage reports: files under ``reports/align`` and items for its run."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,7 @@ def report_items(outcome: "Outcome", folder: Path) -> Iterator[Item]:
     """Write the reports into ``folder`` and yield metrics, tables and figures."""
     import pandas as pd
 
-    from rarealert.alignment.report import metrics_of, screening_of, teachers_of, uncertainty_of
-    from rarealert.alignment.shapley import importances
+    from rarealert.alignment.report import metrics_of, screening_of, tables_of, uncertainty_of
     from rarealert.metrics.calibration import calibration_points
 
     metrics = metrics_of(outcome)
@@ -30,18 +28,14 @@ def report_items(outcome: "Outcome", folder: Path) -> Iterator[Item]:
         ),
         "valid": calibration_points(outcome.valid.data.rare, outcome.valid_risks, _BINS),
     }
-    tables = {
-        "teachers": teachers_of(outcome),
-        "robustness": [asdict(row) for row in outcome.broken],
-        "shapley": [asdict(row) for row in importances(outcome.shapley)],
-    }
+    tables = tables_of(outcome)
     uncertainty = uncertainty_of(outcome)
     _write_json(folder / "metrics.json", metrics)
     _write_json(folder / "screening.json", {"trials": trials})
     _write_json(folder / "calibration.json", {key: rows.tolist() for key, rows in curves.items()})
     _write_json(folder / "uncertainty.json", uncertainty)
-    for name, rows in tables.items():
-        _write_json(folder / f"{name}.json", {name: rows})
+    for name, table in tables.items():
+        _write_json(folder / f"{name}.json", table)
 
     for part in ("out_of_fold", "valid"):
         yield from (Metric(f"{part}_{name}", value) for name, value in metrics[part].items())
@@ -53,8 +47,8 @@ def report_items(outcome: "Outcome", folder: Path) -> Iterator[Item]:
     yield Parameters({f"chosen_{key}": chosen[key] for key in ("blend", "calibration")})
     yield Table("members.json", pd.DataFrame(chosen["members"]))
     yield Table("trials.json", pd.DataFrame(trials))
-    for name, rows in tables.items():
-        yield Table(f"{name}.json", pd.DataFrame(rows))
+    for name, table in tables.items():
+        yield Table(f"{name}.json", pd.DataFrame(table[name]))
     yield from _figures(outcome, cells, curves, uncertainty)
 
 
@@ -70,7 +64,7 @@ def _figures(
     yield Figure("calibration.png", plots.calibration_plot(curves))
     names = [report.teacher for report in outcome.reports]
     weights = [report.weight for report in outcome.reports]
-    yield Figure("teachers.png", plots.weight_plot(names, weights))
+    yield Figure("teachers.png", plots.weight_plot(names, weights, outcome.judged))
     yield Figure("abstention.png", plots.abstention_plot(uncertainty["abstention"]))
     yield from _explained(outcome)
 

@@ -1,0 +1,96 @@
+"""How well does the ensemble rank and calibrate cases of diseases that it never saw?
+
+Command: ``python benchmarks/real_ensemble.py KEPT`` in a workspace whose ``rationales`` ran, such
+as that of ``make repro-real``. Outer folds grouped by disease over the cases of all three parts;
+the three stages of ``align`` run anew inside each (``nested.py``). Prints, for each source, AUROC,
+calibration slope and ECE with 95 % intervals over whole diseases, and the paired difference to
+each teacher on the cases it answered. Folds that are done lie in the folder ``KEPT``.
+
+It reads the test part. Choose nothing by what it prints.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from nested import nested_risks
+
+from rarealert.alignment.panel import read_panel
+from rarealert.alignment.visits import visit_features
+from rarealert.cases.store import disease_groups, is_rare, read_cases
+from rarealert.metrics.intervals import Bootstrap
+from rarealert.metrics.panel import Study, compare, evaluate
+from rarealert.params import load_params
+from rarealert.paths import Paths
+
+METRICS = ("auroc", "calibration_slope", "ece")
+PLAN = Bootstrap(2000, 0.95, 0)
+FEWEST = 50  # cases that a teacher must have answered, to be compared with
+
+
+def main() -> None:
+    """Measure, and print two tables for each source."""
+    paths = Paths.here()
+    cases = [
+        item
+        for part in ("train", "valid", "test")
+        for item in read_cases(paths.build("split") / f"{part}.parquet")
+    ]
+    ids = [item.case.case_id for item in cases]
+    panel = read_panel(paths.build("rationales") / "answers.parquet", ids)
+    visits = visit_features(item.case for item in cases)
+    chosen = load_params(paths.params).align
+    found = nested_risks(cases, panel, visits, chosen, Path(sys.argv[1]))
+    row_of = {case_id: row for row, case_id in enumerate(panel.case_ids)}
+    risks = {"ensemble": np.asarray([found.get(one, np.nan) for one in ids])}
+    for place, teacher in enumerate(panel.teachers):
+        risks[teacher] = np.asarray(
+            [panel.risk[row_of[one], place] if one in row_of else np.nan for one in ids]
+        )
+    sources = np.asarray([item.case.source for item in cases])
+    for source in np.unique(sources):
+        among = np.flatnonzero(sources == source)
+        study = Study(
+            np.asarray(is_rare(cases), dtype=float)[among],
+            np.asarray(disease_groups(cases))[among],
+            {name: told[among] for name, told in risks.items()},
+            {},
+        )
+        _print(str(source), study)
+
+
+def _print(source: str, study: Study) -> None:
+    every = np.arange(len(study.labels))
+    asked = {name: len(study.answered(name, every)) for name in study.risks}
+    heard = Study(
+        study.labels,
+        study.clusters,
+        {name: risks for name, risks in study.risks.items() if asked[name] >= FEWEST},
+        {},
+    )
+    told = evaluate(heard, {"all": every}, METRICS, PLAN)["all"]
+    pairs = {name: ("ensemble", name) for name in heard.risks if name != "ensemble"}
+    beside = compare(heard, pairs, "auroc", PLAN)
+    print(f"\n{source}, n = {asked['ensemble']}, {len(set(study.clusters))} diseases\n")
+    print("| model, n | AUROC | calibration slope | ECE |\n| --- | --- | --- | --- |")
+    for name, result in told.items():
+        cells = [_cell(result.estimates.get(metric)) for metric in METRICS]
+        print(f"| {name}, {asked[name]} | {' | '.join(cells)} |")
+    print(
+        "\n| ensemble minus | AUROC | p | p (Holm) | p (DeLong) |\n| --- | --- | --- | --- | --- |"
+    )
+    for name, one in beside.items():
+        tests = (one.p_value, one.p_holm, one.p_delong)
+        shown = " | ".join("-" if p is None else f"{p:.4f}" for p in tests)
+        print(f"| {name} | {_cell(one.difference)} | {shown} |")
+
+
+def _cell(estimate: object) -> str:
+    if estimate is None:
+        return "-"
+    low, high, value = (getattr(estimate, name) for name in ("ci_low", "ci_high", "value"))
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+if __name__ == "__main__":
+    main()
