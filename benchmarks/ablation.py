@@ -1,119 +1,161 @@
 """What helps the student and what does not, on the validation part of a workspace.
 
-`python benchmarks/ablation.py` in a workspace whose `split` and `align` have run. It trains one
-variant after the other with the settings that `tune` starts from, and prints AUROC on validation
-with 95 % intervals over whole diseases, and the paired difference from the default. The test
-part is not read. On other cases: run it in their workspace.
+`nice python benchmarks/ablation.py` in a workspace whose `split` and `align` have run. It trains
+one variant after the other with the settings that `tune` starts from, and prints AUROC on
+validation with 95 % intervals over whole diseases, and the paired difference from the default. The
+test part is not read. Variants of one depth share their frozen states, one training tells what each
+of its rounds adds, and what is done is kept in ``--out``, so a run that was killed goes on. On
+other cases: run it in their workspace.
 """
 
 import argparse
+import itertools
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from machine import Rows, now, since
 
+from rarealert.cases.simulate_knowledge import knowledge_cases
 from rarealert.cases.store import read_cases
 from rarealert.params import DistilParams, load_params
 from rarealert.paths import Paths
 from rarealert.stages.tune import DEFAULTS, correct, input_files, read_knowledge
-from rarealert.student.adapter import Settings
-from rarealert.student.classroom import Classroom, open_desk
-from rarealert.student.lessons import Lessons, make_lessons, read_targets, subset
-from rarealert.student.tasks import logits_of
+from rarealert.student.activations import freeze_prompts
+from rarealert.student.adapter import Network, Settings
+from rarealert.student.classroom import Classroom, Desk, open_desk
+from rarealert.student.knowledge import read_barred
+from rarealert.student.lessons import make_lessons, read_targets, subset
+from rarealert.student.tasks import RiskTask, logits_of
 from rarealert.student.training import Schedule, train
 
-_RESAMPLES = 1000
-_VARIANTS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
-    ("default", {}, {}),
-    ("head alone, no training", {"epochs": 0}, {}),
-    ("without the second round", {"correction_epochs": 0}, {}),
-    ("without knowledge of words", {"knowledge_cases": 0}, {}),
-    ("labels alone (soft weight 0)", {}, {"soft_weight": 0.0}),
-    ("aligned risks alone (soft weight 1)", {}, {"soft_weight": 1.0}),
-    ("rank 4", {}, {"rank": 4}),
-    ("rank 16", {}, {"rank": 16}),
-    ("risk at layer 8", {"risk_layer": 8}, {}),
-    ("risk at layer 16", {"risk_layer": 16}, {}),
-)
-"""Name, what differs in ``distil``, what differs in the settings."""
+REFERENCE = "default"
+SIMULATED = 300  # cases of the row that learns simulated ones first; each runs the trunk once
 
-Floats = np.ndarray
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the default, in ``distil`` and in the settings."""
+
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    simulated: bool = False
+
+
+VARIANTS = (
+    Variant(REFERENCE),
+    Variant("without knowledge of words", {}, {"word_share": 0.0}),
+    Variant("labels alone (soft weight 0)", {}, {"soft_weight": 0.0}),
+    Variant("aligned risks alone (soft weight 1)", {}, {"soft_weight": 1.0}),
+    Variant(f"a pass over {SIMULATED} simulated cases first", simulated=True),
+    Variant("rank 4", {}, {"rank": 4}),
+    Variant("rank 16", {}, {"rank": 16}),
+    Variant("risk at layer 8", {"risk_layer": 8}),
+    Variant("risk at layer 4", {"risk_layer": 4}),
+    Variant("LoRA in two layers", {"lora_layers": 2}, {"adapted_layers": 2}),
+    Variant("risk at layer 16", {"risk_layer": 16}),
+    Variant("knowledge of 12,000 examples", {"knowledge_cases": 12000}),
+)
+STEPS = ("head alone, no training", "without the second round")  # what the default was before
+
+
+def states_of(variant: Variant) -> tuple[tuple[str, Any], ...]:
+    """The changes that frozen states depend on: variants alike in them share their states."""
+    kept = ("knowledge_cases", "lora_layers", "risk_layer")
+    return tuple((name, variant.changes[name]) for name in kept if name in variant.changes)
+
+
+@contextmanager
+def classroom(chosen: DistilParams, paths: Paths, most: int) -> Iterator[tuple[Desk, Classroom]]:
+    """Both parts run through the frozen trunk."""
+    files, desk = input_files(paths), open_desk(chosen)
+    learn, judge = (
+        make_lessons(
+            subset(read_cases(files[part]), most, chosen.seed),
+            read_targets(files["risk"], part),
+            desk.encoder,
+        )
+        for part in ("train", "valid")
+    )
+    read_knowledge(desk, chosen, files["held_out"])
+    with tempfile.TemporaryDirectory() as folder:
+        yield desk, Classroom(desk, learn, judge, Path(folder), chosen.batch_size)
+
+
+def teach(
+    variant: Variant, chosen: DistilParams, desk: Desk, room: Classroom, network: Network
+) -> Iterator[None]:
+    """Both rounds of the risk; stops before each."""
+    settings = settings_of(variant)
+    schedule = Schedule(chosen.epochs, chosen.batch_size, chosen.seed)
+    yield
+    if variant.simulated:
+        learn_simulated(chosen, desk, room, network, settings)
+    train(room.risk_task(network, settings), settings.learning_rate, schedule)
+    yield
+    found = room.errors(network, settings, chosen.seed)
+    again = Schedule(chosen.correction_epochs, chosen.batch_size, chosen.seed + 1)
+    correct(room, network, settings, found, again)
+
+
+def learn_simulated(
+    chosen: DistilParams, desk: Desk, room: Classroom, network: Network, settings: Settings
+) -> None:
+    """One pass over simulated cases of diseases that nobody judges, by their labels."""
+    barred = read_barred(input_files(Paths.here())["held_out"])
+    cases = list(knowledge_cases(SIMULATED, barred, chosen.seed))
+    sure = {item.case.case_id: float(item.label.label == "rare") for item in cases}
+    examples = make_lessons(cases, sure, desk.encoder).examples
+    pad, size = int(desk.base.tokenizer.pad_token_id), chosen.batch_size
+    with tempfile.TemporaryDirectory() as folder:
+        more = freeze_prompts(desk.trunk, examples, pad, Path(folder) / "simulated", size)
+        task = RiskTask(network, more, room.valid, settings.soft_weight)
+        train(task, settings.learning_rate, Schedule(1, size, chosen.seed))
+
+
+def settings_of(variant: Variant) -> Settings:
+    """The study's first trial with what the variant changes."""
+    return replace(Settings(**DEFAULTS), **variant.settings)
+
+
+def run(
+    variants: Sequence[Variant], rows: Rows, distil: DistilParams, paths: Paths, most: int
+) -> None:
+    """Train ``variants``, which share their states."""
+    chosen = distil.model_copy(update=dict(states_of(variants[0])))
+    with classroom(chosen, paths, most) as (desk, room):
+        for variant in variants:
+            begun = now()
+            with room.network(settings_of(variant), chosen.seed) as network:
+                names = iter(STEPS if variant.name == REFERENCE else ())
+                for _ in teach(variant, chosen, desk, room, network):
+                    for name in itertools.islice(names, 1):
+                        rows.add(name, room.judged, logits_of(network, room.valid))
+                logits = logits_of(network, room.valid)
+                rows.add(variant.name, room.judged, logits, since(begun))
 
 
 def main() -> None:
-    """Train all variants and print the table."""
+    """Train all variants that are not done and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=10**9, help="cases of each part, at most")
     parser.add_argument("--only", nargs="*", help="words; variants that hold one, and the default")
+    parser.add_argument("--out", type=Path, default=Path("build/ablation.jsonl"))
     asked = parser.parse_args()
-    params, paths = load_params(Path("params.yaml")), Paths.here()
-    chosen = [
+    params, rows = load_params(Path("params.yaml")), Rows(asked.out)
+    wanted = [
         item
-        for item in _VARIANTS
-        if item[0] == "default" or not asked.only or any(word in item[0] for word in asked.only)
+        for item in VARIANTS
+        if item.name == REFERENCE or not asked.only or any(word in item.name for word in asked.only)
     ]
-    rare, groups, found = np.zeros(0), [], {}
-    for name, changes, settings in chosen:
-        distil = params.distil.model_copy(update=changes)
-        judged, logits = _logits(
-            distil, replace(Settings(**DEFAULTS), **settings), paths, asked.cases
-        )
-        rare, groups = judged.rare, list(judged.groups)
-        found[name] = logits
-    print(f"validation part, n = {len(rare)}, {len(set(groups))} diseases\n")
-    print("| variant | AUROC (95 % interval) | difference from the default |\n| --- | --- | --- |")
-    for name, logits in found.items():
-        alone = _interval(rare, groups, logits)
-        paired = "" if name == "default" else _interval(rare, groups, logits, found["default"])
-        print(f"| {name} | {alone} | {paired} |")
-
-
-def _logits(
-    chosen: DistilParams, settings: Settings, paths: Paths, most: int
-) -> tuple[Lessons, Floats]:
-    files = input_files(paths)
-    desk = open_desk(chosen)
-    parts = []
-    for part in ("train", "valid"):
-        cases = subset(read_cases(files[part]), most, chosen.seed)
-        parts.append(make_lessons(cases, read_targets(files["risk"], part), desk.encoder))
-    read_knowledge(desk, chosen, files["held_out"])
-    schedule = Schedule(chosen.epochs, chosen.batch_size, chosen.seed)
-    again = Schedule(chosen.correction_epochs, chosen.batch_size, chosen.seed + 1)
-    with tempfile.TemporaryDirectory() as folder:
-        room = Classroom(desk, *parts, Path(folder), chosen.batch_size)
-        with room.network(settings, chosen.seed) as network:
-            if chosen.epochs:
-                train(room.risk_task(network, settings), settings.learning_rate, schedule)
-                correct(room, network, settings, again)
-            return parts[1], logits_of(network, room.valid)
-
-
-def _interval(
-    rare: Floats, groups: Sequence[str], logits: Floats, other: Floats | None = None
-) -> str:
-    """AUROC, or its difference from ``other``'s, with a percentile bootstrap over diseases."""
-    from sklearn.metrics import roc_auc_score
-
-    def value(rows: Floats) -> float:
-        mine = float(roc_auc_score(rare[rows], logits[rows]))
-        return mine if other is None else mine - float(roc_auc_score(rare[rows], other[rows]))
-
-    random, names = np.random.default_rng(0), np.array(groups)
-    members = [np.flatnonzero(names == group) for group in sorted(set(groups))]
-    drawn = []
-    for _ in range(_RESAMPLES):
-        picked = random.integers(len(members), size=len(members))
-        rows = np.concatenate([members[index] for index in picked])
-        if len(set(rare[rows])) > 1:
-            drawn.append(value(rows))
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    sign = "" if other is None else "+"
-    shown = f"{value(np.arange(len(rare))):{sign}.3f}"
-    return f"{shown} ({low:{sign}.3f} to {high:{sign}.3f})"
+    missing = [item for item in wanted if rows.missing([item.name])]
+    for _, alike in itertools.groupby(missing, key=states_of):
+        run(list(alike), rows, params.distil, Paths.here(), asked.cases)
+    print(rows.table("variant", REFERENCE))
 
 
 if __name__ == "__main__":

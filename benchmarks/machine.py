@@ -1,16 +1,24 @@
-"""What the benchmarks share: the machine's GEMM peak, paired timing, visits, tables."""
+"""What the benchmarks share: the machine's GEMM peak, paired timing, visits, rows, tables."""
 
+import json
 import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 
 from rarealert.cases.case import LabelledCase
 from rarealert.cases.store import read_cases
+from rarealert.student.lessons import Lessons
 
+Floats = np.ndarray
+
+_RESAMPLES = 1000
 _SHAPES = ((2048, 2048, 2048), (4096, 576, 1536), (4096, 1536, 576))  # square, and a layer's own
 
 
@@ -22,11 +30,21 @@ class Spent:
     cpu: float
 
 
+def now() -> Spent:
+    """Both clocks."""
+    return Spent(time.perf_counter(), time.process_time())
+
+
+def since(begun: Spent) -> Spent:
+    """What was spent since both clocks said ``begun``."""
+    return Spent(time.perf_counter() - begun.wall, time.process_time() - begun.cpu)
+
+
 def spent(work: Callable[[], object]) -> Spent:
     """What ``work`` took."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    begun = now()
     work()
-    return Spent(time.perf_counter() - wall, time.process_time() - cpu)
+    return since(begun)
 
 
 def median(runs: Sequence[Spent]) -> Spent:
@@ -73,3 +91,70 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A markdown table."""
     lines = [heading, ["---"] * len(heading), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+class Rows:
+    """What variants say of one validation part, kept as JSON lines so that a kill loses one row."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        self._held = {row["name"]: row for row in map(json.loads, lines)}
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of ``names`` that are not here yet."""
+        return [name for name in names if name not in self._held]
+
+    def add(self, name: str, judge: Lessons, logits: Floats, cost: Spent | None = None) -> None:
+        """Keep the ``logits`` of a row, in the order of ``judge``."""
+        row = {
+            "name": name,
+            "rare": judge.rare.tolist(),
+            "groups": list(judge.groups),
+            "logits": [round(float(value), 6) for value in logits],
+            "cpu": None if cost is None else round(cost.cpu, 1),
+        }
+        self._held[name] = row
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        print(f"{name}: {roc_auc_score(judge.rare, logits):.3f}", file=sys.stderr, flush=True)
+
+    def table(self, heading: str, reference: str) -> str:
+        """AUROC with 95 % intervals over whole diseases, and paired differences."""
+        other = self._held[reference]
+        lines = []
+        for name, row in self._held.items():
+            if row["groups"] != other["groups"]:
+                raise SystemExit(f"{self._file} mixes parts; remove it and run again.")
+            rare, logits = np.array(row["rare"]), np.array(row["logits"])
+            mine = interval(rare, row["groups"], logits)
+            against = np.array(other["logits"])
+            apart = "" if name == reference else interval(rare, row["groups"], logits, against)
+            lines.append([name, mine, apart, "" if row["cpu"] is None else f"{row['cpu']:.0f}"])
+        count = f"validation part, n = {len(other['rare'])}, {len(set(other['groups']))} diseases"
+        said = ["AUROC (95 % interval)", f"difference from {reference}", "training, CPU s"]
+        return f"{count}\n\n{table([heading, *said], lines)}"
+
+
+def interval(
+    rare: Floats, groups: Sequence[str], logits: Floats, other: Floats | None = None
+) -> str:
+    """AUROC, or its difference from ``other``'s, with a percentile bootstrap over diseases."""
+
+    def value(rows: Floats) -> float:
+        mine = float(roc_auc_score(rare[rows], logits[rows]))
+        return mine if other is None else mine - float(roc_auc_score(rare[rows], other[rows]))
+
+    random, names = np.random.default_rng(0), np.array(groups)
+    members = [np.flatnonzero(names == group) for group in sorted(set(groups))]
+    drawn = []
+    for _ in range(_RESAMPLES):
+        picked = random.integers(len(members), size=len(members))
+        rows = np.concatenate([members[index] for index in picked])
+        if len(set(rare[rows])) > 1:
+            drawn.append(value(rows))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    sign = "" if other is None else "+"
+    shown = f"{value(np.arange(len(rare))):{sign}.3f}"
+    return f"{shown} ({low:{sign}.3f} to {high:{sign}.3f})"

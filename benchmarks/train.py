@@ -1,198 +1,197 @@
-"""Training the risk, against peft with transformers' Trainer at its defaults.
+"""Training, against peft with transformers' Trainer at its defaults, on the same layers and data.
 
-    python benchmarks/train.py            # after `make repro`; for two minutes on two quiet cores
+    python benchmarks/train.py                        # the risk alone, after `make repro`
+    python benchmarks/train.py --whole --cases 96     # risk and rationales; the rival takes minutes
 
-Both learn the same LoRA layers, readout, targets and cases for the Trainer's default three passes.
-The rival is given our depth too: its trunk ends at ``distil.risk_layer``.
+All train LoRA of one rank in the same layers for the Trainer's default three passes. The rival is
+
+- for the risk alone, a trunk that is cut where we read the risk, with our readout and targets: a
+  user would have to know that, and to write it;
+- with ``--whole``, what peft's users do: the whole causal model, which learns to answer " yes" or
+  " no" and then the rationale where the training part tells one, all else masked.
+
+The Trainer's defaults judge nothing between passes, so ours are measured without validation too.
 """
 
 import argparse
+import statistics
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from machine import Spent, gemm_peak, in_turn, linear_weights, table, visits
+from machine import Spent, gemm_peak, linear_weights, now, since, spent, table, visits
+from rivals import Cut, Whole, risks_of, trainer_of
 from sklearn.metrics import roc_auc_score
-from torch.nn import functional
 
-from rarealert.language.base import quiet
 from rarealert.params import Params, load_params
+from rarealert.stages.distil import read_leanings
 from rarealert.stages.tune import DEFAULTS
+from rarealert.student.activations import freeze_prompts
 from rarealert.student.adapter import Settings
-from rarealert.student.classroom import Classroom, Desk, open_desk
-from rarealert.student.lessons import Lessons, make_lessons, read_targets
-from rarealert.student.network import pad_right, pool
+from rarealert.student.classroom import Classroom, open_desk
+from rarealert.student.lessons import Lessons, choose_rationales, make_lessons, read_targets
 from rarealert.student.tasks import logits_of
 from rarealert.student.training import Schedule, train
 
 EPOCHS = 3  # the Trainer's default
-SETTINGS = Settings(**DEFAULTS)  # the study's first trial
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TOLD_SHARE = 64 / 550  # of cases whose rationale is learnt, as in the default run
 
 
-class Rival(torch.nn.Module):
-    """A truncated trunk with peft's LoRA, mean pooling and a linear head, as a user writes it."""
+@dataclass(frozen=True)
+class Run:
+    """What a training took, and the AUROC it reached on the validation part."""
 
-    def __init__(self, desk: Desk, layers: range) -> None:
-        from peft import LoraConfig, get_peft_model
-
-        super().__init__()
-        config = LoraConfig(
-            r=SETTINGS.rank,
-            lora_alpha=SETTINGS.rank * SETTINGS.alpha_ratio,
-            target_modules=list(TARGETS),
-            layers_to_transform=list(layers),
-        )
-        model: Any = desk.base.model
-        model.model.layers = model.model.layers[: desk.trunk.risk_layer]
-        model.config.num_hidden_layers = desk.trunk.risk_layer
-        with quiet():
-            self.adapted = get_peft_model(model, config)
-        self.head = torch.nn.Linear(2 * model.config.hidden_size, 1)
-        self.trunk = model.model
-        self.embedding = model.model.embed_tokens
-
-    def forward(self, input_ids: Any, attention_mask: Any, labels: Any = None) -> dict[str, Any]:
-        """Logits, and the loss where there are labels."""
-        states = self.trunk(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-        lengths = attention_mask.sum(1)
-        words = pool(self.embedding(input_ids), lengths)
-        features = torch.cat([words, pool(states.last_hidden_state, lengths)], dim=1)
-        logits = self.head(features).squeeze(-1)
-        if labels is None:
-            return {"logits": logits}
-        return {"loss": functional.binary_cross_entropy_with_logits(logits, labels)}
+    cost: Spent
+    auroc: float
 
 
-def collate(rows: list[dict[str, Any]], pad: int) -> dict[str, Any]:
-    """Rows padded to the longest, as the default collator pads."""
-    ids, lengths = pad_right([row["ids"] for row in rows], pad)
-    mask = (torch.arange(ids.shape[1])[None, :] < lengths[:, None]).long()
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "labels": torch.tensor([r["y"] for r in rows]),
-    }
+@dataclass(frozen=True)
+class Bench:
+    """Both parts, and what is trained on them."""
 
+    params: Params
+    settings: Settings
+    learn: Lessons
+    judge: Lessons
+    whole: bool
 
-def trainer_run(desk: Desk, learn: Lessons, judge: Lessons, folder: str) -> Any:
-    """A Trainer at its defaults on a rival, and a function that gives its validation AUROC."""
-    from transformers import Trainer, TrainingArguments
+    def ours(self, epochs: int = EPOCHS, *, judged: bool = False) -> Run:
+        """Frozen states, the head's start, ``epochs`` passes; ``judged`` by all after each."""
+        chosen = self.params.distil
+        desk = open_desk(chosen)
+        judge = self.judge if judged else _least(self.judge)
+        with tempfile.TemporaryDirectory() as folder:
+            begun = now()
+            room = Classroom(desk, self.learn, judge, Path(folder), chosen.batch_size)
+            with room.network(self.settings, chosen.seed) as network:
+                schedule = Schedule(epochs, chosen.batch_size, chosen.seed)
+                train(room.risk_task(network, self.settings), self.settings.learning_rate, schedule)
+                if self.whole and epochs:
+                    told = replace(schedule, batch_size=chosen.rationale_batch_size)
+                    train(room.rationale_task(network), chosen.rationale_learning_rate, told)
+                cost = since(begun)
+                pad = int(desk.base.tokenizer.pad_token_id)
+                file = Path(folder) / "all"
+                held = freeze_prompts(desk.trunk, self.judge.examples, pad, file, 32)
+                return Run(cost, roc_auc_score(self.judge.rare, logits_of(network, held)))
 
-    pad = int(desk.base.tokenizer.pad_token_id)
-    rival = Rival(desk, range(desk.trunk.block_start, desk.trunk.risk_layer))
-    weight = SETTINGS.soft_weight
-    rows = [
-        {"ids": item.prompt, "y": weight * item.target + (1 - weight) * item.rare}
-        for item in learn.examples
-    ]
-    arguments = TrainingArguments(
-        output_dir=folder, report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True,
-        logging_strategy="no", remove_unused_columns=False, dataloader_pin_memory=False,
-    )  # fmt: skip
-    with quiet():
-        trainer = Trainer(
-            rival, arguments, train_dataset=rows, data_collator=lambda part: collate(part, pad)
-        )
+    def theirs(self) -> Run:
+        """The Trainer's own time, without loading and without judging."""
+        desk = open_desk(self.params.distil)
+        rival = (Whole if self.whole else Cut)(desk, self.settings)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = trainer_of(rival, self.learn.examples, folder)
+            cost = spent(trainer.train)
+        return Run(cost, roc_auc_score(self.judge.rare, risks_of(rival, self.judge.examples)))
 
-    def auroc() -> float:
-        rival.eval()
-        held = [{"ids": item.prompt, "y": 0.0} for item in judge.examples]
-        said: list[float] = []
-        with torch.inference_mode():
-            for start in range(0, len(held), 16):
-                batch = collate(held[start : start + 16], pad)
-                batch.pop("labels")
-                said += rival(**batch)["logits"].tolist()
-        return float(roc_auc_score(judge.rare, said))
-
-    return trainer, auroc
+    def operations(self) -> float:
+        """Floating-point operations of our risk's matrix products, without validation."""
+        trunk = open_desk(self.params.distil).trunk
+        tokens = sum(len(item.prompt) for item in self.learn.examples)
+        block = trunk.risk_layer - trunk.block_start
+        # once through all, then forward and back through what learns
+        passes = trunk.risk_layer + 2 * EPOCHS * block
+        return tokens * 2 * linear_weights(trunk.decoder.layers[0]) * passes
 
 
 def main() -> None:
-    """Measure both and print the table."""
+    """Measure all in turn and print the table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--workspace", type=Path, default=Path())
     options.add_argument("--cases", type=int, default=160)
-    options.add_argument("--valid", type=int, default=80)
+    options.add_argument("--valid", type=int, default=200)
     options.add_argument("--repeats", type=int, default=1)
+    options.add_argument("--whole", action="store_true", help="risk and rationales")
     chosen = options.parse_args()
-    params = load_params(chosen.workspace / "params.yaml")
-    aurocs: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = open_desk(params.distil), open_desk(params.distil)
-        learn, judge = (
-            make_lessons(cases, read_targets(_risks(chosen.workspace), part), ours.encoder)
-            for part, cases in (
-                ("train", visits(chosen.workspace, "train", chosen.cases)),
-                ("valid", visits(chosen.workspace, "valid", chosen.valid)),
-            )
+    bench = read(chosen.workspace, chosen.cases, chosen.valid, chosen.whole)
+    runs: dict[str, list[Run]] = {}
+    for _ in range(chosen.repeats):
+        runs.setdefault("this repository", []).append(bench.ours())
+        runs.setdefault("peft + Trainer", []).append(bench.theirs())
+        runs.setdefault("this repository, validation after each pass", []).append(
+            bench.ours(judged=True)
         )
-        trainer, rival_auroc = trainer_run(theirs, learn, judge, folder)
-        taken = in_turn(
-            {
-                "this repository": lambda: aurocs.update(
-                    ours=our_run(params, ours, learn, judge, Path(folder))
-                ),
-                "peft + Trainer": trainer.train,
-            },
-            chosen.repeats,
+        runs.setdefault("this repository, no pass (head fitted on frozen states)", []).append(
+            bench.ours(0)
         )
-        aurocs["theirs"] = rival_auroc()
-    _print(taken, aurocs, ours, learn, judge)
+    report(bench, {name: middle(of) for name, of in runs.items()})
 
 
-def our_run(params: Params, desk: Desk, learn: Lessons, judge: Lessons, folder: Path) -> float:
-    """Frozen states, the head's start and ``EPOCHS`` passes; the validation AUROC."""
-    block = desk.trunk.risk_layer - desk.trunk.block_start
-    settings = replace(SETTINGS, word_share=0.0, adapted_layers=block)
-    room = Classroom(desk, learn, judge, folder, params.distil.batch_size)
-    schedule = Schedule(EPOCHS, params.distil.batch_size, params.distil.seed)
-    with room.network(settings, params.distil.seed) as network:
-        train(room.risk_task(network, settings), settings.learning_rate, schedule)
-        return float(roc_auc_score(judge.rare, logits_of(network, room.valid)))
+def read(workspace: Path, cases: int, valid: int, whole: bool) -> Bench:
+    """Both parts as examples, with rationales where all is learnt."""
+    params = load_params(workspace / "params.yaml")
+    risks, encoder = (
+        workspace / "build" / "align" / "risk.parquet",
+        open_desk(params.distil).encoder,
+    )
+    answers = workspace / "build" / "rationales" / "answers.parquet"
+    leanings = read_leanings(answers) if whole else {}
+
+    def lessons(part: str, count: int) -> Lessons:
+        of_part, targets = visits(workspace, part, count), read_targets(risks, part)
+        told = round(len(of_part) * TOLD_SHARE) if whole else 0
+        texts = choose_rationales(of_part, targets, leanings, told, 0) if told else {}
+        limit = params.distil.max_rationale_tokens
+        return make_lessons(of_part, targets, encoder, texts, limit)
+
+    learn, judge = lessons("train", cases), lessons("valid", valid)
+    # what words learn from profiles is no part of the comparison
+    return Bench(params, replace(Settings(**DEFAULTS), word_share=0.0), learn, judge, whole)
 
 
-def _risks(workspace: Path) -> Path:
-    return workspace / "build" / "align" / "risk.parquet"
+def middle(runs: list[Run]) -> Run:
+    """The median of each clock; the AUROC is the same each time."""
+    cost = Spent(
+        statistics.median(run.cost.wall for run in runs),
+        statistics.median(run.cost.cpu for run in runs),
+    )
+    return Run(cost, runs[0].auroc)
 
 
-def _print(
-    taken: dict[str, Spent], aurocs: dict[str, float], desk: Desk, learn: Lessons, judge: Lessons
-) -> None:
-    peak = gemm_peak()
-    tokens = [sum(len(item.prompt) for item in part.examples) for part in (learn, judge)]
-    trunk = desk.trunk
-    a_pass = 2 * linear_weights(trunk.decoder.layers[0])
-    block = trunk.risk_layer - trunk.block_start
-    # once through the frozen part for both, three passes with gradients, four validations
-    work = sum(tokens) * a_pass * trunk.risk_layer
-    work += a_pass * block * (2 * EPOCHS * tokens[0] + (EPOCHS + 2) * tokens[1])
-    seen = EPOCHS * len(learn.examples)
+def _least(judge: Lessons) -> Lessons:
+    """A case of each label, and one with a rationale: the least that training asks for."""
+    wanted = [judge.rare, ~judge.rare, [bool(item.rationale) for item in judge.examples]]
+    kept = sorted({list(which).index(True) for which in wanted if any(which)})
+    return replace(
+        judge,
+        examples=tuple(judge.examples[index] for index in kept),
+        groups=tuple(judge.groups[index] for index in kept),
+    )
+
+
+def report(bench: Bench, runs: dict[str, Run]) -> None:
+    """Print the table and the ratios."""
+    seen = EPOCHS * len(bench.learn.examples)
     rows = [
         [
             name,
-            f"{seen / cost.wall:.1f}",
-            f"{seen / cost.cpu:.1f}",
-            f"{aurocs[key]:.3f}",
-            f"{cost.wall:.0f}",
+            f"{seen / run.cost.wall:.1f}",
+            f"{seen / run.cost.cpu:.1f}",
+            f"{run.auroc:.3f}",
+            f"{run.cost.wall:.0f}",
+            f"{run.cost.cpu:.0f}",
         ]
-        for (name, cost), key in zip(taken.items(), ("ours", "theirs"), strict=True)
+        for name, run in runs.items()
     ]
-    ours, theirs = taken.values()
+    ours, theirs = runs["this repository"].cost, runs["peft + Trainer"].cost
     print(
-        f"{len(learn.examples)} training cases, {EPOCHS} passes, {len(judge.examples)} to judge "
-        f"by; LoRA in {block} of {trunk.risk_layer} layers; {torch.get_num_threads()} threads."
+        f"{len(bench.learn.examples)} training cases, {bench.learn.told} with a rationale, "
+        f"{EPOCHS} passes; AUROC of {len(bench.judge.examples)} validation cases; "
+        f"{torch.get_num_threads()} threads."
     )
-    heading = ["training", "cases/s", "cases/CPU s", "validation AUROC", "wall s"]
+    heading = ["training", "cases/s", "cases/CPU s", "validation AUROC", "wall s", "CPU s"]
     print(table(heading, rows))
     print(
         f"Ratio {theirs.wall / ours.wall:.2f} by the clock, {theirs.cpu / ours.cpu:.2f} by "
-        f"processor seconds (aim 3). GEMM peak {peak / 1e9:.0f} GFLOP/s; this repository's "
-        f"training runs its matrix products at {work / ours.wall / peak:.0%} of it."
+        "processor seconds (aim 3)."
     )
+    if not bench.whole:
+        peak = gemm_peak()
+        print(
+            f"GEMM peak {peak / 1e9:.0f} GFLOP/s; this repository's training runs its matrix "
+            f"products at {bench.operations() / ours.wall / peak:.0%} of it."
+        )
 
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         training_data={},
         libraries={},
     )
-    save_package(folder / "adapter", card, get_peft_model(loaded.model, lora), RiskHead(32))
+    adapted = get_peft_model(loaded.model, lora)
+    save_package(folder / "adapter", card, adapted, RiskHead(32), loaded.tokenizer)
     doubts_of(32).save(folder / "adapter")
     return folder / "adapter"

@@ -16,7 +16,7 @@ from rarealert.files import write_json
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
-from rarealert.stages.rounds import Material, Rounds, learn_rounds
+from rarealert.stages.rounds import Course, Material, Rounds, learn_rounds
 from rarealert.stages.tune import curves, input_files, read_knowledge
 from rarealert.tracking.items import Dataset, Figure, Item, Metric, Parameters, Summary
 
@@ -107,7 +107,7 @@ def _read(params: Params, paths: Paths) -> _Inputs:
     )
 
     files, chosen = _files(paths), params.distil
-    leanings = _leanings(files["answers"])
+    leanings = read_leanings(files["answers"])
     desk = open_desk(chosen)
 
     def lessons(part: str, told: int) -> "tuple[list[LabelledCase], Lessons]":
@@ -127,7 +127,7 @@ def _files(paths: Paths) -> dict[str, Path]:
     return input_files(paths) | {"answers": paths.build("rationales") / "answers.parquet"}
 
 
-def _leanings(file: Path) -> "dict[str, list[Leaning]]":
+def read_leanings(file: Path) -> "dict[str, list[Leaning]]":
     """What each teacher that answered leaned on, by case id."""
     from rarealert.student.rationale import Leaning
     from rarealert.teachers.answer import read_answers
@@ -160,13 +160,13 @@ def _teach(
     )
     with room.network(settings, chosen.seed) as network:
         material = Material(desk, inputs.train, inputs.taught, inputs.leanings)
-        rounds = learn_rounds(chosen, settings, room, network, material, work, digest)
+        rounds = learn_rounds(Course(chosen, settings, room, network, material, work, digest))
         logits = logits_of(network, room.valid)
         rare = inputs.judged.rare
         calibration = fit_calibration(logits, rare, inputs.judged.groups, chosen.seed)
         risk = calibration.risk(logits)
         card = _card(params, settings, inputs, calibration, fit_bands(risk, rare))
-        save_package(adapter, card, network.peft_model, network.head)
+        save_package(adapter, card, network.peft_model, network.head, desk.base.tokenizer)
         fit_doubts(network, room.train, room.valid, logits, desk.encoder.frame).save(adapter)
         told = [item.case for item in inputs.valid][:_JUDGED_RATIONALES]
         said = _told_figures(card, network, inputs, told)

@@ -16,8 +16,10 @@ from rarealert.tracking.items import Child, Metric
 
 if TYPE_CHECKING:
     from rarealert.cases.case import LabelledCase
+    from rarealert.student.activations import Example
     from rarealert.student.adapter import Network, Settings
     from rarealert.student.classroom import Classroom, Desk
+    from rarealert.student.correction import Round
     from rarealert.student.lessons import Lessons
     from rarealert.student.rationale import Leaning
     from rarealert.student.training import Epoch
@@ -77,33 +79,62 @@ class Rounds:
             yield Child(name, (*metrics, *lines))
 
 
-def learn_rounds(
-    chosen: DistilParams,
-    settings: "Settings",
-    room: "Classroom",
-    network: "Network",
-    material: Material,
-    work: Path,
-    digest: str,
-) -> Rounds:
-    """Both tasks through both rounds; checkpoints in ``work`` carry ``digest``.
+@dataclass(frozen=True)
+class Course:
+    """What learns from what; checkpoints lie in ``work`` and carry ``digest``."""
+
+    chosen: DistilParams
+    settings: "Settings"
+    room: "Classroom"
+    network: "Network"
+    material: Material
+    work: Path
+    digest: str
+
+    def learn_risk(self) -> "tuple[list[Epoch], Round, list[Epoch]]":
+        """The foundation's epochs, what was judged wrongly after them, the correction's epochs."""
+        from rarealert.student.training import Schedule, train
+
+        chosen = self.chosen
+        schedule = Schedule(chosen.epochs, chosen.batch_size, chosen.seed)
+        task = self.room.risk_task(self.network, self.settings)
+        file = self.work / "risk.safetensors"
+        first = train(task, self.settings.learning_rate, schedule, file, self.digest)
+        found = self.room.errors(self.network, self.settings, chosen.seed)
+        again = Schedule(chosen.correction_epochs, chosen.batch_size, chosen.seed + 1)
+        file = self.work / "risk-correction.safetensors"
+        second = correct(self.room, self.network, self.settings, found, again, file, self.digest)
+        return first, found, second
+
+    def learn_to_tell(self, chains: "Sequence[Example]") -> "tuple[list[Epoch], list[Epoch]]":
+        """The epochs of the foundation's rationales, and of ``chains``, as far as there are any."""
+        from rarealert.student.training import Schedule, train
+
+        if not self.room.can_tell:
+            return [], []
+        chosen = self.chosen
+        rate, size = chosen.rationale_learning_rate, chosen.rationale_batch_size
+        schedule = Schedule(chosen.rationale_epochs, size, chosen.seed)
+        task = self.room.rationale_task(self.network)
+        first = train(task, rate, schedule, self.work / "rationale.safetensors", self.digest)
+        if not (chains and chosen.correction_epochs):
+            return first, []
+        again = Schedule(chosen.correction_epochs, size, chosen.seed + 1)
+        task = self.room.rationale_task(self.network, chains, task.judge)
+        file = self.work / "rationale-correction.safetensors"
+        return first, train(task, rate, again, file, self.digest)
+
+
+def learn_rounds(course: Course) -> Rounds:
+    """Both tasks through both rounds.
 
     A round has no history of a task where there is nothing to learn: no rationale in a part, or
     nothing that was judged wrongly.
     """
     from rarealert.student.correction import chains
-    from rarealert.student.training import Schedule, train
 
-    schedule = Schedule(chosen.epochs, chosen.batch_size, chosen.seed)
-    task = room.risk_task(network, settings)
-    file = work / "risk.safetensors"
-    first = {"risk": train(task, settings.learning_rate, schedule, file, digest)}
-    found = room.errors(network, settings, chosen.seed)
-    schedule = Schedule(chosen.correction_epochs, chosen.batch_size, chosen.seed + 1)
-    corrected = correct(
-        room, network, settings, schedule, work / "risk-correction.safetensors", digest
-    )
-    second = {"risk": corrected} if corrected else {}
+    risk, found, risk_again = course.learn_risk()
+    material, chosen = course.material, course.chosen
     told = chains(
         material.cases,
         material.lessons,
@@ -113,21 +144,16 @@ def learn_rounds(
         chosen.max_rationale_tokens,
         chosen.correction_rationales,
     )
-    rate, size = chosen.rationale_learning_rate, chosen.rationale_batch_size
-    if room.can_tell:
-        schedule = Schedule(chosen.rationale_epochs, size, chosen.seed)
-        telling = room.rationale_task(network)
-        file = work / "rationale.safetensors"
-        first["rationale"] = train(telling, rate, schedule, file, digest)
-        if told and chosen.correction_epochs:
-            schedule = Schedule(chosen.correction_epochs, size, chosen.seed + 1)
-            telling = room.rationale_task(network, told)
-            file = work / "rationale-correction.safetensors"
-            second["rationale"] = train(telling, rate, schedule, file, digest)
+    telling, telling_again = course.learn_to_tell(told)
     counts = {
         "judged_wrongly": len(found.wrong),
         "replayed": len(found.replayed),
         "rationales_told_again": len(told),
     }
-    histories = dict(zip(ROUNDS, (first, second), strict=True))
-    return Rounds({name: tasks for name, tasks in histories.items() if tasks}, counts)
+    first = {"risk": risk, "rationale": telling}
+    second = {"risk": risk_again, "rationale": telling_again}
+    learnt = (
+        (name, {task: history for task, history in tasks.items() if history})
+        for name, tasks in zip(ROUNDS, (first, second), strict=True)
+    )
+    return Rounds({name: tasks for name, tasks in learnt if tasks}, counts)

@@ -23,6 +23,7 @@ from rarealert.tracking.items import Child, Dataset, Item, Metric, Parameters, S
 if TYPE_CHECKING:
     from rarealert.student.adapter import Network, Settings
     from rarealert.student.classroom import Classroom, Desk
+    from rarealert.student.correction import Round
     from rarealert.student.training import Epoch, Schedule
 
 DEFAULTS: dict[str, float | int | str] = {
@@ -185,7 +186,8 @@ def _one_trial(study: Any, room: "Classroom", params: Params) -> Child:
         try:
             task = room.risk_task(network, settings)
             train(task, settings.learning_rate, schedule, on_epoch=on_epoch)
-            epochs += correct(room, network, settings, schedule)[1:]
+            found = room.errors(network, settings, schedule.seed)
+            epochs += correct(room, network, settings, found, schedule)[1:]
         except (TrialPruned, DivergedError):
             state = TrialState.PRUNED
     best = best_epoch(epochs[1:] or epochs)  # the head alone says nothing of what is tuned here
@@ -199,18 +201,19 @@ def correct(
     room: "Classroom",
     network: "Network",
     settings: "Settings",
+    found: "Round",
     schedule: "Schedule",
     checkpoint: Path | None = None,
     digest: str = "",
 ) -> "list[Epoch]":
     """The second round of the risk: its epochs, 0 being the end of the first; none without errors.
 
-    ``network`` keeps the round only where it lowers the validation loss.
+    ``found`` is what ``network`` judges wrongly now; it keeps the round only where it lowers the
+    validation loss.
     """
     from rarealert.student.lessons import digest_of
     from rarealert.student.training import train
 
-    found = room.errors(network, settings, schedule.seed)
     if not (found.wrong and schedule.epochs):
         return []
     task = room.risk_task(network, settings, found.learnt)

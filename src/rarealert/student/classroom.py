@@ -72,7 +72,7 @@ class Classroom:
         self._batch_size = batch_size
         self._pad = int(desk.base.tokenizer.pad_token_id)
         self._lessons = train
-        self._judged = valid
+        self.judged = valid
         self.train = self._freeze(train, "train")
         self.valid = self._freeze(valid, "valid")
         known = desk.trunk.word_risk
@@ -99,7 +99,7 @@ class Classroom:
     @property
     def can_tell(self) -> bool:
         """Whether both parts hold a rationale, one to learn from and one to judge by."""
-        return bool(self._lessons.told and self._judged.told)
+        return bool(self._lessons.told and self.judged.told)
 
     def risk_task(
         self, network: Network, settings: Settings, only: Sequence[int] | None = None
@@ -113,28 +113,26 @@ class Classroom:
         return find_errors(logits, self._lessons, settings.tau, settings.replay_share, seed)
 
     def rationale_task(
-        self, network: Network, learn: Sequence[Example] | None = None
+        self,
+        network: Network,
+        learn: Sequence[Example] | None = None,
+        judge: Frozen | None = None,
     ) -> RationaleTask:
         """Learning the told rationales, on states of ``network`` as its risk block is now.
 
         ``learn`` are other examples with a rationale than those of the training part; what is
-        judged by stays the same.
+        judged by stays the same. ``judge`` are its states, from a task that was made since the
+        risk block last changed.
         """
-        told = [
-            [item for item in lessons.examples if item.rationale]
-            for lessons in (self._lessons, self._judged)
-        ]
-        parts = [
-            freeze_told(
-                self._desk.trunk,
-                examples,
-                self._pad,
-                self._folder / f"told-{name}.f16",
-                self._batch_size,
-            )
-            for name, examples in (("train", learn or told[0]), ("valid", told[1]))
-        ]
-        return RationaleTask(network, *parts)
+        told = learn or [item for item in self._lessons.examples if item.rationale]
+        if judge is None:
+            judged = [item for item in self.judged.examples if item.rationale]
+            judge = self._freeze_told(judged, "valid")
+        return RationaleTask(network, self._freeze_told(told, "train"), judge)
+
+    def _freeze_told(self, examples: Sequence[Example], name: str) -> Frozen:
+        file = self._folder / f"told-{name}.f16"
+        return freeze_told(self._desk.trunk, examples, self._pad, file, self._batch_size)
 
     def _freeze(self, lessons: Lessons, name: str) -> Frozen:
         file = self._folder / f"{name}.f16"

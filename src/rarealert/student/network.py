@@ -19,6 +19,8 @@ from rarealert.errors import BadInputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_CACHED_POSITIONS = 768  # tokens; the states of more leave a processor's cache between products
+
 
 class Trunk:
     """A decoder whose layers can be run in parts. ``depth`` is its number of layers."""
@@ -90,7 +92,7 @@ class Trunk:
         weights = self.decoder.embed_tokens.weight
         hidden = hidden.to(weights.device, weights.dtype)
         if self.packed_tokens is None or lengths is None:
-            return self._layers(hidden, start, stop, None)
+            return torch.cat([self._layers(part, start, stop, None) for part in _parts(hidden)])
         packed, positions, places = _pack(hidden, lengths, self.packed_tokens)
         done = self._layers(packed, start, stop, positions)
         rows = torch.zeros_like(hidden, dtype=done.dtype, device=done.device)
@@ -118,6 +120,13 @@ class Trunk:
     def logits(self, states: Tensor) -> Tensor:
         """Next-token logits of normed top states, shape ``(positions, vocabulary)``, in fp32."""
         return torch.as_tensor(self.model.lm_head(states)).float()
+
+
+def _parts(hidden: Tensor) -> Sequence[Tensor]:
+    """Rows of ``hidden`` that a processor runs together; a GPU wants all at once."""
+    if hidden.device.type != "cpu":
+        return (hidden,)
+    return torch.split(hidden, max(1, _CACHED_POSITIONS // hidden.shape[1]))
 
 
 def _pack(

@@ -1,9 +1,10 @@
 """The student on disk: adapter, head and one JSON file; no pickle, no case text.
 
 ``adapter_model.safetensors`` and ``adapter_config.json`` are peft's, ``head.safetensors`` holds
-the readout, ``student.json`` everything else that a prediction needs.
+the readout, ``tokenizer/`` the tokenizer, ``student.json`` everything else that a prediction needs.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -20,16 +21,24 @@ from rarealert.student.calibration import Bands, Calibration
 from rarealert.student.encoding import ENCODING_VERSION
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from rarealert.student.network import RiskHead
+
+_TOKENIZER = "tokenizer"
 
 
 class Card(BaseModel):
-    """``student.json``: what belongs to the weights. Digests are sha256 in hexadecimal."""
+    """``student.json``: what belongs to the weights. Digests are sha256 in hexadecimal.
+
+    ``tokenizer_digest`` is that of the packaged tokenizer; ``save_package`` enters it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_model: str
     base_digest: str
+    tokenizer_digest: str = ""
     dtype: Dtype = "float32"
     renderer_version: str = RENDERER_VERSION
     encoding_version: str = ENCODING_VERSION
@@ -46,7 +55,13 @@ class Card(BaseModel):
     libraries: dict[str, str]
 
 
-def save_package(folder: Path, card: Card, peft_model: Any, head: "RiskHead") -> None:
+def save_package(
+    folder: Path,
+    card: Card,
+    peft_model: Any,
+    head: "RiskHead",
+    tokenizer: "PreTrainedTokenizerBase",
+) -> None:
     """Write the whole student to ``folder``, which appears only once it is complete."""
     from safetensors.torch import save_file
 
@@ -62,6 +77,9 @@ def save_package(folder: Path, card: Card, peft_model: Any, head: "RiskHead") ->
         {name: value.contiguous() for name, value in head.state_dict().items()},
         partial / "head.safetensors",
     )
+    tokenizer.save_pretrained(str(partial / _TOKENIZER))
+    digest = _digest_of(partial / _TOKENIZER)
+    card = card.model_copy(update={"tokenizer_digest": digest})
     text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True)
     (partial / "student.json").write_text(text + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -71,12 +89,15 @@ def save_package(folder: Path, card: Card, peft_model: Any, head: "RiskHead") ->
 def load_package(folder: Path) -> tuple[Card, Base, "RiskHead"]:
     """The card, the base with LoRA merged into it, and the head of a saved student.
 
+    Words are cut by the packaged tokenizer, whatever lies beside the base's weights.
+
     Raises:
         BadInputError: a file is missing or damaged, the base model here is another one than the
             adapter was trained on, or the adapter does not fit it.
     """
     card = _read_card(folder)
     _check_versions(folder, card)
+    tokenizer = _read_tokenizer(folder, card)
     base = load_base(card.base_model, dtype=card.dtype, device="auto")
     if base.digest != card.base_digest:
         raise BadInputError(
@@ -94,7 +115,7 @@ def load_package(folder: Path) -> tuple[Card, Base, "RiskHead"]:
             f"{folder}: the adapter or head is damaged or does not fit {card.base_model} "
             f"({type(error).__name__}); run dvc repro distil or fetch the model again."
         ) from error
-    merged = Base(name=base.name, digest=base.digest, model=model, tokenizer=base.tokenizer)
+    merged = Base(name=base.name, digest=base.digest, model=model, tokenizer=tokenizer)
     return card, merged, head
 
 
@@ -115,6 +136,27 @@ def _check_versions(folder: Path, card: Card) -> None:
             f"{folder} was trained with renderer {trained[0]} and encoding {trained[1]}, this "
             f"version has {RENDERER_VERSION} and {ENCODING_VERSION}; distil it again."
         )
+
+
+def _read_tokenizer(folder: Path, card: Card) -> "PreTrainedTokenizerBase":
+    if _digest_of(folder / _TOKENIZER) != card.tokenizer_digest:
+        raise BadInputError(
+            f"{folder / _TOKENIZER} is not the tokenizer that the student was trained with; run "
+            "dvc repro distil or fetch the model again."
+        )
+    with quiet():
+        from transformers import AutoTokenizer
+
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder / _TOKENIZER)
+    return tokenizer
+
+
+def _digest_of(folder: Path) -> str:
+    """sha256 over names and bytes of the files in ``folder``."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
 
 
 def _lora(peft_model: Any) -> dict[str, Any]:

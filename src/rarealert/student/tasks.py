@@ -80,7 +80,7 @@ class RationaleTask:
     def __init__(self, network: Network, learn: Frozen, judge: Frozen) -> None:
         self._network = network
         self._learn = learn
-        self._judge = judge
+        self.judge = judge
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -104,8 +104,8 @@ class RationaleTask:
         """Mean cross-entropy a token (nats) of rationales that were not learnt."""
         with torch.no_grad():
             losses = [
-                _token_losses(self._network, self._judge, chosen)
-                for chosen in self._judge.batches(_JUDGE_BATCH)
+                _token_losses(self._network, self.judge, chosen)
+                for chosen in self.judge.batches(_JUDGE_BATCH)
             ]
         return float(torch.cat(losses).mean()), {}
 

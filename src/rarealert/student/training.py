@@ -86,22 +86,14 @@ def train(
             stays.
         NotEnoughMemoryError: a batch doesn't fit; the checkpoint of the epoch before stays.
     """
-    parameters = task.parameters
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": [value], "share": task.rates.get(name, 1.0)}
-            for name, value in parameters.items()
-        ],
-        lr=learning_rate,
-        weight_decay=_WEIGHT_DECAY,
-    )
+    parameters, optimiser = task.parameters, _optimiser(task, learning_rate)
     stored = store.resume(checkpoint, digest, parameters, optimiser) if checkpoint else []
     history = [Epoch(**item) for item in stored]
     if checkpoint and history:
         best = store.best_state(checkpoint, parameters)
     else:
         history = [Epoch(0, None, *task.validate())]
-        best = {name: value.detach().clone() for name, value in parameters.items()}
+        best = _copied(parameters)
         if on_epoch:
             on_epoch(history[0])
     for number in range(len(history), schedule.epochs + 1):
@@ -109,7 +101,7 @@ def train(
             loss = _one_epoch(task, learning_rate, schedule, optimiser, number)
             history.append(Epoch(number, loss, *task.validate()))
         if history[-1].valid_loss < min(item.valid_loss for item in history[:-1]):
-            best = {name: value.detach().clone() for name, value in parameters.items()}
+            best = _copied(parameters)
         if checkpoint:
             said = [asdict(item) for item in history]
             store.save(checkpoint, digest, parameters, best, optimiser, said)
@@ -124,6 +116,18 @@ def train(
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
     """The epoch whose weights ``train`` leaves; the first of equals."""
     return min(history, key=lambda epoch: epoch.valid_loss)
+
+
+def _optimiser(task: Task, learning_rate: float) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [value], "share": task.rates.get(name, 1.0)}
+        for name, value in task.parameters.items()
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=_WEIGHT_DECAY)
+
+
+def _copied(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in parameters.items()}
 
 
 def _one_epoch(

@@ -46,7 +46,7 @@ def package(folder: Path, chosen: DistilParams, hidden: int):
         training_data={"train": "0"},
         libraries={"torch": torch.__version__},
     )
-    save_package(folder, card, network.peft_model, head)
+    save_package(folder, card, network.peft_model, head, desk.base.tokenizer)
     return desk, network
 
 
@@ -125,10 +125,39 @@ def test_a_visit_without_findings_gets_a_plain_sentence(saved) -> None:
 
 
 def test_the_package_holds_no_pickle_and_no_path(saved) -> None:
-    names = {path.name for path in saved[0].iterdir()}
+    folder, desk, _ = saved
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names == {
         "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "student.json",
+        "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
     }  # fmt: skip
+    for name in names - {"adapter_config.json", "student.json"}:  # they name the base, a folder
+        assert desk.base.name.encode() not in (folder / name).read_bytes()
+
+
+def test_words_are_cut_by_the_packaged_tokenizer(saved, cases, tmp_path: Path) -> None:
+    folder, desk, _ = saved
+    read = [item.case for item in cases[:4]]
+    expected = Student.load(folder).predict(read, 4)
+    beside = Path(desk.base.name) / "tokenizer.json"
+    whole = beside.read_text()
+    vocabulary = json.loads(whole)["model"]["vocab"]
+    turned = dict(zip(vocabulary, reversed(vocabulary.values()), strict=True))
+    try:
+        said = json.loads(whole)
+        said["model"]["vocab"] = turned
+        beside.write_text(json.dumps(said))
+        assert Student.load(folder).predict(read, 4) == expected
+    finally:
+        beside.write_text(whole)
+    mine = tmp_path / "adapter"
+    shutil.copytree(folder, mine)
+    (mine / "tokenizer" / "tokenizer.json").write_text(json.dumps(said))
+    with pytest.raises(BadInputError, match="not the tokenizer that the student was trained with"):
+        Student.load(mine)
+    shutil.rmtree(mine / "tokenizer")
+    with pytest.raises(BadInputError, match="not the tokenizer"):
+        Student.load(mine)
 
 
 @pytest.mark.parametrize("name", ["student.json", "head.safetensors", "adapter_model.safetensors"])

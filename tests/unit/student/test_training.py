@@ -158,6 +158,35 @@ def test_frozen_activations_give_the_logits_of_a_whole_pass(room: Classroom) -> 
     np.testing.assert_allclose(cached, direct.numpy(), atol=2e-2)  # the cache is fp16
 
 
+def test_a_processor_runs_few_rows_at_a_time_to_the_same_end(
+    room: Classroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rarealert.student import network as module
+
+    with room.network(SETTINGS, 5) as network:
+        task = room.risk_task(network, SETTINGS)
+        ends = []
+        for positions in (10**6, 60):  # all of a batch, then one or two rows
+            monkeypatch.setattr(module, "_CACHED_POSITIONS", positions)
+            loss = task.loss(range(8))
+            given = torch.autograd.grad(loss, network.risk_parameters().values())
+            ends.append((loss.detach(), *given))
+        parts = [len(part) for part in module._parts(room.train.batch(range(8)))]
+    assert len(parts) > 2
+    assert sum(parts) == 8
+    for whole, split in zip(*ends, strict=True):
+        torch.testing.assert_close(split, whole, atol=1e-6, rtol=1e-5)
+
+
+def test_later_chains_are_judged_on_the_same_states(room: Classroom) -> None:
+    with room.network(SETTINGS, 5) as network:
+        task = room.rationale_task(network)
+        told = [item for item in room._lessons.examples if item.rationale][:3]
+        again = room.rationale_task(network, told, task.judge)
+        assert again.judge is task.judge
+        assert again.validate() == room.rationale_task(network, told).validate()
+
+
 def test_a_network_leaves_the_base_as_it_was(room: Classroom) -> None:
     before = {name: value.clone() for name, value in room._desk.base.model.state_dict().items()}
     with room.network(SETTINGS, 5) as network:

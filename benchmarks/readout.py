@@ -1,0 +1,143 @@
+"""Where to read the risk: a fitted head on pooled states, or the probability of an answer's token.
+
+`nice python benchmarks/readout.py` in a workspace whose `split` and `align` have run. Every row
+learns from the same training cases and targets, with LoRA of one rank for `distil.epochs` passes,
+and is judged on the validation part; the test part is not read. Rows that are done are kept in
+``--out`` and not done again. The head does without what words learn from profiles, which a token's
+probability has no place for.
+"""
+
+import argparse
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import Rows, spent
+from torch import Tensor
+
+from rarealert.cases.store import read_cases
+from rarealert.params import DistilParams, load_params
+from rarealert.paths import Paths
+from rarealert.stages.tune import DEFAULTS, input_files
+from rarealert.student.activations import Frozen, freeze_prompts
+from rarealert.student.adapter import Network, Settings, add_adapter, remove_adapter
+from rarealert.student.classroom import Classroom, Desk, open_desk
+from rarealert.student.lessons import Lessons, make_lessons, read_targets, subset
+from rarealert.student.network import RiskHead
+from rarealert.student.tasks import RiskTask, logits_of
+from rarealert.student.training import Schedule, train
+
+QUESTION = "\nRisk of a rare disease, yes or no? Answer:"
+ANSWERS = (" yes", " no")
+SETTINGS = replace(Settings(**DEFAULTS), word_share=0.0)
+HEAD = "head on pooled states, layer {}, {}"
+WORD = "token probability, layer {}, {}"
+
+
+@dataclass
+class AnswerNetwork(Network):
+    """A trunk whose risk is the log-odds of one answer's token against the other's."""
+
+    answers: tuple[int, int] = (0, 0)
+
+    def risk_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """LoRA below the layer that is read."""
+        return self._lora(self.trunk.block_start, self.trunk.risk_layer)
+
+    def risk_logits(self, states: Tensor, words: Tensor, prompts: Tensor) -> Tensor:  # noqa: ARG002
+        """Log-odds of the answers at the last position of each prompt."""
+        last = states[torch.arange(len(states)), prompts - 1]
+        if self.trunk.risk_layer < self.trunk.depth:  # run() norms what comes out at the top
+            last = self.trunk.decoder.norm(last)
+        rows = self.trunk.model.lm_head.weight[list(self.answers)]
+        return torch.as_tensor(last @ (rows[0] - rows[1]))
+
+
+def lessons(desk: Desk, paths: Paths, most: int, seed: int) -> tuple[Lessons, Lessons]:
+    """Both parts as the desk's encoder tells them."""
+    files = input_files(paths)
+    train_part, valid = (
+        make_lessons(
+            subset(read_cases(files[part]), most, seed),
+            read_targets(files["risk"], part),
+            desk.encoder,
+        )
+        for part in ("train", "valid")
+    )
+    return train_part, valid
+
+
+def head_rows(rows: Rows, chosen: DistilParams, paths: Paths, most: int) -> None:
+    """The student's own readout, before and after training."""
+    desk = open_desk(chosen)
+    layer = desk.trunk.risk_layer
+    names = [HEAD.format(layer, told) for told in ("fitted on frozen states", "and LoRA")]
+    if not rows.missing(names):
+        return
+    learn, judge = lessons(desk, paths, most, chosen.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        room = Classroom(desk, learn, judge, Path(folder), chosen.batch_size)
+        with room.network(SETTINGS, chosen.seed) as network:
+            rows.add(names[0], judge, logits_of(network, room.valid))
+            schedule = Schedule(chosen.epochs, chosen.batch_size, chosen.seed)
+            work = lambda: train(  # noqa: E731
+                room.risk_task(network, SETTINGS), SETTINGS.learning_rate, schedule
+            )
+            cost = spent(work)
+            rows.add(names[1], judge, logits_of(network, room.valid), cost)
+
+
+def token_rows(
+    rows: Rows, chosen: DistilParams, paths: Paths, most: int, layer: int | None, block: int
+) -> None:
+    """Answers' tokens read at ``layer`` (None: the top), LoRA in ``block`` layers below it."""
+    desk = open_desk(chosen)
+    trunk, encoder = desk.trunk, desk.encoder
+    trunk.risk_layer = layer or trunk.depth
+    trunk.block_start = trunk.risk_layer - block
+    told = ("zero-shot", f"LoRA in {block} layer{'s' * (block > 1)}")
+    names = [WORD.format(trunk.risk_layer, item) for item in told]
+    if not rows.missing(names):
+        return
+    tail = encoder.tokens(QUESTION)
+    encoder._room += len(encoder._tail) - len(tail)
+    encoder._tail = tail
+    yes, no = (encoder.tokens(answer)[0] for answer in ANSWERS)
+    learn, judge = lessons(desk, paths, most, chosen.seed)
+    pad = int(desk.base.tokenizer.pad_token_id)
+
+    def freeze(part: Lessons, file: Path) -> Frozen:
+        return freeze_prompts(trunk, part.examples, pad, file, chosen.batch_size)
+
+    with tempfile.TemporaryDirectory() as folder:
+        held = freeze(judge, Path(folder) / "valid")
+        settings = replace(SETTINGS, adapted_layers=block)
+        plain: Any = add_adapter(desk.base.model, trunk, RiskHead(1), settings, chosen.seed)
+        network = AnswerNetwork(trunk, plain.peft_model, plain.head, (yes, no))
+        rows.add(names[0], judge, logits_of(network, held))  # a fresh LoRA changes nothing
+        task = RiskTask(network, freeze(learn, Path(folder) / "train"), held, settings.soft_weight)
+        schedule = Schedule(chosen.epochs, chosen.batch_size, chosen.seed)
+        cost = spent(lambda: train(task, settings.learning_rate, schedule))
+        rows.add(names[1], judge, logits_of(network, held), cost)
+        remove_adapter(network)
+
+
+def main() -> None:
+    """Fill the missing rows and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=10**9, help="cases of each part, at most")
+    parser.add_argument("--out", type=Path, default=Path("build/readout.jsonl"))
+    asked = parser.parse_args()
+    params, paths = load_params(Path("params.yaml")), Paths.here()
+    rows, chosen = Rows(asked.out), params.distil
+    head_rows(rows, chosen, paths, asked.cases)
+    for layer, block in ((chosen.risk_layer, 1), (None, 1), (None, chosen.rationale_layers)):
+        token_rows(rows, chosen, paths, asked.cases, layer, block)
+    reference = HEAD.format(chosen.risk_layer, "and LoRA")
+    print(rows.table("readout", reference))
+
+
+if __name__ == "__main__":
+    main()
