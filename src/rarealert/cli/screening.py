@@ -24,12 +24,14 @@ def screen(
     rationale: Annotated[
         Literal["alerts", "all", "none"], typer.Option(help="which visits get a rationale")
     ] = "none",
+    model: Annotated[Path | None, typer.Option(help="a model's folder instead")] = None,
 ) -> None:
     """Score a file of visits with the registered model, on this machine."""
     from rarealert.screening.batch import Question
     from rarealert.screening.batch import screen as screen_visits
 
-    print(screen_visits(source, out, alias, Question(rationale, prevalence)).sentence())
+    question = Question(rationale, prevalence)
+    print(screen_visits(source, out, alias, question, model).sentence())
 
 
 def drift(

@@ -19,9 +19,7 @@ from typing import Any, Literal
 
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.params import load_params
-from rarealert.paths import Paths
-from rarealert.screening.champion import ScreeningModel, load_model
+from rarealert.screening.champion import ScreeningModel, loader
 from rarealert.screening.frames import request_frame
 from rarealert.screening.resume import Files, Progress, append, finish, partial, resume, save
 from rarealert.screening.rows import Row, kind_of, read_rows
@@ -73,8 +71,12 @@ class ScreenReport:
         return said + ". Decision support, not a diagnosis."
 
 
-def screen(source: Path, out: Path, alias: str, question: Question) -> ScreenReport:
+def screen(
+    source: Path, out: Path, alias: str, question: Question, folder: Path | None = None
+) -> ScreenReport:
     """Screen ``source`` with the workspace's registered version that ``alias`` points at.
+
+    With ``folder``, a model's, no registry and no workspace is needed.
 
     Raises:
         BadInputError: ``source`` is missing or of no known kind, ``out`` is ``source`` itself or
@@ -82,10 +84,7 @@ def screen(source: Path, out: Path, alias: str, question: Question) -> ScreenRep
         RareAlertError: no such version is registered, or it gives no such answers.
     """
     files = _checked(source, out, question)
-    paths = Paths.here()
-    name = load_params(paths.params).register_.model_name
-    model = load_model(name, alias, paths.tracking_uri)
-    return _screen(files, model, question, CHUNK_ROWS)
+    return _screen(files, loader(folder, alias)(), question, CHUNK_ROWS)
 
 
 def screen_file(

@@ -1,12 +1,18 @@
 """The registered model that screens: found by its alias, loaded offline."""
 
+import json
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rarealert.errors import RareAlertError
+from rarealert.errors import BadInputError, RareAlertError
+from rarealert.language.base import CARRIED_VARIABLE
+from rarealert.params import load_params
+from rarealert.paths import Paths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,15 +63,39 @@ def version_of(name: str, alias: str, tracking_uri: str) -> str:
     return str(_find(name, alias, tracking_uri).version)
 
 
-def load_folder(folder: Path, name: str, version: str) -> ScreeningModel:
+def load_folder(folder: Path) -> ScreeningModel:
     """The model whose ``MLmodel`` lies in ``folder``; no registry is asked.
 
+    In a bundle, ``bundle.json`` beside ``folder`` says which version it is, and ``base`` holds
+    its base model.
+
     Raises:
-        BadInputError: the base model on this machine is not the one trained on.
+        BadInputError: ``folder`` is no model's, or the base model on this machine is not the one
+            trained on.
     """
+    if not (folder / "MLmodel").is_file():
+        raise BadInputError(f"{folder} holds no MLmodel file; name a model's folder.")
+    beside = folder.parent / "bundle.json"
+    marks = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    if beside.is_file():
+        os.environ.setdefault(CARRIED_VARIABLE, str(folder.parent / "base"))
     scorer = _load(str(folder))
-    metadata = scorer.metadata.metadata or {}
-    return ScreeningModel(name, version, str(metadata.get(_DIGEST, "")), scorer)
+    digest = str((scorer.metadata.metadata or {}).get(_DIGEST, ""))
+    name, version = str(marks.get("name", folder.name)), str(marks.get("version", "folder"))
+    return ScreeningModel(name, version, digest, scorer)
+
+
+def loader(folder: Path | None, alias: str) -> Callable[[], ScreeningModel]:
+    """What loads the model in ``folder``, or else this workspace's version called ``alias``.
+
+    Raises:
+        BadInputError: no folder is named, and there is no workspace here.
+    """
+    if folder is not None:
+        return partial(load_folder, folder)
+    paths = Paths.here()
+    name = load_params(paths.params).register_.model_name
+    return partial(load_model, name, alias, paths.tracking_uri)
 
 
 def _load(uri: str) -> "PyFuncModel":

@@ -10,7 +10,7 @@ The table has no name, so a killed run leaves no patient data behind.
 
 import codecs
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import groupby
@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from rarealert.cases.sources import fhir
 from rarealert.cases.sources.documents import walk
+from rarealert.cases.sources.fhir_doubt import Loss
 from rarealert.cases.sources.fhir_stream import SUFFIXES, Raw, Resource, bundled, resources
 from rarealert.cases.sources.files import Tick, no_tick
 from rarealert.cases.sources.refused import Place, Refused
@@ -28,14 +29,29 @@ from rarealert.cases.sources.visits import Visit
 _HELD_BYTES = 4 * 1024**2  # a larger bundle is read by entry; parsed, JSON takes ten times as much
 _IN_ENTRY = 2  # open brackets around an item of the bundle's list
 _DEEPEST = 200  # brackets; FHIR's own resources need a dozen
-_CACHE_KIB = 32 * 1024  # of the table on disk, in memory
+_CACHE_KIB = 8 * 1024  # of the table on disk, in memory
 _REFERRING = ("subject", "patient", "encounter")  # fields whose reference a visit is made by
 
 _TABLES = """
-CREATE TABLE resource (patient BLOB, number INTEGER, file TEXT, line INTEGER, kind TEXT,
+CREATE TABLE resource (patient BLOB, number INTEGER PRIMARY KEY, file TEXT, line INTEGER, kind TEXT,
                        encounter TEXT, content TEXT, field TEXT, reason TEXT, refusal TEXT);
 CREATE TABLE owner (kind TEXT, id TEXT, patient BLOB, PRIMARY KEY (kind, id)) WITHOUT ROWID;
 """
+_KNOWN = "SELECT 1 FROM resource WHERE patient = ? LIMIT 1"
+_SCATTERED = """
+SELECT 1 FROM (SELECT patient, file, lag(patient) OVER w AS before, lag(file) OVER w AS other
+               FROM resource WINDOW w AS (ORDER BY number))
+WHERE before IS NOT patient OR other IS NOT file GROUP BY patient HAVING count(*) > 1 LIMIT 1
+"""
+_BESIDE = (
+    "SELECT patient FROM (SELECT * FROM resource WHERE number < ?1 ORDER BY number DESC LIMIT 1)"
+    " WHERE file = ?2",
+    "SELECT patient FROM (SELECT * FROM resource WHERE number > ?1 ORDER BY number LIMIT 1)"
+    " WHERE file = ?2",
+)
+
+Losses = list[tuple[int, str, Loss]]
+"""What is lost: behind how many resources, in which file, and whom it names."""
 
 
 def read_patients(path: Path, tick: Tick = no_tick) -> Iterator[Visit | Refused]:
@@ -51,14 +67,16 @@ def read_patients(path: Path, tick: Tick = no_tick) -> Iterator[Visit | Refused]
     size = sum(file.lstat().st_size for file, _ in files)
     with closing(sqlite3.connect("")) as held:  # no name: on disk, and gone with the process
         held.executescript(f"PRAGMA journal_mode=OFF; PRAGMA cache_size=-{_CACHE_KIB}; {_TABLES}")
-        count = 0
+        count, losses = 0, []
         for count, resource in enumerate(_resources(path, files), 1):
-            if resource.patient is None:
-                if resource.refused is not None:
-                    yield resource.refused
-            else:
+            if resource.loss is not None:
+                losses.append((count, resource.place.file, resource.loss))
+            if resource.patient is not None:
                 _hold(held, count, resource)
-        yield from _patients(held, size / max(count, 1), tick)
+            elif resource.refused is not None:
+                yield resource.refused
+        doubted = _doubted(held, losses)
+        yield from _patients(held, doubted, size / max(count, 1), tick)
 
 
 def _resources(path: Path, files: list[tuple[Path, str]]) -> Iterator[Resource]:
@@ -102,7 +120,8 @@ def _entries(file: Path, name: str) -> Iterator[Resource]:
                     yield _moved(each, Place("fhir", name, number))
         except (ijson.JSONError, ValueError):
             place = Place("fhir", name, number + 1)
-            yield _broken(place, "not valid JSON from here on; the rest is not read")
+            reason = "cut or damaged from here on; the rest of the bundle is lost"
+            yield _broken(place, reason, Loss())
             return
     if not number:
         yield _broken(Place("fhir", name, 1), "a bundle without entries")
@@ -136,9 +155,9 @@ def _items(stream: IO[bytes]) -> Iterator[Any]:
                 builder = ObjectBuilder()
 
 
-def _broken(place: Place, reason: str) -> Resource:
+def _broken(place: Place, reason: str, loss: Loss | None = None) -> Resource:
     refused = place.refuse("entry", reason)
-    return Resource(place, "resource", None, None, refused, lambda _: None)
+    return Resource(place, "resource", None, None, refused, lambda _: None, loss)
 
 
 def _aliases(stream: IO[bytes]) -> dict[str, str]:
@@ -177,7 +196,7 @@ def _resolved(entry: Any, aliases: Mapping[str, str]) -> Any:
 
 def _hold(held: sqlite3.Connection, number: int, resource: Resource) -> None:
     assert resource.patient is not None
-    patient = resource.patient.encode("utf-8", "surrogatepass")
+    patient = _key(resource.patient)
     refused = resource.refused or _taken(held, patient, resource)
     content = encounter = None
     if refused is None:
@@ -187,6 +206,10 @@ def _hold(held: sqlite3.Connection, number: int, resource: Resource) -> None:
     place = (resource.place.file, resource.place.row, resource.kind)
     row = (patient, number, *place, encounter, content, *told)
     held.execute(f"INSERT INTO resource VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608
+
+
+def _key(patient: str) -> bytes:
+    return patient.encode("utf-8", "surrogatepass")
 
 
 def _taken(held: sqlite3.Connection, patient: bytes, resource: Resource) -> Refused | None:
@@ -202,11 +225,32 @@ def _taken(held: sqlite3.Connection, patient: bytes, resource: Resource) -> Refu
     return resource.place.refuse(f"{resource.kind}.id", "an id given twice with other content")
 
 
-def _patients(held: sqlite3.Connection, share: float, tick: Tick) -> Iterator[Visit | Refused]:
+def _doubted(held: sqlite3.Connection, losses: Losses) -> Callable[[bytes], bool]:
+    """Says of whose record a part may be lost, by the rule of ``fhir_doubt.Doubts``."""
+    doubted: set[bytes] = set()
+    for at, file, loss in losses:
+        names = [_key(name) for name in loss.names]
+        named = {name for name in names if held.execute(_KNOWN, (name,)).fetchone()}
+        doubted |= named
+        if named and not loss.tail:
+            continue
+        if held.execute(_SCATTERED).fetchone():
+            return lambda _: True
+        beside = (held.execute(query, (at, file)).fetchone() for query in _BESIDE)
+        doubted.update(row[0] for row in beside if row)
+    return doubted.__contains__
+
+
+def _patients(
+    held: sqlite3.Connection, doubted: Callable[[bytes], bool], share: float, tick: Tick
+) -> Iterator[Visit | Refused]:
     done = told = 0
     rows = held.execute("SELECT * FROM resource ORDER BY patient, number")
     for patient, group in groupby(rows, key=itemgetter(0)):
         parts = [_resource(patient, row) for row in group]
+        if doubted(patient):
+            lost = Loss(frozenset((patient.decode("utf-8", "surrogatepass"),)), tail=False)
+            parts[0] = replace(parts[0], loss=lost)
         done += len(parts)
         tick(round(done * share) - told)
         told = round(done * share)

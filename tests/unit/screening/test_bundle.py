@@ -9,11 +9,14 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from typer.testing import CliRunner
 
+from rarealert.cli import app
 from rarealert.errors import BadInputError
 from rarealert.language.base import CARRIED_VARIABLE, carry_base, load_base
 from rarealert.registry.versions import register_version
 from rarealert.screening import pyfunc
+from rarealert.screening.batch import Question, screen
 from rarealert.screening.bundle import bundle
 from rarealert.screening.service.models import FolderSource
 
@@ -61,6 +64,23 @@ def test_a_bundle_holds_the_registered_version_with_its_base(workspace, monkeypa
     assert len(model.digest) == 64
     answered = model.scorer.predict(pyfunc.input_example())
     assert 0 < answered["risk"][0] < 1
+
+
+def test_a_file_is_screened_with_a_models_folder_and_no_workspace(workspace, tmp_path, monkeypatch):
+    made = bundle(workspace / "clinic", "challenger", no_wheels)
+    monkeypatch.setenv(CARRIED_VARIABLE, "")  # so that what is set here is taken back
+    monkeypatch.delenv(CARRIED_VARIABLE)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Path("in.csv").write_text("case_id,chief_complaint\na,Seizures and fever.\n")
+    asked = ["screen", "in.csv", "--out", "out.jsonl", "--model", str(made.folder / "model")]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    [answer] = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert 0 < answer["risk"] < 1
+    assert answer["model_version"] == "1"
+    with pytest.raises(BadInputError, match="holds no MLmodel"):
+        screen(Path("in.csv"), Path("o.jsonl"), "champion", Question(), made.folder)
 
 
 def test_a_folder_that_exists_is_left_alone(workspace):

@@ -85,9 +85,27 @@ def test_of_a_bundle_that_was_cut_the_entries_before_the_cut_are_read(tmp_path, 
     items = list(read_patients(source))
     broken = items[0]
     assert isinstance(broken, Refused)
-    assert broken.reason == "not valid JSON from here on; the rest is not read"
+    assert broken.reason == "cut or damaged from here on; the rest of the bundle is lost"
     assert broken.row == whole[: int(len(whole) * cut)].count('"fullUrl"')
-    assert sum(isinstance(each, Visit) for each in items) >= int(8 * cut) - 1
+    read = [each.case.patient_id for each in items if isinstance(each, Visit)]
+    assert read == list("abcdefgh")[: int(8 * cut)]  # the last one's record may go on behind it
+    assert [each.field for each in items[1:] if isinstance(each, Refused)] == ["patient"]
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+@pytest.mark.parametrize("damage", ["cut", "hole"])
+def test_whoever_a_loss_may_concern_is_refused_as_when_all_is_held(tmp_path, scattered, damage):
+    found = list(others(*"abcdef"))
+    if scattered:
+        random.Random(1).shuffle(found)
+    whole = json.dumps(bundle(found))
+    at = whole.index('"fullUrl": "urn:uuid:c.e1"')
+    spoilt = whole[: at + 40] if damage == "cut" else whole[: at + 30] + "}}" + whole[at + 60 :]
+    (tmp_path / "a.json").write_text(spoilt)
+    (tmp_path / "b.json").write_text(json.dumps(bundle(list(others("z")))))
+    expected, ours = list(read_visits(tmp_path)), list(read_patients(tmp_path))
+    assert sorted(map(repr, ours)) == sorted(map(repr, expected))
+    assert any(each.field == "patient" for each in ours if isinstance(each, Refused))
 
 
 @pytest.mark.parametrize(

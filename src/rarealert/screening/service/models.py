@@ -4,14 +4,12 @@ The next version is loaded beside the one at work and takes over between two bat
 fails or waits for it. A version that can't be loaded changes nothing but a counter.
 """
 
-import json
 import logging
 import threading
 from pathlib import Path
 from typing import Protocol
 
 from rarealert.cases.case import Case
-from rarealert.errors import BadInputError
 from rarealert.screening.champion import ScreeningModel, load_folder, load_model, version_of
 from rarealert.screening.frames import request_frame
 from rarealert.screening.service.metrics import Metrics
@@ -55,8 +53,6 @@ class FolderSource:
     """A model's folder, as ``rarealert bundle`` or ``mlflow artifacts download`` leave it."""
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "MLmodel").is_file():
-            raise BadInputError(f"{folder} holds no MLmodel file; name a model's folder.")
         self._folder = folder
 
     def current(self) -> str:
@@ -65,10 +61,7 @@ class FolderSource:
 
     def load(self) -> ScreeningModel:
         """The folder's model, marked with the version that it was bundled from."""
-        beside = self._folder.parent / "bundle.json"
-        marks = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        name = str(marks.get("name", self._folder.name))
-        return load_folder(self._folder, name, str(marks.get("version", "folder")))
+        return load_folder(self._folder)
 
 
 class Keeper:

@@ -22,7 +22,8 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are answered first.
 
     Raises:
-        BadInputError: the address can be reached by others and no token is set.
+        BadInputError: the address can be reached by others and no token is set, or the folder
+            that was named is no model's.
         RareAlertError: there is no model to load, or the port is taken.
     """
     check_exposure(settings)
@@ -85,7 +86,7 @@ def chosen_source(folder: Path | None, alias: str) -> ModelSource:
     """The model in ``folder`` where one is named, else the one ``alias`` points at.
 
     Raises:
-        BadInputError: ``folder`` is no model's, or there is no workspace here.
+        BadInputError: no folder is named, and there is no workspace here.
     """
     if folder is not None:
         return FolderSource(folder)

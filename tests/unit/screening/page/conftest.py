@@ -78,11 +78,11 @@ class Source:
 class Server:
     """uvicorn in a thread; ``stop`` it to see what the page says of a server that is gone."""
 
-    def __init__(self, **settings):
+    def __init__(self, source=None, **settings):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        app = make_app(ServiceSettings(**settings), Source())
+        app = make_app(ServiceSettings(**settings), source or Source())
         self._server = uvicorn.Server(
             uvicorn.Config(app, port=self.port, log_level="error", access_log=False)
         )
@@ -106,11 +106,11 @@ class Server:
 
 @pytest.fixture
 def serve():
-    """``serve(token=...)`` starts a server; all are stopped at the end."""
+    """``serve(source, token=...)`` starts a server; all are stopped at the end."""
     running = []
 
-    def start(**settings):
-        running.append(Server(**settings).start())
+    def start(source=None, **settings):
+        running.append(Server(source, **settings).start())
         return running[-1]
 
     yield start

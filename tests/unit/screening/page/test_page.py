@@ -1,11 +1,16 @@
 """The clinic page in headless Chromium: fill, screen, read, ask on, print, and what goes wrong."""
 
+import json
 import re
 import shutil
 
+import mlflow
+import pandas as pd
 import pytest
 
+from rarealert.registry.versions import register_version
 from rarealert.screening.saying import shift_prevalence
+from rarealert.screening.service.models import RegistrySource
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -261,3 +266,38 @@ def test_the_page_asks_for_nothing_from_elsewhere(open_page):
     screen(page)
     page.wait_for_selector("#questions li")
     assert hosts <= {page.server.url.rstrip("/"), "data:"}
+
+
+def test_the_page_says_what_the_registered_student_says(
+    open_page, serve, mlflow_store, package, tiny_student
+):
+    """The student itself behind the page, packaged and found by its alias as in a clinic."""
+    with mlflow.start_run():
+        version = register_version("toy", package(tiny_student), {})
+    page = open_page(serve(RegistrySource("toy", "challenger", mlflow_store)))
+    fill(page, chief_complaint="Seizures", history_of_present_illness="Fever, no cough.", age="34")
+    with page.expect_response("**/v1/screen") as waited:
+        page.click("button[type=submit]")
+    asked = waited.value.request.post_data_json
+    visit = {name: text for name, text in asked["visits"][0].items() if isinstance(text, str)}
+    own = mlflow.pyfunc.load_model(version.uri).predict(
+        pd.DataFrame([{**visit, "case_id": "a", "age_years": 34.0}]),
+        params={"prevalence": asked["prevalence"]},
+    )
+    [answer] = waited.value.json()["answers"]
+    for name in ("risk", "risk_low", "risk_high", "ood_score"):
+        assert answer[name] == pytest.approx(own[name][0], abs=1e-6)
+    told = page.evaluate(
+        "async (risks) => risks.map((await import('/page/dial.js')).percent)",
+        [float(own[name][0]) for name in ("risk", "risk_low", "risk_high")],
+    )
+    expect(page, "#dial-title", "Risk {}, interval {} to {}".format(*told))
+    expect(page, "#model", f"version {version.version}")
+    found = json.loads(own["evidence"][0])
+    assert {item["label"] for item in found} == {"Seizure", "Fever", "Cough"}
+    weighing = [item["words"] for item in found if item["direction"] != "not read"]
+    assert page.locator("#evidence mark").count() == len(weighing) > 0
+    page.wait_for_selector("#questions li")
+    assert page.locator("#heads li").count() > 1
+    page.click("#explain")
+    expect(page, "#rationale", "because of")

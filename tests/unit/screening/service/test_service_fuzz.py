@@ -93,7 +93,7 @@ def test_schemathesis_finds_nothing_in_ten_thousand_requests(served, caplog, tmp
         time.sleep(0.05)
     port = server.servers[0].sockets[0].getsockname()[1]
     command = [Path(sys.executable).parent / "schemathesis", "run"]
-    command += [f"http://127.0.0.1:{port}/openapi.json", "--max-examples", "1500", "--seed", "7"]
+    command += [f"http://127.0.0.1:{port}/openapi.json", "--max-examples", "1800", "--seed", "7"]
     command += ["--checks", "not_a_server_error,content_type_conformance"]
     command += ["--checks", "response_schema_conformance,negative_data_rejection"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
