@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.cases.case import LabelledCase
-from rarealert.cases.store import read_cases, write_json
+from rarealert.cases.store import read_cases
 from rarealert.errors import BadInputError
+from rarealert.files import write_json
 from rarealert.params import load_params
 from rarealert.paths import Paths
 
