@@ -135,7 +135,7 @@ def _of_disorder(
     disorder: Disorder, by: Literal["code", "name", "name within the text"]
 ) -> Verdict:
     if disorder.common:
-        return Verdict("excluded", "Orphanet gives a common prevalence class", by)
+        return Verdict("excluded", "not rare by Orphanet's class or published prevalence", by)
     return Verdict("rare", "active Orphanet disorder", by, disorder)
 
 

@@ -24,6 +24,7 @@ from rarealert.knowledge.profiles import (
 __all__ = ["Disorder", "OrphanetIndex", "load_index", "looks_common"]
 
 _SYNONYMS = "disease_synonyms.tsv"
+_COMMON = "common_orphanet.tsv"
 _GROUP_SIZE = 3  # Orphanet entries below a MONDO term that make it a group of disorders
 _SUFFIXES = word_set("disease syndrome disorder")
 _PARENTHESES = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]")
@@ -156,7 +157,8 @@ def _installed(mondo: Mondo) -> Nomenclature:
     MONDO says neither which of its Orphanet entries are groups nor which Orphanet has withdrawn.
     One without annotation is taken for a group if several Orphanet entries stand below it, and
     for withdrawn if the Genetic and Rare Diseases Information Center does not list it either
-    (docs/results.md: how often that is right).
+    (docs/results.md: how often that is right). Nothing installed holds prevalences either: what is
+    not rare in a general population, or where it is endemic, stands in ``common_orphanet.tsv``.
     """
     by_code, heads = mondo.by_code("Orphanet"), load_derived_heads()
     profiles = {profile.disease_id: profile.name for profile in load_rare_profiles()}
@@ -173,8 +175,12 @@ def _installed(mondo: Mondo) -> Nomenclature:
             f"ORPHA:{other}" in profiles for other in term.codes["Orphanet"]
         ):
             found[code] = Disorder(code, term.name, head_above(terms, mondo))
+    common = {row["orpha_code"] for row in packaged_rows(_COMMON)}
     return Nomenclature(
-        tuple(replace(disorder, head_derived=bool(disorder.head)) for disorder in found.values()),
+        tuple(
+            replace(disorder, head_derived=bool(disorder.head), common=code in common)
+            for code, disorder in found.items()
+        ),
         frozenset(groups),
         doubtful=frozenset(found).difference(profiles),
         complete=False,

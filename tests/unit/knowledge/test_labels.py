@@ -15,6 +15,7 @@ from rarealert.knowledge.derived_heads import load_derived_heads
 from rarealert.knowledge.heads import HEADS
 from rarealert.knowledge.labels import load_labeller, verdict_line
 from rarealert.knowledge.mondo import load_mondo, parse_mondo
+from rarealert.knowledge.orphanet import load_index
 from rarealert.knowledge.orphanet_tables import read_tables
 from rarealert.knowledge.profiles import load_common_conditions, packaged_rows
 
@@ -98,6 +99,23 @@ def test_packaged_conditions_are_nonrare_under_their_own_name() -> None:
     assert {labeller.label(name).label for name in names} == {"nonrare"}
 
 
+@pytest.mark.parametrize(
+    "diagnosis", ["Sarcoidosis", "Systemic lupus erythematosus", "ORPHA:870", "Chagas disease"]
+)
+def test_an_orphanet_disorder_that_is_not_rare_is_excluded_without_tables(diagnosis: str) -> None:
+    verdict = load_labeller().label(diagnosis)
+    assert (verdict.label, verdict.disorder) == ("excluded", None)
+    assert "not rare" in verdict.reason
+
+
+def test_disorders_called_common_are_known_and_say_why() -> None:
+    rows = packaged_rows("common_orphanet.tsv")
+    disorders = load_index().by_code
+    assert [row["name"] for row in rows] == [disorders[row["orpha_code"]].name for row in rows]
+    assert len({row["orpha_code"] for row in rows}) == len(rows)
+    assert all(row["prevalence"] and ": " in row["source_note"] for row in rows)
+
+
 def test_rules_for_heads_name_living_terms_and_heads() -> None:
     terms = load_mondo().terms
     rules = packaged_rows("head_rules.tsv")
@@ -151,6 +169,7 @@ def test_verdicts_agree_with_the_reference(tables: bool, rare: float, nonrare: f
     assert counts["rare", "rare"] >= rare * said["rare"]
     assert counts["nonrare", "nonrare"] >= nonrare * said["nonrare"]
     assert counts["nonrare", "rare"] <= 0.01 * said["nonrare"]
+    assert counts["excluded", "rare"] <= 0.03 * said["excluded"]
 
 
 @corpora
