@@ -291,11 +291,8 @@ def _running_case(word: str) -> str:
 @lru_cache(maxsize=1)
 def _proper_nouns() -> frozenset[str]:
     """Words that HPO's names capitalise away from the first place, and never write small."""
-    words = [
-        (place, word)
-        for term in load_ontology().terms.values()
-        for place, word in enumerate(term.name.split())
-    ]
+    names = (term.name.split() for term in load_ontology().terms.values())
+    words = [placed for name in names for placed in enumerate(name)]
     small = {word for _, word in words if word.islower()}
     return frozenset(
         word for place, word in words if place and word[0].isupper() and word.lower() not in small
