@@ -73,6 +73,7 @@ class TeachParams(_Section):
     """Who is asked, and whether anyone may be."""
 
     panel: str
+    engine: Literal["local", "ray"]
     replay_only: bool
     cost_cap_usd: Annotated[float, Field(ge=0)]
     trace_sample: Annotated[int, Field(ge=0)]

@@ -25,13 +25,16 @@ def screen(
         Literal["alerts", "all", "none"], typer.Option(help="which visits get a rationale")
     ] = "none",
     model: Annotated[Path | None, typer.Option(help="a model's folder instead")] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="this process, or a Ray cluster")
+    ] = "local",
 ) -> None:
     """Score a file of visits with the registered model, on this machine."""
     from rarealert.screening.batch import Question
     from rarealert.screening.batch import screen as screen_visits
 
     question = Question(rationale, prevalence)
-    print(screen_visits(source, out, alias, question, model).sentence())
+    print(screen_visits(source, out, alias, question, model, engine).sentence())
 
 
 def drift(

@@ -11,7 +11,7 @@ continued run gives the very bytes of an uninterrupted one.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,13 @@ CHUNK_ROWS = 256
 Told = Literal["alerts", "all", "none"]
 """Which visits get a rationale, which is generated token by token through every layer."""
 
+Engine = Literal["local", "ray"]
+"""Who asks the model: this process, or the actors of a Ray cluster."""
+
+Load = Callable[[], ScreeningModel]
+"""What gives an actor its own copy of the model."""
+
+_Answered = Iterator[tuple[Sequence[Row], list[dict[str, Any]]]]
 _FLAGS = ("abstain", "out_of_distribution", "not_english")
 
 
@@ -72,7 +79,12 @@ class ScreenReport:
 
 
 def screen(
-    source: Path, out: Path, alias: str, question: Question, folder: Path | None = None
+    source: Path,
+    out: Path,
+    alias: str,
+    question: Question,
+    folder: Path | None = None,
+    engine: Engine = "local",
 ) -> ScreenReport:
     """Screen ``source`` with the workspace's registered version that ``alias`` points at.
 
@@ -84,7 +96,8 @@ def screen(
         RareAlertError: no such version is registered, or it gives no such answers.
     """
     files = _checked(source, out, question)
-    return _screen(files, loader(folder, alias)(), question, CHUNK_ROWS)
+    load = loader(folder.resolve() if folder else None, alias)
+    return _screen(files, load(), question, CHUNK_ROWS, load if engine == "ray" else None)
 
 
 def screen_file(
@@ -94,17 +107,19 @@ def screen_file(
     question: Question = Question(),
     *,
     chunk_rows: int = CHUNK_ROWS,
+    load: Load | None = None,
 ) -> ScreenReport:
     """Screen the visits of a file of any kind that ``rarealert.screening.rows`` reads.
 
     Each row of ``out`` holds the columns of ``rarealert.screening.saying.SAID``, ``rationale``
     where asked, ``model_version`` and ``model_digest``, in the source's order. Rows that are no
-    case go to ``<out>.refused.jsonl`` with their number and the reason.
+    case go to ``<out>.refused.jsonl`` with their number and the reason. With ``load``, which has
+    to give the same ``model``, the chunks are answered on a Ray cluster.
 
     Raises:
         BadInputError, RareAlertError: as ``screen``.
     """
-    return _screen(_checked(source, out, question), model, question, chunk_rows)
+    return _screen(_checked(source, out, question), model, question, chunk_rows, load)
 
 
 def _checked(source: Path, out: Path, question: Question) -> Files:
@@ -119,13 +134,19 @@ def _checked(source: Path, out: Path, question: Question) -> Files:
 
 
 def _screen(
-    files: Files, model: ScreeningModel, question: Question, chunk_rows: int
+    files: Files,
+    model: ScreeningModel,
+    question: Question,
+    chunk_rows: int,
+    load: Load | None = None,
 ) -> ScreenReport:
     from tqdm import tqdm
 
     progress = resume(files, _key(files, model, question, chunk_rows))
     resumed = progress.screened + progress.refused
+    engine = _engine(files, model, question, load)
     rows = read_rows(files.source, progress.source_bytes, progress.rows)
+    chunks = iter(lambda: list(islice(rows, chunk_rows)), [])
     with (
         partial(files.out).open("ab") as out,
         partial(files.refused).open("ab") as refused,
@@ -139,8 +160,7 @@ def _screen(
     ):
         out.truncate(progress.out_bytes)
         refused.truncate(progress.refused_bytes)
-        while chunk := list(islice(rows, chunk_rows)):
-            answers = answer_chunk(chunk, model, question)
+        for chunk, answers in engine(chunks):
             refusals = [row.refusal() for row in chunk if row.case is None]
             progress = replace(
                 progress,
@@ -160,6 +180,18 @@ def _screen(
             bar.set_postfix_str(f"{each:.1f} visits/s, {progress.refused:,} refused")
     finish(files, progress, question.rationale != "none")
     return _report(files, progress, resumed, model)
+
+
+def _engine(
+    files: Files, model: ScreeningModel, question: Question, load: Load | None
+) -> Callable[[Iterable[Sequence[Row]]], _Answered]:
+    """What answers chunks in their order: this process, or with ``load`` a Ray cluster's actors."""
+    if load is None:
+        return lambda chunks: ((chunk, answer_chunk(chunk, model, question)) for chunk in chunks)
+    from rarealert.screening.ray_engine import answer_on_ray
+
+    spool = files.out.with_name(f"{files.out.name}.chunks")
+    return lambda chunks: answer_on_ray(chunks, load, model, question, spool)
 
 
 def answer_chunk(

@@ -7,7 +7,7 @@ case without its label.
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import BadInputError
 from rarealert.params import Params
@@ -68,23 +68,34 @@ def _ask(
     from rarealert.teachers.endpoints.asking import Asked, ask_endpoints
     from rarealert.teachers.endpoints.limits import Budget
     from rarealert.teachers.endpoints.teacher import EndpointTeacher
-    from rarealert.teachers.local.teacher import LocalTeacher, ask_local
+    from rarealert.teachers.local.on_ray import judge_on_ray
+    from rarealert.teachers.local.teacher import LocalTeacher, ask_local, judge_here
+    from rarealert.teachers.ray_engine import ask_endpoints_on_ray
 
+    on_ray = params.teach.engine == "ray"
+    judging = judge_on_ray if on_ray else judge_here
     known, replay = cache.answered(), params.teach.replay_only
     endpoints = [one for one in teachers if isinstance(one, EndpointTeacher) and not replay]
     locals_ = [one for one in teachers if isinstance(one, LocalTeacher)]
     others = [one for one in teachers if one not in endpoints and one not in locals_]
     found = ask_panel(others, cases, cache, known=known, replay_only=replay, progress=board.advance)
     for one in locals_:
-        found[one.id] = ask_local(one, cases, cache, known, replay_only=replay, board=board)
+        found[one.id] = ask_local(
+            one, cases, cache, known, replay_only=replay, board=board, judging=judging
+        )
     asked = Asked()
     if endpoints:
         spent = sum(entry.cost_usd for entry in cache.stats().values())
         budget = Budget(params.teach.cost_cap_usd, spent)
-        sample = params.teach.trace_sample
-        asked = ask_endpoints(
-            endpoints, cases, cache, budget, known=known, trace_sample=sample, board=board
-        )
+        said: dict[str, Any] = {
+            "known": known,
+            "trace_sample": params.teach.trace_sample,
+            "board": board,
+        }
+        if on_ray:
+            asked = ask_endpoints_on_ray(endpoints, cases, cache.folder, budget, **said)
+        else:
+            asked = ask_endpoints(endpoints, cases, cache, budget, **said)
     asked.tallies = {one.id: (found | asked.tallies)[one.id] for one in teachers}
     return asked
 

@@ -147,10 +147,11 @@ class RationaleCache:
             self._answers.append(request.key, row)
 
     def fail(
-        self, request: Request, case_id: str, error: Exception, usage: Usage | None = None
+        self, request: Request, case_id: str, error: Exception | str, usage: Usage | None = None
     ) -> None:
-        """Keep a failure by the exception's type alone: its message may quote the case."""
-        row = {**self._row(request, case_id, usage), "error": type(error).__name__}
+        """Keep a failure by its exception's type (or its name): a message may quote the case."""
+        kind = error if isinstance(error, str) else type(error).__name__
+        row = {**self._row(request, case_id, usage), "error": kind}
         with self._lock:
             self._failures.append(request.key, row)
 

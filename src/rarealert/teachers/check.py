@@ -8,7 +8,6 @@ from pathlib import Path
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.teachers.cache import Usage
-from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.endpoints.teacher import EndpointTeacher, Exchange
 from rarealert.teachers.local.teacher import LocalTeacher
 from rarealert.teachers.panel import load_panel
@@ -96,7 +95,7 @@ def _check(teacher: Teacher) -> Check:
 
 
 async def _converse(teacher: EndpointTeacher, exchange: Exchange) -> int:
-    async with teacher.open(Budget(None)) as session:
+    async with teacher.open() as session:
         return (await teacher.converse(session, EXAMPLE, exchange)).risk
 
 

@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,7 +182,8 @@ class ShardWriter:
     """The one shard a process appends to; made with its first row.
 
     A row is handed to the kernel whole with ``append``, so it outlives a kill -9 at once; it is
-    forced to disk with the batch, at most a second or 256 rows later, and on ``close``.
+    forced to disk with others by a thread beside, so that nobody waits for the disk: begun at most
+    a second or 256 rows later, and done on ``close``.
     """
 
     def __init__(self, folder: Path, kind: str):
@@ -191,6 +193,8 @@ class ShardWriter:
         self._size = 0
         self._unsynced = 0
         self._synced_at = time.monotonic()
+        self._syncing: Future[None] | None = None
+        self._beside: ThreadPoolExecutor | None = None
 
     def append(self, key: str, row: dict[str, object]) -> None:
         """Add one row.
@@ -206,22 +210,34 @@ class ShardWriter:
             self._unsynced += 1
             waited = time.monotonic() - self._synced_at
             if self._unsynced >= _FSYNC_ROWS or waited >= _FSYNC_SECONDS:
-                self.sync()
-
-    def sync(self) -> None:
-        """Force what was appended to disk."""
-        if self._descriptor is not None and self._unsynced:
-            os.fsync(self._descriptor)
-        self._unsynced = 0
-        self._synced_at = time.monotonic()
+                self._sync_beside(self._descriptor)
 
     def close(self) -> None:
         """Sync and let the shard go; another append would open a new shard."""
         if self._descriptor is not None:
-            with disk_full(self._folder):
-                self.sync()
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            try:
+                with disk_full(self._folder):
+                    if self._beside is not None:
+                        self._beside.shutdown()
+                    if self._syncing is not None:
+                        self._syncing.result()
+                    os.fsync(descriptor)
+            finally:
+                self._syncing = self._beside = None
+                self._unsynced = 0
+                os.close(descriptor)
+
+    def _sync_beside(self, descriptor: int) -> None:
+        if self._syncing is not None:
+            if not self._syncing.done():
+                return
+            self._syncing.result()
+        if self._beside is None:
+            self._beside = ThreadPoolExecutor(1, thread_name_prefix="fsync")
+        self._syncing = self._beside.submit(os.fsync, descriptor)
+        self._unsynced = 0
+        self._synced_at = time.monotonic()
 
     def _create(self) -> int:
         self._folder.mkdir(parents=True, exist_ok=True)

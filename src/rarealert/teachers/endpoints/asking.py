@@ -6,7 +6,7 @@ worker draws the next case.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -14,6 +14,7 @@ from rarealert.cases.case import Case
 from rarealert.errors import RareAlertError
 from rarealert.teachers.ask import Outcome, Tally
 from rarealert.teachers.cache import RationaleCache
+from rarealert.teachers.endpoints.ledger import Ledger, OwnLedger
 from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.endpoints.session import BudgetSpentError, EndpointSession, GivenUpError
 from rarealert.teachers.endpoints.teacher import EndpointTeacher, Exchange
@@ -72,20 +73,35 @@ def ask_endpoints(
     Raises:
         RareAlertError: something a user must mend, such as a full disk.
     """
-    return asyncio.run(_Run(cases, cache, budget, known, trace_sample, board).ask(teachers))
+    run = EndpointRun(cases, OwnLedger(budget, cache), known, trace_sample, board)
+    asked = asyncio.run(run.ask(teachers))
+    if budget.exhausted:
+        asked.notes.append(cap_reached(budget))
+    return asked
+
+
+def cap_reached(budget: Budget) -> str:
+    """One sentence for a user whose budget is spent."""
+    return (
+        f"The cost cap of {budget.cap_usd:.2f} US dollars (teach.cost_cap_usd) is "
+        f"reached, {budget.spent_usd:.2f} are spent; all answers are kept. Raise it "
+        "and run the command again for the rest."
+    )
 
 
 @dataclass
-class _Run:
-    cases: Sequence[Case]
-    cache: RationaleCache
-    budget: Budget
+class EndpointRun:
+    """Some teachers' questions in one event loop; ``known`` grows by the keys of new answers."""
+
+    cases: Iterable[Case]
+    ledger: Ledger
     known: set[str]
     trace_sample: int
-    board: Board | None
+    board: Board | None = None
     asked: Asked = field(default_factory=Asked)
 
     async def ask(self, teachers: Sequence[EndpointTeacher]) -> Asked:
+        """Put the cases to the teachers, all at once, as ``ask_endpoints`` says."""
         self.asked.tallies = {teacher.id: Tally() for teacher in teachers}
         tasks = [asyncio.create_task(self._teacher(teacher)) for teacher in teachers]
         try:
@@ -94,16 +110,10 @@ class _Run:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if self.budget.exhausted:
-            self.asked.notes.append(
-                f"The cost cap of {self.budget.cap_usd:.2f} US dollars (teach.cost_cap_usd) is "
-                f"reached, {self.budget.spent_usd:.2f} are spent; all answers are kept. Raise it "
-                "and run the command again for the rest."
-            )
         return self.asked
 
     async def _teacher(self, teacher: EndpointTeacher) -> None:
-        session = teacher.open(self.budget)
+        session = teacher.open(self.ledger)
         questions = self._questions(teacher)
         async with AsyncExitStack() as stack:
             try:
@@ -139,7 +149,7 @@ class _Run:
         questions: Iterator[tuple[Case, Request]],
     ) -> None:
         for case, request in questions:
-            if session.breaker.dead or self.budget.exhausted:
+            if session.breaker.dead or self.ledger.exhausted:
                 self._count(teacher, "not_asked")
             else:
                 await self._one(teacher, session, case, request)
@@ -156,14 +166,14 @@ class _Run:
             if str(error) and str(error) not in self.asked.notes:
                 self.asked.notes.append(str(error))
             if exchange.calls:  # a first reply was paid for, its repair was not to be had
-                self.cache.fail(request, case.case_id, error, exchange.usage)
+                await self.ledger.fail(request, case.case_id, error, exchange.usage)
             self._count(teacher, "not_asked", exchange)
         except Exception as error:
-            self.cache.fail(request, case.case_id, error, exchange.usage)
+            await self.ledger.fail(request, case.case_id, error, exchange.usage)
             self._sample(teacher, case, request, exchange, "failed", error=type(error).__name__)
             self._count(teacher, "failed", exchange)
         else:
-            self.cache.add(request, case.case_id, answer, exchange.usage, exchange.response)
+            await self.ledger.add(request, case.case_id, answer, exchange.usage, exchange.response)
             self.known.add(request.key)
             if "instruction_in_case" in answer.flags:
                 self.asked.flagged.add(case.case_id)

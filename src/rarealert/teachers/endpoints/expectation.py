@@ -7,19 +7,22 @@ number by its probability recovers the grades (Liu et al., G-Eval, EMNLP 2023).
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 _RISK = re.compile(r'"risk"\s*:\s*(\d{1,3})')
 _MAX = 100
 
 
-@dataclass(frozen=True)
-class Token:
-    """One token of a reply with the log-probabilities of itself and of its alternatives."""
+class Token(NamedTuple):
+    """One token of a reply with the log-probabilities of itself and of its alternatives.
+
+    These are as the server sent them, ``{"token", "logprob"}`` each: of hundreds of tokens, those
+    of the risk alone are looked at.
+    """
 
     text: str
     logprob: float
-    alternatives: Mapping[str, float]
+    alternatives: Sequence[Mapping[str, Any]]
 
 
 def expected_risk(content: str, tokens: Sequence[Token]) -> float | None:
@@ -57,7 +60,8 @@ def expected_risk(content: str, tokens: Sequence[Token]) -> float | None:
 
 def _options(token: Token, lead: str, prefix: str) -> dict[str, float]:
     """Digit strings that could stand here, with probabilities; "" ends the number."""
-    said = {**token.alternatives, token.text: token.logprob}
+    said = {one["token"]: one["logprob"] for one in token.alternatives}
+    said[token.text] = token.logprob
     options: dict[str, float] = {}
     for text, logprob in said.items():
         if not text.startswith(lead):

@@ -1,15 +1,16 @@
 """One endpoint while it is asked: key, client, pace, breaker, and a call with its retries."""
 
 import asyncio
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
 
-from rarealert.teachers.endpoints.expectation import Token
+from rarealert.teachers.endpoints.completion import Completion, read_completion
+from rarealert.teachers.endpoints.ledger import Purse
 from rarealert.teachers.endpoints.limits import (
     Breaker,
-    Budget,
     Pace,
     backoff,
     price_of,
@@ -20,7 +21,6 @@ from rarealert.teachers.panel import EndpointSpec
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types.chat import ChatCompletion
 
 REDACTED = "[key]"
 _CHARS_A_TOKEN = 3  # English has about 4; a low figure keeps the worst case a worst case
@@ -66,20 +66,6 @@ class BudgetSpentError(EndpointError):
     """The next call might have gone beyond the cost cap, so it was not made."""
 
 
-@dataclass(frozen=True)
-class Completion:
-    """One whole response of an endpoint."""
-
-    content: str
-    refusal: str | None
-    finish_reason: str | None
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float
-    request_id: str | None
-    tokens: tuple[Token, ...] = field(default=(), repr=False)
-
-
 def worst_tokens(messages: list[Message], spec: EndpointSpec) -> tuple[int, int]:
     """Upper estimates of prompt and completion tokens of one call."""
     chars = sum(len(message["content"]) for message in messages)
@@ -96,9 +82,9 @@ class EndpointSession:
         GivenUpError: on entry, where the variable is not set.
     """
 
-    def __init__(self, spec: EndpointSpec, schema: dict[str, object], budget: Budget):
+    def __init__(self, spec: EndpointSpec, schema: dict[str, object], purse: Purse):
         self.spec = spec
-        self.budget = budget
+        self.purse = purse
         self.breaker = Breaker(spec.limits)
         self._schema = schema
         self._pace = Pace(spec.limits)
@@ -107,7 +93,7 @@ class EndpointSession:
         self._rejections = 0
 
     async def __aenter__(self) -> Self:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAioHttpClient
 
         name = self.spec.key_variable
         self._key = os.environ.get(name) if name is not None else None
@@ -124,6 +110,8 @@ class EndpointSession:
             project="",
             max_retries=0,
             timeout=self.spec.limits.timeout_s,
+            # the SDK's own way to high concurrency: it reads HTTP in C
+            http_client=DefaultAioHttpClient(timeout=self.spec.limits.timeout_s),
         )
         return self
 
@@ -161,7 +149,7 @@ class EndpointSession:
                 "run the command again for the rest."
             )
         worst = price_of(self.spec.price, *worst_tokens(messages, self.spec))
-        if not self.budget.reserve(worst):
+        if not await self.purse.reserve(worst):
             self.breaker.released()
             raise BudgetSpentError
         cost = 0.0
@@ -173,7 +161,7 @@ class EndpointSession:
             self._judge(error)
             raise
         finally:
-            self.budget.settle(worst, cost)
+            self.purse.settle(worst, cost)
         self._rejections = 0
         self.breaker.succeeded()
         return completion
@@ -195,26 +183,43 @@ class EndpointSession:
                 ) from None
 
     async def _call(self, messages: list[Message]) -> Completion:
+        """One call through the SDK's request, its body and its response as bytes.
+
+        Models of every message and log-probability cost more time than all else of a call.
+        """
+        import httpx2
         import openai
 
         assert self._client is not None
         try:
             async with asyncio.timeout(self.spec.limits.timeout_s):
-                said = await self._client.chat.completions.create(
-                    model=self.spec.model,
-                    messages=cast("Any", messages),
-                    **settings_sent(self.spec, self._schema),
+                said = await self._client.post(
+                    "/chat/completions",
+                    cast_to=httpx2.Response,
+                    content=self._body(messages),
+                    options={"security": {"bearer_auth": True}},
                 )
-            return self._completion(said)
-        except (TimeoutError, openai.APITimeoutError):
+            return read_completion(said.content, said.headers, self.spec.price, self.redact)
+        except (TimeoutError, openai.APITimeoutError) as error:
+            if isinstance(error.__cause__, httpx2.ConnectTimeout):  # nobody there, nothing billed
+                raise UnreachableError from None
             raise TimedOutError from None
         except openai.APIConnectionError:
             raise UnreachableError from None
         except openai.APIStatusError as error:
             raise self._status_error(error.status_code, error.response.headers) from None
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError, IndexError):
-            # a body cut short or of another shape; the SDK reports it in many ways
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError):
+            # a body cut short or of another shape
             raise ServerError from None
+
+    def _body(self, messages: list[Message]) -> bytes:
+        return self._around[0] + json.dumps(messages).encode() + self._around[1]
+
+    @cached_property
+    def _around(self) -> tuple[bytes, bytes]:
+        """What stands before and after the messages in every request's JSON."""
+        sent = {"model": self.spec.model, **settings_sent(self.spec, self._schema)}
+        return b'{"messages":', b"," + json.dumps(sent).encode()[1:]
 
     def _status_error(self, status: int, headers: Mapping[str, str]) -> EndpointError:
         if status in (401, 403):
@@ -234,26 +239,6 @@ class EndpointSession:
         if status in _BUSY:
             return RateLimitedError(retry_after_s=wait)
         return ServerError(retry_after_s=wait) if status >= 500 else RejectedError()
-
-    def _completion(self, said: "ChatCompletion") -> Completion:
-        choice = said.choices[0]
-        content = self.redact(choice.message.content or "")
-        listed = choice.logprobs.content if choice.logprobs is not None else None
-        usage = said.usage
-        read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-        return Completion(
-            content=content,
-            refusal=choice.message.refusal,
-            finish_reason=choice.finish_reason,
-            prompt_tokens=read,
-            completion_tokens=written,
-            cost_usd=price_of(self.spec.price, read, written),
-            request_id=said._request_id or said.id,
-            tokens=tuple(
-                Token(one.token, one.logprob, {a.token: a.logprob for a in one.top_logprobs})
-                for one in listed or ()
-            ),
-        )
 
 
 def settings_sent(spec: EndpointSpec, schema: dict[str, object]) -> dict[str, Any]:

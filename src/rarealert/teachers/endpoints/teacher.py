@@ -9,7 +9,9 @@ from rarealert.cases.case import Case
 from rarealert.cases.render import RENDERER_VERSION
 from rarealert.teachers.answer import Answer, Flag
 from rarealert.teachers.cache import Usage
+from rarealert.teachers.endpoints.completion import Completion
 from rarealert.teachers.endpoints.expectation import expected_risk
+from rarealert.teachers.endpoints.ledger import OwnPurse, Purse
 from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.endpoints.prompt import (
     Message,
@@ -19,11 +21,7 @@ from rarealert.teachers.endpoints.prompt import (
     repair_messages,
 )
 from rarealert.teachers.endpoints.reply import ReplyError, check_finish, parse_reply, wire_schema
-from rarealert.teachers.endpoints.session import (
-    Completion,
-    EndpointSession,
-    settings_sent,
-)
+from rarealert.teachers.endpoints.session import EndpointSession, settings_sent
 from rarealert.teachers.panel import EndpointSpec
 from rarealert.teachers.teacher import Request, canonical_json, digest
 
@@ -115,15 +113,15 @@ class EndpointTeacher:
             },
         )
 
-    def open(self, budget: Budget) -> EndpointSession:
-        """A session of its endpoint, to be entered."""
-        return EndpointSession(self.spec, self.schema, budget)
+    def open(self, purse: Purse | None = None) -> EndpointSession:
+        """A session of its endpoint, to be entered; without a purse it may cost what it costs."""
+        return EndpointSession(self.spec, self.schema, purse or OwnPurse(Budget(None)))
 
     def ask(self, case: Case) -> Answer:
         """One case by itself; ``ask_endpoints`` asks many at once."""
 
         async def once() -> Answer:
-            async with self.open(Budget(None)) as session:
+            async with self.open() as session:
                 return await self.converse(session, case, Exchange())
 
         return asyncio.run(once())

@@ -5,7 +5,7 @@ Its risk is the mean of a digit under the model's own probabilities (Liu et al.,
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,6 +23,14 @@ from rarealert.teachers.local.writer import Writer, Written
 from rarealert.teachers.panel import LocalSpec
 from rarealert.teachers.progress import Board
 from rarealert.teachers.teacher import Request, digest, source_digest
+
+Judged = list[tuple[Answer, Usage]] | Exception
+"""The judgements of a batch, one a case, or what went wrong with all of it."""
+
+Judging = Callable[
+    ["LocalTeacher", Sequence[Sequence[Case]]], Iterator[tuple[Sequence[Case], Judged]]
+]
+"""Who judges batches: this process, or the machines of a cluster."""
 
 _HIGHEST_DIGIT = 9
 _SHARED = 0.5  # of a finding's words must stand in the visit for it to count as said there
@@ -98,6 +106,21 @@ class LocalTeacher:
             for case, visit, said in zip(cases, visits, written, strict=True)
         ]
 
+    def judge(self, cases: Sequence[Case]) -> Judged:
+        """``ask_many``, with what the model raises told and not thrown."""
+        try:
+            return self.ask_many(cases)
+        except (RuntimeError, ValueError) as error:
+            return error
+
+
+def judge_here(
+    teacher: LocalTeacher, batches: Sequence[Sequence[Case]]
+) -> Iterator[tuple[Sequence[Case], Judged]]:
+    """Each batch with its judgements, one after the other in this process."""
+    for batch in batches:
+        yield batch, teacher.judge(batch)
+
 
 def ask_local(
     teacher: LocalTeacher,
@@ -107,6 +130,7 @@ def ask_local(
     *,
     replay_only: bool = False,
     board: Board | None = None,
+    judging: Judging = judge_here,
 ) -> Tally:
     """Put the cases of the teacher's budget to it, in batches of visits of similar length.
 
@@ -131,16 +155,15 @@ def ask_local(
         else:
             count("not_asked")
     waiting = sorted(open_cases.values(), key=lambda case: len(render(case)))
-    for start in range(0, len(waiting), teacher.spec.batch_size):
-        batch = waiting[start : start + teacher.spec.batch_size]
-        try:
-            answers = teacher.ask_many(batch)
-        except (RuntimeError, ValueError) as error:
+    size = teacher.spec.batch_size
+    batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
+    for batch, judged in judging(teacher, batches):
+        if isinstance(judged, Exception):
             for case in batch:
-                cache.fail(teacher.request(case), case.case_id, error)
+                cache.fail(teacher.request(case), case.case_id, judged)
                 count("failed")
             continue
-        for case, (answer, usage) in zip(batch, answers, strict=True):
+        for case, (answer, usage) in zip(batch, judged, strict=True):
             request = teacher.request(case)
             cache.add(request, case.case_id, answer, usage)
             known.add(request.key)

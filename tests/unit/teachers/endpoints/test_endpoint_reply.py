@@ -146,7 +146,7 @@ def tokens(*parts):
         Token(
             text,
             math.log(options.get(text, 1.0)),
-            {other: math.log(chance) for other, chance in options.items()},
+            [{"token": one, "logprob": math.log(chance)} for one, chance in options.items()],
         )
         for text, options in parts
     ]

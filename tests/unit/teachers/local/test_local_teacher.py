@@ -31,20 +31,6 @@ def model(tiny_student: Path) -> str:
     return str(tiny_student.parent / "base")
 
 
-@pytest.fixture(scope="module")
-def long_model(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny model with room for the script, which it reads letter by letter."""
-    import json
-    import shutil
-
-    folder = tmp_path_factory.mktemp("long") / "base"
-    shutil.copytree(model, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["max_position_embeddings"] = 4096
-    (folder / "config.json").write_text(json.dumps(config))
-    return str(folder)
-
-
 def test_a_batch_writes_what_each_visit_alone_would(long_model):
     writer = Writer(load_base(long_model))
     together = writer.write(VISITS)

@@ -1,0 +1,1 @@
+"""Other machines: a Ray cluster joined. Needs ``pip install rarealert[ray]``."""
