@@ -1,34 +1,40 @@
 """Does judging candidates by models that had seen a fold flatter the risks of that fold?
 
 Command: ``python benchmarks/nested_choice.py noise 30`` (repetitions on labels that nothing can
-tell, where an AUROC above 0.5 is flattery) or ``real`` in a workspace whose ``rationales`` ran.
-Both compare ``cross_fit`` as ``align`` does it, where the choice for a fold is judged on the other
-folds by models that had seen it, with a choice that is searched for anew inside each fold's
-training part. Screening only; one line of JSON.
+tell, where an AUROC above 0.5 is flattery; screening only) or ``workspace KEPT`` in a workspace
+whose ``rationales`` ran (all three stages; folds that are done lie in the folder ``KEPT``). Both
+compare ``cross_fit`` as ``align`` does it, where the choice for a fold is judged on the other folds
+by models that had seen it, with a choice that is searched for anew inside each fold's training
+part. Prints one line of JSON.
 """
 
 import json
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from nested import nested_risks, searched
 
-from rarealert.alignment.algorithms import ALGORITHMS
 from rarealert.alignment.ensemble import fit_model
-from rarealert.alignment.features import FEATURE_SETS, FeatureMatrix
+from rarealert.alignment.features import FeatureMatrix
 from rarealert.alignment.folds import TrainingSet, disease_folds
 from rarealert.alignment.search import Search, make_judge, screen
 from rarealert.alignment.targets import CrossFitted, cross_fit
+from rarealert.metrics.calibration import calibration_slope, ece
 from rarealert.metrics.compare import delong
 from rarealert.metrics.discrimination import auroc
+from rarealert.params import load_params
+from rarealert.paths import Paths
+from rarealert.stages.align_inputs import part_of, read_inputs
 
 QUICK = ("logistic", "svm_linear", "svm_rbf", "naive_bayes", "nearest_neighbours", "extra_trees")
 FOLDS, SEED = 5, 11
 CASES, DISEASES, TEACHERS = 240, 120, 10
 
 
-def searched(data: TrainingSet, features: FeatureMatrix, algorithms: Sequence[str]) -> Search:
+def screened(data: TrainingSet, features: FeatureMatrix, algorithms: Sequence[str]) -> Search:
     """The screening of ``align`` on ``data``."""
     fold = disease_folds(data, FOLDS, SEED)
     judge = make_judge(data, features, fold, SEED)
@@ -39,8 +45,8 @@ def searched(data: TrainingSet, features: FeatureMatrix, algorithms: Sequence[st
 def both(
     data: TrainingSet, features: FeatureMatrix, algorithms: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold risks as ``align`` makes them, and with the choice nested too."""
-    found = searched(data, features, algorithms)
+    """Out-of-fold risks by a screening as ``align`` does it, and by one nested in each fold."""
+    found = screened(data, features, algorithms)
     ours = cross_fit(data, found, FOLDS, SEED).risks(data.values)
     models = []
     for number in np.unique(found.fold):
@@ -48,7 +54,7 @@ def both(
         inside = data.part(rows)
         kept = tuple(np.asarray(features.case_ids)[rows])
         within = FeatureMatrix(kept, features.names, inside.values)
-        inner = searched(inside, within, algorithms)
+        inner = screened(inside, within, algorithms)
         models.append(fit_model(inner.finalists(), inside, inner.columns, FOLDS, SEED))
     return ours, CrossFitted(tuple(models), found.fold).risks(data.values)
 
@@ -79,30 +85,37 @@ def on_noise(repetitions: int) -> dict[str, float]:
     }
 
 
-def on_workspace() -> dict[str, float]:
-    """AUROC of both on the training part of the current workspace, with DeLong's test."""
-    from rarealert.paths import Paths
-    from rarealert.stages.align_inputs import part_of, read_inputs
-
-    inputs = read_inputs(Paths.here())
+def on_workspace(kept: Path) -> dict[str, float]:
+    """Both on the training part of the current workspace, with DeLong's test."""
+    paths = Paths.here()
+    chosen, inputs = load_params(paths.params).align, read_inputs(paths)
     part = part_of(inputs.train, inputs)
-    ours, nested = both(part.data, part.features, tuple(ALGORITHMS))
-    test = delong(part.data.rare, ours, nested)
+    rare, features = part.data.rare, part.features
+    found = searched(part.data, features, chosen)
+    ours = cross_fit(part.data, found, chosen.folds, chosen.seed).risks(part.data.values)
+    apart = nested_risks(inputs.train, inputs.panel, inputs.visits, chosen, kept)
+    nested = np.asarray([apart[case_id] for case_id in features.case_ids])
+    test = delong(rare, ours, nested)
     return {
         "cases": len(ours),
-        "feature_sets": len(FEATURE_SETS),
-        "as_align_does": auroc(part.data.rare, ours),
-        "nested": auroc(part.data.rare, nested),
+        "feature_sets": len(found.columns),
+        "candidates": len(found.trials),
+        "as_align_does": auroc(rare, ours),
+        "nested": auroc(rare, nested),
         "difference": test.difference,
         "difference_se": test.standard_error,
         "p": test.p_value,
+        "slope_as_align_does": calibration_slope(rare, ours),
+        "slope_nested": calibration_slope(rare, nested),
+        "ece_as_align_does": ece(rare, ours),
+        "ece_nested": ece(rare, nested),
     }
 
 
 def main() -> None:
     """Measure what the command line names."""
     kind, *rest = sys.argv[1:]
-    found = on_noise(int(rest[0])) if kind == "noise" else on_workspace()
+    found = on_noise(int(rest[0])) if kind == "noise" else on_workspace(Path(rest[0]))
     print(json.dumps({name: round(value, 4) for name, value in found.items()}))
 
 

@@ -34,12 +34,15 @@ class CaseExplanation:
     """A case's ``risk`` 0 to 1 as log odds: ``base``, nothing known, plus all of ``voices``.
 
     ``voices`` stand with the heaviest first; ``columns`` are the same in full, by column.
+    ``labels`` and ``strangeness`` are those of ``Assessment``.
     """
 
     risk: float
     base: float
     voices: tuple[Voice, ...]
     columns: Mapping[str, float]
+    labels: Mapping[float, tuple[str, ...]]
+    strangeness: float
 
 
 def explain_case(
@@ -66,11 +69,14 @@ def explain_case(
     ]
     values = np.mean([found for found, _ in sampled], axis=0)
     names = tuple(features.names[place] for place in players)
+    risk = float(model.risks(case[None])[0])
     return CaseExplanation(
-        risk=float(model.risks(case[None])[0]),
+        risk=risk,
         base=sampled[0][1],
         voices=_voices(ensemble, panel, visits, (features, row), (names, values)),
         columns=dict(zip(names, values.tolist(), strict=True)),
+        labels={level: cuts.labels(risk) for level, cuts in ensemble.cuts.items()},
+        strangeness=float(ensemble.familiarity.strangeness(case[None])[0]),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rarealert.cases.case import LabelledCase
 from rarealert.cases.store import read_cases
 from rarealert.errors import BadInputError
-from rarealert.files import write_json
+from rarealert.files import whole, write_json
 from rarealert.params import load_params
 from rarealert.paths import Paths
 
@@ -34,7 +34,7 @@ def explain_to_terminal(case_id: str, png: Path | None, out: Path | None) -> str
 
     Raises:
         BadInputError: ``align`` has not run, the case is in neither part, or no teacher that the
-            ensemble knows answered it.
+            ensemble knows answered it, or a file can't be written.
     """
     paths = Paths.here()
     parts = {part: read_cases(paths.build("split") / f"{part}.parquet") for part in _PARTS}
@@ -47,10 +47,15 @@ def explain_to_terminal(case_id: str, png: Path | None, out: Path | None) -> str
         )
     case, part = found[case_id]
     explained = _explain(paths, case, parts["train"])
-    if png is not None:
-        _draw(explained, case, png)
-    if out is not None:
-        write_json(out, _as_json(explained, case_id, part))
+    try:
+        if png is not None:
+            _draw(explained, case, png)
+        if out is not None:
+            write_json(out, _as_json(explained, case_id, part))
+    except OSError as error:
+        raise BadInputError(
+            f"{error.filename} can't be written; name a file in a folder of yours."
+        ) from error
     return _table(explained, case_id, part, _out_of_fold(paths, case_id, part))
 
 
@@ -105,7 +110,18 @@ def _table(found: "CaseExplanation", case_id: str, part: str, out_of_fold: float
         told += ", which was fitted on this case"
     if out_of_fold is not None:
         told += f"; {out_of_fold:.2f} by the model that never saw its disease"
-    return "\n".join([f"{told}.", "", *lines])
+    return "\n".join([f"{told}.", *_doubts(found), "", *lines])
+
+
+def _doubts(found: "CaseExplanation") -> list[str]:
+    """What can't be ruled out at each confidence, and how strange the case is."""
+    sets = ", ".join(
+        f"{level:.0%}: {' or '.join(labels) or 'neither'}" for level, labels in found.labels.items()
+    )
+    return [
+        f"Not ruled out at a confidence of {sets}.",
+        f"Stranger than {found.strangeness:.0%} of the cases it was fitted on.",
+    ]
 
 
 def _spoke(voice: "Voice") -> bool:
@@ -143,7 +159,5 @@ def _draw(found: "CaseExplanation", case: LabelledCase, png: Path) -> None:
     names, values = tuple(found.columns), np.asarray(list(found.columns.values()))
     rare = case.label.label == "rare"
     figure = waterfall(names, values, found.base, case.case.case_id, rare=rare)
-    try:
-        figure.savefig(png, dpi=120)
-    except OSError as error:
-        raise BadInputError(f"{png} can't be written; name a file in a folder of yours.") from error
+    with whole(png) as partial:
+        figure.savefig(partial, format="png", dpi=120)

@@ -46,6 +46,8 @@ def test_voices_add_up_and_the_one_that_knows_is_the_loudest() -> None:
     found = explain_case(ensemble, panel_of(said), {}, "c00", seed=1)
     assert found is not None
     assert found.risk == pytest.approx(ensemble.predict(said)["c00"])
+    assessed = ensemble.assess(said)["c00"]
+    assert (found.labels, found.strangeness) == (assessed.labels, assessed.strangeness)
     told = found.base + sum(voice.log_odds for voice in found.voices)
     assert told == pytest.approx(logit(found.risk))
     assert found.base + sum(found.columns.values()) == pytest.approx(told)

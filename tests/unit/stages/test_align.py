@@ -213,6 +213,8 @@ def test_a_case_is_explained_to_the_terminal_and_into_files(
     log_odds = told["base"] + sum(voice["log_odds"] for voice in told["voices"])
     assert 1 / (1 + np.exp(-log_odds)) == pytest.approx(told["risk"], abs=1e-4)
     assert "cough" not in done.output + out.read_text()
+    with pytest.raises(BadInputError, match="can't be written"):
+        explain_to_terminal("train05", None, out / "below a file.json")
 
 
 @pytest.mark.parametrize(
