@@ -1,9 +1,14 @@
 """Files that appear only once they are whole: a kill leaves the last whole one, or none."""
 
+import io
 import json
+import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date a zip entry can bear
 
 
 @contextmanager
@@ -43,3 +48,33 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     """
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def write_skops(path: Path, state: object) -> None:
+    """Write a skops archive without what differs from run to run.
+
+    skops names objects by their address in memory and stamps entries with the time; both change
+    nothing on loading.
+    """
+    from skops.io import dumps
+
+    with zipfile.ZipFile(io.BytesIO(dumps(state))) as source:
+        schema = source.read("schema.json").decode()
+        addresses = re.findall(r'"__id__": (\d+)', schema)
+        order = {address: str(n) for n, address in enumerate(dict.fromkeys(addresses), start=1)}
+
+        def renamed(match: re.Match[str]) -> str:
+            return f"{match[1]}{order[match[2]]}{match[3]}"
+
+        schema = re.sub(r'("__id__": )(\d+)()', renamed, schema)
+        schema = re.sub(r'("file": ")(\d+)(\.)', renamed, schema)
+        entries = {"schema.json": schema.encode()}
+        for name in source.namelist():
+            if name != "schema.json":
+                entries[re.sub(r"^()(\d+)(\.)", renamed, name)] = source.read(name)
+    with (
+        whole(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in sorted(entries):
+            target.writestr(zipfile.ZipInfo(name, _EARLIEST), entries[name], zipfile.ZIP_DEFLATED)

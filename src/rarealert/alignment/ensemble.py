@@ -3,9 +3,7 @@
 Stored with skops, which loads only the types listed here and never runs code from the file.
 """
 
-import io
 import json
-import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -26,7 +24,7 @@ from rarealert.alignment.uncertainty import Cuts, Familiarity
 from rarealert.alignment.visits import visit_features
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
-from rarealert.files import whole
+from rarealert.files import write_skops
 from rarealert.teachers.answer import TeacherAnswer
 
 TRUSTED_TYPES = frozenset(
@@ -40,8 +38,6 @@ TRUSTED_TYPES = frozenset(
     }
 )
 """What a stored ensemble may hold beyond the types that skops trusts by itself."""
-
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date a zip entry can bear
 
 
 @dataclass(frozen=True)
@@ -194,8 +190,6 @@ class Ensemble:
 
         The same ensemble gives the same bytes, so that DVC sees no change where there is none.
         """
-        from skops.io import dumps
-
         model = self.model
         state = {
             "blocks": [list(block) for block in self.blocks],
@@ -218,8 +212,7 @@ class Ensemble:
                 for field in fields(self.familiarity)
             },
         }
-        with whole(path) as partial:
-            _write_reproducibly(dumps(state), partial)
+        write_skops(path, state)
 
 
 def load_ensemble(path: Path) -> Ensemble:
@@ -264,28 +257,3 @@ def _of_state(state: Mapping[str, Any]) -> Ensemble:
     familiarity = Familiarity(**state["familiarity"])
     blocks = tuple(map(tuple, state["blocks"]))
     return Ensemble(blocks, model, state["thresholds"], cuts, familiarity)
-
-
-def _write_reproducibly(stored: bytes, path: Path) -> None:
-    """Write a skops archive without what differs from run to run.
-
-    skops names objects by their address in memory and stamps entries with the time; both change
-    nothing on loading.
-    """
-    with zipfile.ZipFile(io.BytesIO(stored)) as source:
-        schema = source.read("schema.json").decode()
-        addresses = re.findall(r'"__id__": (\d+)', schema)
-        order = {address: str(n) for n, address in enumerate(dict.fromkeys(addresses), start=1)}
-
-        def renamed(match: re.Match[str]) -> str:
-            return f"{match[1]}{order[match[2]]}{match[3]}"
-
-        schema = re.sub(r'("__id__": )(\d+)()', renamed, schema)
-        schema = re.sub(r'("file": ")(\d+)(\.)', renamed, schema)
-        entries = {"schema.json": schema.encode()}
-        for name in source.namelist():
-            if name != "schema.json":
-                entries[re.sub(r"^()(\d+)(\.)", renamed, name)] = source.read(name)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
-        for name in sorted(entries):
-            target.writestr(zipfile.ZipInfo(name, _EARLIEST), entries[name], zipfile.ZIP_DEFLATED)

@@ -5,7 +5,7 @@ lower log loss on held-out folds of the validation part.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 Band = Literal["alert", "watch", "low"]
 
 _FLOOR = 1e-3  # an isotonic step of exactly 0 or 1 would claim certainty from a few cases
+_PLATT_STRENGTH = 1e3  # inverse penalty: two numbers of hundreds of cases need none
 _ALERT_SPECIFICITY = 0.95
 _WATCH_SENSITIVITY = 0.90
 
@@ -35,6 +36,25 @@ class Calibration(BaseModel):
         if self.kind == "platt":
             return np.asarray(1 / (1 + np.exp(-(self.slope * logits + self.intercept))))
         return np.interp(logits, self.logits, self.risks)
+
+    def estimator(self) -> Any:
+        """The same map as scikit-learn's own fitted estimator, for whoever works with that.
+
+        A ``LogisticRegression`` whose ``predict_proba`` reads logits ``(n, 1)``, or an
+        ``IsotonicRegression`` whose ``predict`` reads logits ``(n,)``.
+        """
+        from sklearn.isotonic import IsotonicRegression
+        from sklearn.linear_model import LogisticRegression
+
+        if self.kind == "isotonic":
+            steps = IsotonicRegression(y_min=_FLOOR, y_max=1 - _FLOOR, out_of_bounds="clip")
+            return steps.fit(self.logits, self.risks)
+        model = LogisticRegression(C=_PLATT_STRENGTH)
+        model.classes_ = np.array([False, True])
+        model.coef_ = np.array([[self.slope]])
+        model.intercept_ = np.array([self.intercept])
+        model.n_features_in_ = 1
+        return model
 
 
 class Bands(BaseModel):
@@ -90,7 +110,7 @@ def fit_bands(risk: Floats, rare: NDArray[np.bool_]) -> Bands:
 def _platt(logits: Floats, rare: NDArray[np.bool_]) -> Calibration:
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=1e3).fit(logits[:, None], rare)
+    model = LogisticRegression(C=_PLATT_STRENGTH).fit(logits[:, None], rare)
     slope = max(float(model.coef_[0, 0]), 1e-6)  # a risk that falls with the logit is no risk
     return Calibration(kind="platt", slope=slope, intercept=float(model.intercept_[0]))
 

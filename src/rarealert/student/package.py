@@ -1,7 +1,9 @@
 """The student on disk: adapter, head and one JSON file; no pickle, no case text.
 
 ``adapter_model.safetensors`` and ``adapter_config.json`` are peft's, ``head.safetensors`` holds
-the readout, ``tokenizer/`` the tokenizer, ``student.json`` everything else that a prediction needs.
+the readout, ``tokenizer/`` the tokenizer, ``student.json`` all else that a prediction needs.
+``calibrator.skops`` holds the calibrator of ``student.json`` as scikit-learn's estimator; a clinic,
+which has neither library, does not read it.
 """
 
 import hashlib
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from rarealert.student.network import RiskHead
 
+CALIBRATOR = "calibrator.skops"
 _TOKENIZER = "tokenizer"
 
 
@@ -65,6 +68,8 @@ def save_package(
     """Write the whole student to ``folder``, which appears only once it is complete."""
     from safetensors.torch import save_file
 
+    from rarealert.files import write_skops
+
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -77,6 +82,7 @@ def save_package(
         {name: value.contiguous() for name, value in head.state_dict().items()},
         partial / "head.safetensors",
     )
+    write_skops(partial / CALIBRATOR, card.calibration.estimator())
     tokenizer.save_pretrained(str(partial / _TOKENIZER))
     digest = _digest_of(partial / _TOKENIZER)
     card = card.model_copy(update={"tokenizer_digest": digest})

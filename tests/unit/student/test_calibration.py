@@ -1,10 +1,19 @@
 """Calibration and bands."""
 
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.student.calibration import Bands, Calibration, fit_bands, fit_calibration
+from rarealert.files import write_skops
+from rarealert.student.calibration import (
+    Bands,
+    Calibration,
+    _isotonic,
+    fit_bands,
+    fit_calibration,
+)
 
 
 def test_platt_recovers_the_slope_of_overconfident_logits() -> None:
@@ -50,3 +59,20 @@ def test_ties_at_the_top_do_not_break_specificity() -> None:
     bands = fit_bands(np.full(20, 0.5), rare)
     assert bands.band(0.5) == "watch"
     assert bands.alert > 0.5
+
+
+def test_scikit_learn_s_estimator_says_the_same(tmp_path: Path) -> None:
+    from skops.io import load
+
+    logits = np.linspace(-4, 4, 33)
+    isotonic = _isotonic(logits, logits + np.sin(3 * logits) > 0)
+    written = []
+    for name in ("first", "second"):
+        write_skops(tmp_path / name, isotonic.estimator())
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+    said = load(tmp_path / "first").predict(logits)
+    np.testing.assert_allclose(said, isotonic.risk(logits), rtol=0, atol=1e-12)
+    platt = Calibration(kind="platt", slope=1.5, intercept=-0.2)
+    said = platt.estimator().predict_proba(logits[:, None])[:, 1]
+    np.testing.assert_allclose(said, platt.risk(logits), rtol=0, atol=1e-12)

@@ -128,11 +128,24 @@ def test_the_package_holds_no_pickle_and_no_path(saved) -> None:
     folder, desk, _ = saved
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names == {
-        "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "student.json",
+        "adapter_config.json", "adapter_model.safetensors", "calibrator.skops",
+        "head.safetensors", "student.json",
         "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
     }  # fmt: skip
     for name in names - {"adapter_config.json", "student.json"}:  # they name the base, a folder
         assert desk.base.name.encode() not in (folder / name).read_bytes()
+
+
+def test_the_packaged_calibrator_is_the_student_s(saved, cases) -> None:
+    from skops.io import get_untrusted_types, load
+
+    file = saved[0] / "calibrator.skops"
+    assert get_untrusted_types(file=file) == []
+    said = Student.load(saved[0]).predict([item.case for item in cases], 16)
+    logits = np.array([[item.logit] for item in said])
+    np.testing.assert_allclose(
+        load(file).predict_proba(logits)[:, 1], [item.risk for item in said], rtol=0, atol=1e-12
+    )
 
 
 def test_words_are_cut_by_the_packaged_tokenizer(saved, cases, tmp_path: Path) -> None:
