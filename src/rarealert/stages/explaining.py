@@ -116,10 +116,10 @@ def _table(found: "CaseExplanation", case_id: str, part: str, out_of_fold: float
 def _doubts(found: "CaseExplanation") -> list[str]:
     """What can't be ruled out at each confidence, and how strange the case is."""
     sets = ", ".join(
-        f"{level:.0%}: {' or '.join(labels) or 'neither'}" for level, labels in found.labels.items()
+        f"{level:.0%}: {' or '.join(labels) or 'none'}" for level, labels in found.labels.items()
     )
     return [
-        f"Not ruled out at a confidence of {sets}.",
+        f"Labels left standing at a confidence of {sets}.",
         f"Stranger than {found.strangeness:.0%} of the cases it was fitted on.",
     ]
 
