@@ -46,8 +46,8 @@ def ask_endpoints_on_ray(
     """What ``ask_endpoints`` does, spread over a cluster; answers go to the cache in ``folder``.
 
     Raises:
-        RareAlertError: no cluster to join, a machine that runs another version, a full disk, or a
-            teacher that lost its machine three times.
+        RareAlertError: no cluster to join, a machine that runs another version, a full disk, a
+            teacher that lost its machine three times, or a keeper that died.
     """
     ray = join()
     here = pinned(ray.get_runtime_context().get_node_id())
@@ -55,8 +55,12 @@ def ask_endpoints_on_ray(
     run = _Spread(ray, keeper, teachers, cases, known, trace_sample, board)
     try:
         asked = run.ask()
-    finally:
         left: Budget = ray.get(keeper.close.remote())
+    except ray.exceptions.RayActorError as error:
+        raise RareAlertError(
+            "The process that writes the cache died; what it wrote is kept, run the command again."
+        ) from error
+    finally:
         ray.kill(keeper)
     if left.exhausted:
         asked.notes.append(cap_reached(left))
@@ -147,12 +151,10 @@ class RemoteLedger:
 
 
 async def _told(reference: Any) -> Any:
-    from ray.exceptions import RayTaskError
-
     try:
         return await reference
-    except RayTaskError as error:  # a full disk, with Ray's traceback around its sentence
-        raise error.cause from None
+    except Exception as error:  # of the keeper's, with Ray's traceback around its sentence
+        raise getattr(error, "cause", None) or error from None
 
 
 class Asker:

@@ -296,3 +296,22 @@ def test_text_that_utf8_cannot_hold_ends_no_run(tmp_path):
     with RationaleCache(tmp_path) as cache:
         cache.add(_request(1), "case_1", answer, response="\ud83d")
     assert _stored(tmp_path)[_request(1).key].explanation == "half ? a pair"
+
+
+def test_a_disk_that_fills_up_behind_a_write_is_told_by_the_next_one_or_on_closing(
+    tmp_path, monkeypatch
+):
+    """What was written is forced to disk by a thread beside; its complaint isn't lost."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shards, "_FSYNC_ROWS", 1)
+    monkeypatch.setattr(shards.os, "fsync", full)
+    cache = RationaleCache(tmp_path).__enter__()
+    cache.add(_request(0), "case_0", _answer(0))
+    with pytest.raises(RareAlertError, match="full; free some space"):
+        cache.__exit__(None, None, None)
+    monkeypatch.undo()
+    _fill(tmp_path, range(1, 2))
+    assert RationaleCache(tmp_path).answered() == {_request(0).key, _request(1).key}

@@ -1,12 +1,18 @@
 """Endpoints asked for real, and through a proxy that makes them fail in every way they do."""
 
+import errno
 import json
+import os
+import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 from endpoint_kit import KEY, case, teacher
 from fault_proxy import Fault, Proxy, serve
 
+from rarealert.errors import RareAlertError
+from rarealert.teachers import shards
 from rarealert.teachers.ask import Tally
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.endpoints.asking import ask_endpoints
@@ -116,6 +122,35 @@ def test_a_dead_endpoint_is_given_up_in_one_sentence_and_the_rest_is_left_for_la
     (note,) = asked.notes
     assert "dead was given up after" in note
     assert len(broken.seen) < 20
+
+
+def test_a_host_that_is_not_there_is_unreachable_and_costs_nothing(tmp_path):
+    with socket.socket() as held:  # a port that nobody listens at
+        held.bind(("127.0.0.1", 0))
+        nobody = SimpleNamespace(base_url=f"http://127.0.0.1:{held.getsockname()[1]}/v1")
+        asked = run([teacher(nobody, limits={"attempts": 2})], [case(0)], tmp_path, cap=100)
+    assert asked.tallies == {"llama": Tally(failed=1)}
+    assert failures(tmp_path) == {"llama": {"UnreachableError": 1}}
+    assert RationaleCache(tmp_path).stats()["llama"].cost_usd == 0
+
+
+def test_a_full_disk_stops_the_run_in_one_sentence_and_the_next_goes_on(
+    replay, tmp_path, monkeypatch
+):
+    proxy, write, rows_left = replay(), os.write, iter(range(3))
+
+    def filling(descriptor: int, data: bytes) -> int:
+        if bytes(data[:12]) == b'{"checksum":' and next(rows_left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    cases = [case(n) for n in range(8)]
+    with monkeypatch.context() as patched:
+        patched.setattr(shards.os, "write", filling)
+        with pytest.raises(RareAlertError, match="full; free some space"):
+            run([teacher(proxy)], cases, tmp_path)
+    assert len(RationaleCache(tmp_path).answered()) == 3
+    assert run([teacher(proxy)], cases, tmp_path).tallies == {"llama": Tally(answered=5, cached=3)}
 
 
 _GOOD = {
