@@ -27,6 +27,9 @@ from rarealert.knowledge.orphanet import (
 _ORPHA = re.compile(r"(?:ORPHA|ORDO|ORPHANET)(?:CODE)?[:_ ]*(\d{1,7})", re.I)
 _OMIM = re.compile(r"(?:OMIM|MIM)[:# ]*(\d{6})", re.I)
 _ICD = re.compile(r"(?:ICD-?10(?:-?CM)?[: ]*)?([A-TV-Z]\d[0-9A-Z](?:\.?[0-9A-Z]{1,4})?)", re.I)
+NOT_RARE = "not rare by Orphanet's class or published prevalence"
+"""Why an active Orphanet disorder is excluded."""
+
 _ICD_PREFIX = 3  # characters before the dot
 
 
@@ -135,7 +138,7 @@ def _of_disorder(
     disorder: Disorder, by: Literal["code", "name", "name within the text"]
 ) -> Verdict:
     if disorder.common:
-        return Verdict("excluded", "not rare by Orphanet's class or published prevalence", by)
+        return Verdict("excluded", NOT_RARE, by)
     return Verdict("rare", "active Orphanet disorder", by, disorder)
 
 

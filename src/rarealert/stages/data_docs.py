@@ -32,7 +32,7 @@ def build_data_docs(params: Params, paths: Paths) -> str:
     inputs = read_inputs(params, paths)
     for expectations in inputs.suites.values():
         for expectation in expectations:
-            expectation.notes = expectation.meta["title"]  # our words beside the library's
+            expectation.description = expectation.meta["title"]
     folder = paths.build("data_docs")
     staged = folder.with_name("data_docs.partial")
     shutil.rmtree(staged, ignore_errors=True)

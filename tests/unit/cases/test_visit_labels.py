@@ -5,6 +5,7 @@ import pytest
 from rarealert.cases.case import Case
 from rarealert.cases.sources.refused import Place, Refused
 from rarealert.cases.sources.visits import Diagnosis, Visit, VisitLabeller
+from rarealert.knowledge.labels import NOT_RARE
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,8 @@ def test_neither_name_of_the_diagnosis_may_stand_in_the_text(label):
         assert label(coded, text=text).kind == "diagnosis_in_text"
     inverted = Diagnosis("Short stature, unheard-of", ("OMIM:154700",))
     assert label(inverted, text="Short stature since birth.").label.label == "rare"
+
+
+def test_a_mendelian_disorder_that_is_not_rare_is_not_called_unlisted(label):
+    refused = label(Diagnosis("Polycystic kidney disease 1", ("OMIM:173900", "ORPHA:730")))
+    assert (refused.kind, refused.reason) == ("excluded", NOT_RARE)

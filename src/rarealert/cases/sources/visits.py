@@ -11,7 +11,7 @@ from rarealert.cases.render import render
 from rarealert.cases.sources.diagnosis import core_name, disease_key, names_diagnosis
 from rarealert.cases.sources.orphanet import LINEARISATION
 from rarealert.cases.sources.refused import Place, Read, Refused, build_label
-from rarealert.knowledge.labels import Labeller, Verdict, load_labeller
+from rarealert.knowledge.labels import NOT_RARE, Labeller, Verdict, load_labeller
 
 _SERIES = re.compile(r",?\s+(?:type\s+)?\d+[A-Za-z]?$")
 _CODE = re.compile(r"\b(OMIM|ICD-10-CM) \S+")
@@ -105,7 +105,9 @@ def _verdict(diagnosis: Diagnosis, labeller: Labeller) -> Verdict:
     if _is_mendelian(diagnosis):
         # that Orphanet lacks an entry of OMIM doesn't make it common
         unlisted = Verdict("excluded", "a Mendelian disorder that Orphanet does not list", "code")
-        return next((verdict for verdict in told if verdict.label == "rare"), unlisted)
+        rare = (verdict for verdict in told if verdict.label == "rare")
+        common = (verdict for verdict in sure if verdict.reason == NOT_RARE)
+        return (*rare, *common, unlisted)[0]
     unknown = Verdict("excluded", "not the name of a known disease", "nothing")
     return (*told, *sure, unknown)[0]
 
