@@ -15,12 +15,13 @@ export function restate(risk, from, to) {
   return 1 / (1 + Math.exp(-(logit(risk) + logit(to) - logit(from))));
 }
 
-/** Share in per cent with two telling digits, as a clinician reads it. */
+/** Share in per cent with two telling digits, as a clinician reads it; it breaks over no line. */
 export function percent(share) {
   const value = share * 100;
-  if (value > 99) return ">99 %";
-  if (value < 0.1) return "<0.1 %";
-  return `${value < 10 ? Number(value.toPrecision(value < 1 ? 1 : 2)) : Math.round(value)} %`;
+  if (value > 99) return ">99\u00a0%";
+  if (value < 0.1) return "<0.1\u00a0%";
+  const told = value < 10 ? Number(value.toPrecision(value < 1 ? 1 : 2)) : Math.round(value);
+  return `${told}\u00a0%`;
 }
 
 function angle(risk) {

@@ -3,9 +3,11 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -15,6 +17,10 @@ from rarealert.paths import Paths
 from rarealert.screening.service.models import FolderSource, ModelSource, RegistrySource
 from rarealert.screening.service.settings import ServiceSettings, check_exposure, read_token
 
+if TYPE_CHECKING:
+    import uvicorn
+
+_LOOK_S = 0.1  # between two looks whether the service answers
 _FORMAT = "%(asctime)s %(name)s %(message)s"
 
 
@@ -39,7 +45,6 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     app = make_app(settings, source)
     app.state.service.start()
-    Thread(target=_read_knowledge, name="rarealert-knowledge", daemon=True).start()
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -50,6 +55,7 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
         timeout_graceful_shutdown=settings.shutdown_s,
     )
     server = uvicorn.Server(config)
+    Thread(target=_read_knowledge, args=(server,), name="rarealert-knowledge", daemon=True).start()
     try:
         server.run()
     except SystemExit as error:  # uvicorn's way to say that it could not bind
@@ -59,8 +65,13 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
         ) from error
 
 
-def _read_knowledge() -> None:
-    """Read what the page's questions need, so that the first visit does not wait six seconds."""
+def _read_knowledge(server: "uvicorn.Server") -> None:
+    """Read what the page's questions need, so that the first visit does not wait six seconds.
+
+    Not before the service answers: two threads of Python share one core.
+    """
+    while not server.started:
+        time.sleep(_LOOK_S)
     from rarealert.screening.beliefs import load_knowledge
     from rarealert.screening.findings import load_search
 

@@ -58,19 +58,33 @@ def check(response, logs):
     assert CANARY not in logs()
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(ROUTES), BODIES, st.sampled_from(["", "?rationale=all", f"?q={CANARY}"]))
-def test_any_json_is_answered_or_refused(served, caplog, route, body, query):
+def ask_anything(served, caplog, examples):
+    """Send ``examples`` bodies of JSON, most of them holding the canary; check every answer."""
     caplog.set_level(logging.DEBUG)
-    caplog.clear()
 
     def logs():
         own = (record for record in caplog.records if not record.name.startswith("http"))
         return "\n".join(f"{record.getMessage()} {record.exc_info}" for record in own)
 
-    content = json.dumps(body).encode()
-    headers = {"content-type": "application/json"}
-    check(served.client.post(route + query, content=content, headers=headers), logs)
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from(ROUTES), BODIES, st.sampled_from(["", "?rationale=all", f"?q={CANARY}"]))
+    def ask(route, body, query):
+        caplog.clear()
+        content = json.dumps(body).encode()
+        headers = {"content-type": "application/json"}
+        check(served.client.post(route + query, content=content, headers=headers), logs)
+
+    ask()
+
+
+def test_any_json_is_answered_or_refused(served, caplog):
+    ask_anything(served, caplog, 120)
+
+
+@pytest.mark.scale
+@pytest.mark.timeout(1800)
+def test_any_json_of_thousands_is_answered_or_refused(served, caplog):
+    ask_anything(served, caplog, 4000)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,7 +97,8 @@ def test_any_bytes_are_refused(served, route, content):
 
 @pytest.mark.scale
 @pytest.mark.timeout(1800)
-def test_schemathesis_finds_nothing_in_ten_thousand_requests(served, caplog, tmp_path):
+@pytest.mark.parametrize("path", [*ROUTES, "/v1/next", "/v1/findings"])
+def test_schemathesis_finds_nothing_in_thousands_of_requests(served, caplog, tmp_path, path):
     """Property-based tests from the OpenAPI description (https://schemathesis.readthedocs.io)."""
     caplog.set_level(logging.INFO)
     server = uvicorn.Server(uvicorn.Config(served.app, port=0, access_log=False, lifespan="off"))
@@ -96,11 +111,19 @@ def test_schemathesis_finds_nothing_in_ten_thousand_requests(served, caplog, tmp
     command += [f"http://127.0.0.1:{port}/openapi.json", "--max-examples", "1800", "--seed", "7"]
     command += ["--checks", "not_a_server_error,content_type_conformance"]
     command += ["--checks", "response_schema_conformance,negative_data_rejection"]
+    command += ["--include-path", path]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     metrics = served.client.get("/metrics").text
     server.should_exit = True
     thread.join(30)
     assert done.returncode == 0, done.stdout[-6000:]
     counted = [line for line in metrics.splitlines() if line.startswith("rarealert_requests_total")]
-    assert sum(float(line.split()[-1]) for line in counted) >= 10_000
+    print(path, *(line.removeprefix("rarealert_requests_total") for line in counted), sep="\n")
+    assert sum(float(line.split()[-1]) for line in counted) >= 1_700  # of six paths: 10,000
     assert not any('status="5' in line for line in counted)
+    logged = [json.loads(r.message) for r in caplog.records if r.name == "rarealert.access"]
+    assert {tuple(line) for line in logged} == {("method", "ms", "route", "status")}
+    assert {line["route"] for line in logged} <= {"unmatched", *served.app.openapi()["paths"]}
+    assert not [
+        r for r in caplog.records if r.name == "rarealert.service" and r.levelname != "INFO"
+    ]
