@@ -56,17 +56,12 @@ class AnswerNetwork(Network):
 
 
 def lessons(desk: Desk, paths: Paths, most: int, seed: int) -> tuple[Lessons, Lessons]:
-    """Both parts as the desk's encoder tells them."""
+    """At most ``most`` training cases and the validation part as the desk's encoder tells them."""
     files = input_files(paths)
-    train_part, valid = (
-        make_lessons(
-            subset(read_cases(files[part]), most, seed),
-            read_targets(files["risk"], part),
-            desk.encoder,
-        )
-        for part in ("train", "valid")
-    )
-    return train_part, valid
+    learnt = subset(read_cases(files["train"]), most, seed)
+    learn = make_lessons(learnt, read_targets(files["risk"], "train"), desk.encoder)
+    held = read_cases(files["valid"])
+    return learn, make_lessons(held, read_targets(files["risk"], "valid"), desk.encoder)
 
 
 def head_rows(rows: Rows, chosen: DistilParams, paths: Paths, most: int) -> None:
@@ -116,7 +111,8 @@ def token_rows(
         settings = replace(SETTINGS, adapted_layers=block)
         plain: Any = add_adapter(desk.base.model, trunk, RiskHead(1), settings, chosen.seed)
         network = AnswerNetwork(trunk, plain.peft_model, plain.head, (yes, no))
-        rows.add(names[0], judge, logits_of(network, held))  # a fresh LoRA changes nothing
+        if rows.missing(names[:1]):
+            rows.add(names[0], judge, logits_of(network, held))  # a fresh LoRA changes nothing
         task = RiskTask(network, freeze(learn, Path(folder) / "train"), held, settings.soft_weight)
         schedule = Schedule(chosen.epochs, chosen.batch_size, chosen.seed)
         cost = spent(lambda: train(task, settings.learning_rate, schedule))
@@ -127,7 +123,7 @@ def token_rows(
 def main() -> None:
     """Fill the missing rows and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=10**9, help="cases of each part, at most")
+    parser.add_argument("--cases", type=int, default=10**9, help="training cases, at most")
     parser.add_argument("--out", type=Path, default=Path("build/readout.jsonl"))
     asked = parser.parse_args()
     params, paths = load_params(Path("params.yaml")), Paths.here()

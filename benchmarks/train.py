@@ -130,7 +130,7 @@ def read(workspace: Path, cases: int, valid: int, whole: bool) -> Bench:
 
     def lessons(part: str, count: int) -> Lessons:
         of_part, targets = visits(workspace, part, count), read_targets(risks, part)
-        told = round(len(of_part) * TOLD_SHARE) if whole else 0
+        told = max(1, round(len(of_part) * TOLD_SHARE)) if whole else 0
         texts = choose_rationales(of_part, targets, leanings, told, 0) if told else {}
         limit = params.distil.max_rationale_tokens
         return make_lessons(of_part, targets, encoder, texts, limit)
