@@ -46,7 +46,9 @@ def explain_to_terminal(case_id: str, png: Path | None, out: Path | None) -> str
             "build/align/risk.parquet."
         )
     case, part = found[case_id]
-    explained = _explain(paths, case, parts["train"])
+    out_of_fold = _out_of_fold(paths)
+    answered = [item for item in parts["train"] if item.case.case_id in out_of_fold]
+    explained = _explain(paths, case, answered)
     try:
         if png is not None:
             _draw(explained, case, png)
@@ -56,10 +58,11 @@ def explain_to_terminal(case_id: str, png: Path | None, out: Path | None) -> str
         raise BadInputError(
             f"{error.filename} can't be written; name a file in a folder of yours."
         ) from error
-    return _table(explained, case_id, part, _out_of_fold(paths, case_id, part))
+    return _table(explained, case_id, part, out_of_fold.get(case_id))
 
 
-def _explain(paths: Paths, case: LabelledCase, train: list[LabelledCase]) -> "CaseExplanation":
+def _explain(paths: Paths, case: LabelledCase, answered: list[LabelledCase]) -> "CaseExplanation":
+    """``case`` against some of ``answered``, which stand for "unknown"."""
     from rarealert.alignment.casewise import draw_background, explain_case
     from rarealert.alignment.ensemble import load_ensemble
     from rarealert.alignment.panel import read_panel
@@ -67,7 +70,7 @@ def _explain(paths: Paths, case: LabelledCase, train: list[LabelledCase]) -> "Ca
 
     ensemble = load_ensemble(paths.build("align") / "model.skops")
     seed, case_id = load_params(paths.params).align.seed, case.case.case_id
-    others = {item.case.case_id: item.case for item in train if item.case.case_id != case_id}
+    others = {item.case.case_id: item.case for item in answered if item.case.case_id != case_id}
     drawn = draw_background(others, _BACKGROUND, seed)
     panel = read_panel(paths.build("rationales") / "answers.parquet", [case_id, *drawn])
     visits = visit_features([case.case, *(others[name] for name in drawn)])
@@ -80,15 +83,15 @@ def _explain(paths: Paths, case: LabelledCase, train: list[LabelledCase]) -> "Ca
     return explained
 
 
-def _out_of_fold(paths: Paths, case_id: str, part: str) -> float | None:
-    """The risk that the student learns from, of a training case."""
+def _out_of_fold(paths: Paths) -> dict[str, float]:
+    """The risks that the student learns from, of every training case that somebody answered."""
     import pyarrow.parquet as pq
 
     path = paths.build("align") / "risk.parquet"
-    if part != "train" or not path.is_file():
-        return None
-    rows = pq.read_table(path, filters=[("case_id", "=", case_id), ("part", "=", part)]).to_pylist()
-    return rows[0]["risk"] if rows else None
+    if not path.is_file():
+        raise BadInputError(f"{path} is missing; run the align stage (dvc repro align).")
+    rows = pq.read_table(path, filters=[("part", "=", "train")]).to_pylist()
+    return {row["case_id"]: row["risk"] for row in rows}
 
 
 def _table(found: "CaseExplanation", case_id: str, part: str, out_of_fold: float | None) -> str:
