@@ -40,7 +40,7 @@ for name, loader in (("local", None), ("ray", functools.partial(load, adapter)))
     started = time.perf_counter()
     out = Path(folder) / f"{name}.jsonl"
     asked = Question("alerts", 0.02)
-    screen_file(Path(source), out, load(adapter), asked, chunk_rows=16, load=loader)
+    screen_file(Path(source), out, load(adapter), asked, chunk_rows=8, load=loader)
     told[name] = time.perf_counter() - started
 actors = ray._private.state.actors().values()
 held = [one for one in actors if "MapWorker" in one["ActorClassName"]]
@@ -65,7 +65,7 @@ def _visits(path: Path, count: int) -> Path:
 @pytest.mark.timeout(900)
 def test_two_ray_machines_answer_bit_for_bit_as_this_process(tiny_student, tmp_path):
     pytest.importorskip("ray")
-    source = _visits(tmp_path / "in.jsonl", 400)
+    source = _visits(tmp_path / "in.jsonl", 128)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *map(str, (tiny_student, source, tmp_path))],
         env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
