@@ -1,6 +1,7 @@
 """The teach and rationales stages, run on a small real configuration."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 
 from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.cases.store import write_cases
-from rarealert.errors import BadInputError
+from rarealert.errors import BadInputError, RareAlertError
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
 from rarealert.stages.rationales import rationales
@@ -145,3 +146,19 @@ def test_rationales_without_a_cache_says_which_key_stands_in_the_way(workspace):
     with pytest.raises(BadInputError, match=r"rationales\.min_coverage"):
         list(rationales(_params(), workspace))
     assert (workspace.report("rationales") / "coverage.json").is_file()
+
+
+def test_the_engine_ray_needs_its_extra_where_anything_is_to_be_spread(workspace, monkeypatch):
+    list(teach(_params(engine="ray"), workspace))  # reasoners alone stay in this process
+    endpoint = {
+        "id": "e",
+        "kind": "endpoint",
+        "base_url": "http://127.0.0.1:1/v1",
+        "model": "m",
+        "key_variable": None,
+        "price": None,
+    }
+    (workspace.data / "endpoint.yaml").write_text(yaml.safe_dump({"teachers": [endpoint]}))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RareAlertError, match=r"pip install 'rarealert\[ray\]'"):
+        list(teach(_params(engine="ray", panel="data/endpoint.yaml"), workspace))
