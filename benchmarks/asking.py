@@ -156,6 +156,40 @@ def curve(
     return np.array(risks), yes / max(1, asked)
 
 
+def reading_of_answers(
+    items: Sequence[LabelledCase], score: Score, knowledge: Knowledge
+) -> dict[str, float]:
+    """How the student reads "There is …" and "There is no …" of what splits the differential most.
+
+    Shares of answers that move the risk the way that the profiles say, and the correlation of both
+    answers' shifts of log-odds: 1 is a student that reads the finding and not the "no".
+    """
+    known = [masked(item).known for item in items]
+    asked: list[tuple[int, bool, Question]] = []
+    for place, case in enumerate(known):
+        beliefs = knowledge.beliefs(case)
+        rare, common = knowledge.chances(beliefs)
+        raises = {f.hpo_id: bool(rare[i] > common[i]) for i, f in enumerate(knowledge.askable)}
+        found = finding_questions(case, 0.5, beliefs, knowledge, 3)
+        asked += [(place, raises[question.key], question) for question in found]
+    before = logit(np.array(score(known))[[place for place, _, _ in asked]])
+    told = score([answer.case for _, _, question in asked for answer in question.answers])
+    shifts = logit(np.array(told)).reshape(-1, 2) - before[:, None]
+    towards = shifts * np.array([[1, -1] if raises else [-1, 1] for _, raises, _ in asked])
+    return {
+        "n": len(asked),
+        "yes_right_way": round(float((towards[:, 0] > 0).mean()), 3),
+        "no_right_way": round(float((towards[:, 1] > 0).mean()), 3),
+        "correlation": round(float(np.corrcoef(shifts.T)[0, 1]), 3),
+    }
+
+
+def logit(risks: Floats) -> Floats:
+    """Log-odds of risks 0-1."""
+    inside = np.clip(risks, 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
 def resampled(items: Sequence[LabelledCase], risks: Floats) -> tuple[Floats, Floats]:
     """AUROC of each row of risks, ``(rows,)``, and of each bootstrap draw of whole diseases."""
     labels = np.array([item.label.label == "rare" for item in items])
@@ -240,9 +274,11 @@ def main() -> None:
     known = policies(knowledge)
     curves: dict[str, tuple[Floats, float]] = {}
     told: dict[str, Any] = {}
+    answers = reading_of_answers(items[:: max(1, len(items) // 40)], score, knowledge)
+    print("how answers are read:", answers, flush=True)
     for name in chosen.policies.split(","):
         curves[name] = curve(items, known[name], score, knowledge, chosen.questions)
-        told = summary(items, curves)
+        told = {**summary(items, curves), "answers": answers}
         text = json.dumps(told, indent=2, sort_keys=True) + "\n"
         (chosen.out / "asking.json").write_text(text, encoding="utf-8")
         print(name, told["policies"][name], told["above_random"].get(name), flush=True)

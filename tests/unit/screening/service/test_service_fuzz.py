@@ -8,10 +8,17 @@ import threading
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 import uvicorn
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from rarealert.registry.versions import register_version
+from rarealert.screening.service.app import make_app
+from rarealert.screening.service.models import RegistrySource
+from rarealert.screening.service.settings import ServiceSettings
 
 CANARY = "Zyxcanary"
 ROUTES = ("/v1/screen", "/v1/screen/fhir", "/v1/explain", "/cds-services/rarealert-patient-view")
@@ -58,7 +65,7 @@ def check(response, logs):
     assert CANARY not in logs()
 
 
-def ask_anything(served, caplog, examples):
+def ask_anything(client, caplog, examples):
     """Send ``examples`` bodies of JSON, most of them holding the canary; check every answer."""
     caplog.set_level(logging.DEBUG)
 
@@ -72,19 +79,30 @@ def ask_anything(served, caplog, examples):
         caplog.clear()
         content = json.dumps(body).encode()
         headers = {"content-type": "application/json"}
-        check(served.client.post(route + query, content=content, headers=headers), logs)
+        check(client.post(route + query, content=content, headers=headers), logs)
 
     ask()
 
 
 def test_any_json_is_answered_or_refused(served, caplog):
-    ask_anything(served, caplog, 120)
+    ask_anything(served.client, caplog, 120)
 
 
 @pytest.mark.scale
 @pytest.mark.timeout(1800)
 def test_any_json_of_thousands_is_answered_or_refused(served, caplog):
-    ask_anything(served, caplog, 4000)
+    ask_anything(served.client, caplog, 4000)
+
+
+@pytest.mark.scale
+def test_any_json_is_answered_or_refused_by_the_registered_student(
+    caplog, mlflow_store, package, tiny_student
+):
+    with mlflow.start_run():
+        register_version("toy", package(tiny_student), {})
+    app = make_app(ServiceSettings(), RegistrySource("toy", "challenger", mlflow_store))
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        ask_anything(client, caplog, 500)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
