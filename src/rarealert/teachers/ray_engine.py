@@ -259,14 +259,14 @@ class _Spread:
         return wanted, first, cached
 
     def _take(self, reference: Any) -> None:
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 
         teacher, actor, times = self.placed.pop(reference)
         try:
             found: Asked = self.ray.get(reference)
         except RayTaskError as error:
             raise error.cause from None
-        except RayActorError:
+        except (ActorUnschedulableError, RayActorError):
             if times == _PLACEMENTS:
                 raise RareAlertError(
                     f"The teacher {teacher.id} lost its machine {_PLACEMENTS} times; what it "
