@@ -245,6 +245,7 @@ def plot(told: dict[str, Any], path: Path) -> None:
         edges = np.abs(np.array(each["interval"]).T - np.array(each["auroc"]))
         axes.errorbar(steps, each["auroc"], yerr=edges, marker="o", capsize=2, lw=1.2, label=name)
     axes.set(xlabel="questions answered", ylabel="AUROC of the student")
+    axes.set_xticks(range(len(next(iter(told["policies"].values()))["auroc"])))
     axes.set_title(f"Asking {told['n']} masked held-out visits", loc="left")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

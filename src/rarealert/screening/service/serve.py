@@ -1,10 +1,12 @@
 """``rarealert serve``: bind, load, answer until told to stop."""
 
+import gc
 import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -36,15 +38,16 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
     # read when torch is imported: its threads else spin between two layers and take the processor
     # from those that answer
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import uvicorn
-
-    from rarealert.screening.service.app import make_app
-
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=_FORMAT)
     for name in ("rarealert.access", "rarealert.service", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)
-    app = make_app(settings, source)
-    app.state.service.start()
+    with _uncollected():
+        import uvicorn
+
+        from rarealert.screening.service.app import make_app
+
+        app = make_app(settings, source)
+        app.state.service.start()
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -63,6 +66,20 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
             f"{settings.host}:{settings.port} can't be bound; is another service there? "
             "Choose another --port."
         ) from error
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Imports and model without the garbage collector, which would look at all of it for nothing.
+
+    A fifth of the start; what was made stays out of its later rounds too.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _read_knowledge(server: "uvicorn.Server") -> None:
