@@ -74,6 +74,24 @@ class Recogniser:
                 found.extend(self._mention(sentence, match, context) for match in matches)
         return tuple(found)
 
+    def denials(self, text: str) -> tuple[tuple[int, int], ...]:
+        """First character, and the one behind the last, of every word that a denial covers.
+
+        The trigger is one of them ("no fever": both words), and so is a finding that is denied
+        behind it ("fever is absent").
+        """
+        found: list[tuple[int, int]] = []
+        for sentence in _sentences(text):
+            context = context_of(sentence, family=False)
+            pairs = zip(sentence, context.denied_ahead, strict=True)
+            found.extend((token.start, token.end) for token, denied in pairs if denied)
+            found.extend(
+                (sentence[first].start, sentence[last].end)
+                for _, first, last in self._matches(sentence)
+                if context.negated(first, last) and not context.denied_ahead[first]
+            )
+        return tuple(sorted(found))
+
     def _mention(
         self, sentence: list[Token], match: tuple[str, int, int], context: Context
     ) -> Mention:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rarealert.errors import RareAlertError
 from rarealert.language.devices import enough_memory
-from rarealert.student.network import Trunk, pad_right, pool
+from rarealert.student.network import Trunk, denied_mask, pad_right, pool, silenced
 
 _ASK_LESS = "lower distil.batch_size or distil.max_prompt_tokens"
 
@@ -20,7 +20,8 @@ _ASK_LESS = "lower distil.batch_size or distil.max_prompt_tokens"
 class Example:
     """One training or validation sequence: a prompt, and the rationale to learn (may be empty).
 
-    ``rare`` is the label, ``target`` the aligned risk 0-1 that the student imitates.
+    ``rare`` is the label, ``target`` the aligned risk 0-1 that the student imitates, ``denied`` the
+    positions of the prompt that a denial covers.
     """
 
     case_id: str
@@ -28,6 +29,7 @@ class Example:
     rationale: tuple[int, ...]
     rare: bool
     target: float
+    denied: tuple[int, ...] = ()
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -78,6 +80,11 @@ class Frozen:
             states[row, :length] = torch.from_numpy(part).view(self._rows.dtype).float()
         return states
 
+    def denied(self, indices: Sequence[int]) -> Tensor:
+        """Which positions of the examples ``indices`` a denial covers, ``(batch, longest)``."""
+        longest = int(self.lengths[list(indices)].max())
+        return denied_mask([self.examples[index].denied for index in indices], longest)
+
     def batches(
         self,
         size: int,
@@ -112,8 +119,9 @@ def freeze_prompts(
         embedded = trunk.embed(ids)
         states = trunk.run(embedded, 0, trunk.block_start, lengths)
         at_risk = trunk.run(states, trunk.block_start, trunk.risk_layer, lengths)
-        words[chosen] = pool(trunk.words(ids), lengths).numpy()
-        pooled[chosen] = pool(at_risk, lengths).numpy()
+        denied = denied_mask([examples[index].denied for index in chosen], ids.shape[1])
+        words[chosen] = pool(trunk.words(ids, denied), lengths).numpy()
+        pooled[chosen] = pool(silenced(at_risk, denied), lengths).numpy()
         return states
 
     sequences = [item.prompt for item in examples]

@@ -4,17 +4,19 @@ A prompt is ``<instruction><visit>\nAssessment:``; its last token is the risk po
 follows it is the rationale. The instruction is the same for every case.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.cases.render import render
+from rarealert.knowledge.recognise import load_recogniser
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ENCODING_VERSION = "1"
+ENCODING_VERSION = "2"
 """Part of every packaged student: raise it with any change of the format."""
 
 INSTRUCTION = "First visit; could it be a rare disease?\n"
@@ -29,13 +31,15 @@ still too long then loses its last tokens, so the complaint is the last to go.""
 class Prompt:
     """A tokenised visit. ``ids`` ends with the risk position; ``truncated`` says it was cut.
 
-    ``text`` is the visit as rendered, which the tokens between instruction and suffix spell.
+    ``text`` is the visit as rendered, which the tokens between instruction and suffix spell, and
+    ``denied`` are the positions of ``ids`` that a denial in it covers ("no fever"), in order.
     """
 
     case_id: str
     ids: tuple[int, ...]
     truncated: bool
     text: str
+    denied: tuple[int, ...] = ()
 
 
 class Encoder:
@@ -56,7 +60,21 @@ class Encoder:
         """The prompt of one case, cut in the order that ``DROP_ORDER`` states."""
         body, truncated, text = fitted(case, self.tokens, self._room)
         ids = (*self._head, *body, *self._tail)
-        return Prompt(case_id=case.case_id, ids=ids, truncated=truncated, text=text)
+        prompt = Prompt(case_id=case.case_id, ids=ids, truncated=truncated, text=text)
+        return replace(prompt, denied=self._denied(prompt))
+
+    def _denied(self, prompt: Prompt) -> tuple[int, ...]:
+        denials = load_recogniser().denials(prompt.text)
+        if not denials:
+            return ()
+        starts = [start for start, _ in denials]
+        first = self.frame[0]
+        found = []
+        for place, (start, end) in enumerate(self.offsets(prompt)):
+            last = bisect_left(starts, end) - 1  # the last denial that begins before the token ends
+            if last >= 0 and start < denials[last][1]:
+                found.append(first + place)
+        return tuple(found)
 
     @property
     def frame(self) -> tuple[int, int]:

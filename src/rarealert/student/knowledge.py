@@ -21,7 +21,7 @@ from rarealert.cases.simulate_knowledge import knowledge_cases
 from rarealert.errors import BadInputError
 from rarealert.language.base import cache_root
 from rarealert.params import DistilParams
-from rarealert.student.encoding import ENCODING_VERSION
+from rarealert.student.encoding import ENCODING_VERSION, Prompt
 from rarealert.student.wordrisk import fit_word_risk
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def knowledge_of_words(
 ) -> NDArray[np.float32]:
     """Log-odds by token of ``chosen.knowledge_cases`` examples of diseases that are not ``barred``.
 
-    Shape ``(vocabulary,)``. What this machine has fitted before is read back.
+    Shape ``(vocabulary,)``. Words that an example denies teach nothing. What this machine has
+    fitted before is read back.
 
     Raises:
         BadInputError: nothing is left to draw from, or what was kept is damaged.
@@ -77,9 +78,14 @@ def _digest(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> str:
 
 def _fit(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> NDArray[np.float32]:
     cases = list(knowledge_cases(chosen.knowledge_cases, barred, chosen.seed))
-    prompts = [desk.encoder.prompt(item.case).ids for item in cases]
+    told = [_told(desk.encoder.prompt(item.case)) for item in cases]
     rare = np.array([item.label.label == "rare" for item in cases])
-    return fit_word_risk(prompts, rare, int(desk.base.model.config.vocab_size))
+    return fit_word_risk(told, rare, int(desk.base.model.config.vocab_size))
+
+
+def _told(prompt: Prompt) -> list[int]:
+    denied = set(prompt.denied)
+    return [token for place, token in enumerate(prompt.ids) if place not in denied]
 
 
 def _write(file: Path, table: NDArray[np.float32]) -> None:

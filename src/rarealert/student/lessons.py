@@ -96,7 +96,8 @@ def make_lessons(
         text = (rationales or {}).get(case_id)
         told = encoder.rationale(text, max_rationale_tokens) if text else ()
         rare = item.label.label == "rare"
-        examples.append(Example(case_id, prompt.ids, told, rare, targets[case_id]))
+        target = targets[case_id]
+        examples.append(Example(case_id, prompt.ids, told, rare, target, prompt.denied))
     groups = tuple(item.label.disease_id for item in cases)
     return Lessons(tuple(examples), groups, truncated)
 

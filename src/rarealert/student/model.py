@@ -173,15 +173,17 @@ class Student:
         """Per batch: indices, the head's features, what words say, states at the risk layer."""
         import torch
 
-        from rarealert.student.network import pad_right, pool
+        from rarealert.student.network import denied_mask, pad_right, pool, silenced
 
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
         with torch.inference_mode():
             for first in range(0, len(order), batch_size):
                 chosen = order[first : first + batch_size]
                 ids, lengths = pad_right([prompts[index].ids for index in chosen], self._pad)
-                words = self._trunk.words(ids)
+                denied = denied_mask([prompts[index].denied for index in chosen], ids.shape[1])
+                words = self._trunk.words(ids, denied)
                 states = self._trunk.run(self._trunk.embed(ids), 0, self._trunk.risk_layer)
+                states = silenced(states, denied)
                 features = torch.cat([pool(words, lengths), pool(states, lengths)], dim=1)
                 yield chosen, features, words, states
 

@@ -69,16 +69,16 @@ class Trunk:
         """Columns of ``words``."""
         return int(self.model.config.hidden_size) + (self.word_risk is not None)
 
-    def words(self, ids: Tensor) -> Tensor:
+    def words(self, ids: Tensor, denied: Tensor) -> Tensor:
         """What words say by themselves, shape ``(batch, tokens, word_width)``.
 
         Their embeddings, and last their ``word_risk``, log-odds by token, if there is one: then in
-        fp32 on the CPU, like the head that reads it.
+        fp32 on the CPU, like the head that reads it. A word that is ``denied`` says nothing.
         """
-        embedded = self.embed(ids)
-        if self.word_risk is None:
-            return embedded
-        return torch.cat([embedded.float().cpu(), self.word_risk[ids][..., None]], dim=2)
+        said = self.embed(ids)
+        if self.word_risk is not None:
+            said = torch.cat([said.float().cpu(), self.word_risk[ids][..., None]], dim=2)
+        return silenced(said, denied)
 
     def run(self, hidden: Tensor, start: int, stop: int, lengths: Tensor | None = None) -> Tensor:
         """Layers ``start`` to ``stop`` (exclusive) on ``(batch, tokens, hidden)`` states.
@@ -175,6 +175,23 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
     return ids, lengths
+
+
+def denied_mask(positions: Sequence[Sequence[int]], width: int) -> Tensor:
+    """Where each row's ``positions`` lie, ``(rows, width)``; those behind the width are dropped."""
+    mask = torch.zeros(len(positions), width, dtype=torch.bool)
+    for row, places in enumerate(positions):
+        mask[row, [place for place in places if place < width]] = True
+    return mask
+
+
+def silenced(states: Tensor, denied: Tensor) -> Tensor:
+    """``states``, ``(batch, tokens, hidden)``, with zeros wherever a denial covers the token.
+
+    A mean over positions can't tell "no fever" from "fever"; without this the readout took a
+    denial for the finding (docs/decisions/0210).
+    """
+    return states.masked_fill(denied.to(states.device)[..., None], 0.0)
 
 
 def pool(states: Tensor, lengths: Tensor) -> Tensor:

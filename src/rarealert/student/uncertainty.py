@@ -204,17 +204,20 @@ def read_part(network: "Network", part: "Frozen", frame: tuple[int, int]) -> tup
     """
     import torch
 
-    from rarealert.student.network import pad_right, pool
+    from rarealert.student.network import pad_right, pool, silenced
 
     trunk = network.trunk
     pooled, spoken = np.zeros(part.pooled.shape), np.zeros(len(part.examples))
     with torch.no_grad():
         for chosen in part.batches(_JUDGE_BATCH):
             rows = list(chosen)
+            denied = part.denied(chosen)
             states = trunk.run(part.batch(chosen), trunk.block_start, trunk.risk_layer)
+            states = silenced(states, denied)
             ids, lengths = pad_right([part.examples[index].prompt for index in chosen], 0)
             pooled[rows] = pool(states, lengths).double().numpy()
-            spread = torch.cat([trunk.words(ids).float().cpu(), states.float().cpu()], dim=2)
+            words = trunk.words(ids, denied).float().cpu()
+            spread = torch.cat([words, states.float().cpu()], dim=2)
             alone = network.head(spread).double().numpy()
             for row, index in enumerate(chosen):
                 last = int(lengths[row]) - frame[1]

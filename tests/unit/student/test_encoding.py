@@ -55,3 +55,29 @@ def test_a_rationale_ends_with_the_end_mark_within_its_limit(tokenizer) -> None:
     ids = encoder.rationale("seizures and ptosis and fever", 4)
     assert len(ids) == 4
     assert ids[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("told", "covered"),
+    [
+        ("Cough. There is no fever or rash.", "no fever or rash"),
+        ("She denies chest pain but has a cough.", "denies chest pain"),
+        ("Cough and fever.", ""),
+        ("Fever is absent. Cough.", "Fever absent"),
+        ("😀 no fever", "no fever"),
+    ],
+)
+def test_positions_that_a_denial_covers_are_named(tokenizer, told, covered) -> None:
+    encoder = Encoder(tokenizer, 100)
+    prompt = encoder.prompt(Case(case_id="a", source="s", chief_complaint=told))
+    first, _ = encoder.frame
+    places = encoder.offsets(prompt)
+    said = [prompt.text[start:end] for start, end in (places[at - first] for at in prompt.denied)]
+    assert "".join("".join(said).split()) == "".join(covered.split())
+
+
+def test_a_denial_that_was_cut_off_has_no_position(tokenizer) -> None:
+    long = Case(case_id="a", source="s", chief_complaint="Cough. " * 60 + "No fever.")
+    prompt = Encoder(tokenizer, 60).prompt(long)
+    assert prompt.truncated
+    assert prompt.denied == ()

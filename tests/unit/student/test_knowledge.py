@@ -182,17 +182,24 @@ def test_what_words_say_is_the_same_at_work_as_in_training(
 
     from rarealert.student.activations import freeze_prompts
     from rarealert.student.lessons import make_lessons
-    from rarealert.student.network import pad_right, pool
+    from rarealert.student.network import denied_mask, pad_right, pool
 
     desk = open_desk(distil_params(str(tiny_base), (2, 1)))
     count = int(desk.base.model.config.vocab_size)
     desk.trunk.word_risk = torch.arange(count, dtype=torch.float32)
-    part = make_lessons(cases[:5], {item.case.case_id: 0.5 for item in cases[:5]}, desk.encoder)
+    denying = cases[0].case.model_copy(update={"chief_complaint": "Cough, no fever."})
+    some = [cases[0].model_copy(update={"case": denying}), *cases[1:5]]
+    part = make_lessons(some, {item.case.case_id: 0.5 for item in some}, desk.encoder)
     frozen = freeze_prompts(desk.trunk, part.examples, 0, tmp_path / "x.f16", 2)
     ids, lengths = pad_right([item.prompt for item in part.examples], 0)
     assert frozen.words.shape == (5, desk.trunk.word_width)
-    assert np.allclose(
-        frozen.words, pool(desk.trunk.words(ids), lengths).detach().numpy(), atol=1e-4
-    )
-    means = [np.mean(item.prompt) for item in part.examples]
+    denied = denied_mask([item.denied for item in part.examples], ids.shape[1])
+    alone = desk.trunk.words(ids, denied)
+    assert np.allclose(frozen.words, pool(alone, lengths).detach().numpy(), atol=1e-4)
+    assert denied.any()
+    assert not alone[denied].any()
+    means = [
+        np.mean([token * (place not in item.denied) for place, token in enumerate(item.prompt)])
+        for item in part.examples
+    ]
     assert np.allclose(frozen.words[:, -1], means, rtol=1e-5)

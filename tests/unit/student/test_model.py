@@ -210,3 +210,17 @@ def test_the_packaged_smollm2_reads_alike_in_any_batch(
     folder = tmp_path / "adapter"
     package(folder, distil_params("smollm2-135m-instruct", (8, 2)), 576)
     check_batches(Student.load(folder), cases[:5])
+
+
+def test_a_denied_word_says_nothing_by_itself(tiny_base, tmp_path, distil_params) -> None:
+    chosen = distil_params(str(tiny_base), (2, 1))
+    desk, _ = package(tmp_path / "s", chosen, int(open_desk(chosen).base.model.config.hidden_size))
+    told = "Seizures and muscle weakness. There is no fever or rash."
+    visit = Case(case_id="a", source="s", chief_complaint=told)
+    (reading,) = Student.load(tmp_path / "s").read([visit], 1)
+    prompt, before = desk.encoder.prompt(visit), desk.encoder.frame[0]
+    denied = [place - before for place in prompt.denied]
+    told_words = np.delete(reading.text.logits, denied)
+    assert len(denied) >= 4
+    assert np.ptp(reading.text.logits[denied]) < 1e-6
+    assert np.ptp(told_words) > 1e-3
