@@ -109,7 +109,8 @@ def test_of_fhir_records_one_patient_at_a_time_is_held(tmp_path, ending, monkeyp
     for number, row in enumerate(read_rows(source), 1):
         assert row.case.patient_id is not None
         if number % 60 == 0:
-            most = max(most, sum(isinstance(each, Record) for each in gc.get_objects()))
+            # by type: isinstance would ask every object of the process for its class, and some warn
+            most = max(most, sum(type(each) is Record for each in gc.get_objects()))
     assert number == 300
     assert most <= 2
 
