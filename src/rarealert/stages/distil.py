@@ -147,7 +147,7 @@ def _teach(
 ) -> _Outcome:
     from rarealert.student.calibration import fit_bands, fit_calibration
     from rarealert.student.classroom import Classroom
-    from rarealert.student.lessons import digest_of
+    from rarealert.student.lessons import digest_of, digest_of_examples
     from rarealert.student.package import save_package
     from rarealert.student.report import valid_figures
     from rarealert.student.tasks import logits_of
@@ -155,9 +155,9 @@ def _teach(
 
     chosen, desk = params.distil, inputs.desk
     room = Classroom(desk, inputs.taught, inputs.judged, work, chosen.batch_size)
-    digest = digest_of(
-        inputs.digests, asdict(settings), chosen.model_dump(mode="json"), desk.base.digest
-    )
+    read = digest_of_examples(inputs.taught.examples, inputs.judged.examples)
+    shaping = (asdict(settings), chosen.model_dump(mode="json"))
+    digest = digest_of(inputs.digests, read, shaping, desk.base.digest)
     with room.network(settings, chosen.seed) as network:
         material = Material(desk, inputs.train, inputs.taught, inputs.leanings)
         rounds = learn_rounds(Course(chosen, settings, room, network, material, work, digest))

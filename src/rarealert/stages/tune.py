@@ -46,7 +46,7 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
     Raises:
         BadInputError: an input is missing, or the base model can't be loaded.
     """
-    from rarealert.student.lessons import digest_of, digest_of_file
+    from rarealert.student.lessons import digest_of, digest_of_examples, digest_of_file
 
     inputs = input_files(paths)
     digests = {name: digest_of_file(file) for name, file in inputs.items() if file.is_file()}
@@ -59,9 +59,9 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
         for name, lessons in (("train", room.train), ("valid", room.valid)):
             yield Dataset(name, inputs[name], digests[name], len(lessons.examples), f"tune {name}")
         shaping = params.tune.model_dump(exclude={"trials", "timeout_s"})
-        name = "student-" + digest_of(
-            digests, base_digest, shaping, params.distil.model_dump(mode="json"), sorted(DEFAULTS)
-        )
+        read = digest_of_examples(room.train.examples, room.valid.examples)
+        distil = params.distil.model_dump(mode="json")
+        name = "student-" + digest_of(digests, read, base_digest, shaping, distil, sorted(DEFAULTS))
         study = _open_study(build / "study.log", name[:24], params.tune.seed)
         finished = _finished(study)
         started = time.monotonic()

@@ -7,7 +7,7 @@ test part.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rarealert.cases.case import LabelledCase
+from rarealert.cases.simulate import GENERATOR_VERSION
 from rarealert.errors import BadInputError
 from rarealert.student.activations import Example
-from rarealert.student.encoding import Encoder
+from rarealert.student.encoding import ENCODING_VERSION, Encoder
 from rarealert.student.rationale import Leaning, compose
 
 
@@ -148,6 +149,16 @@ def subset(cases: Sequence[LabelledCase], count: int, seed: int) -> list[Labelle
 def digest_of(*parts: object) -> str:
     """sha256 of anything JSON can hold: the name of data and settings that belong together."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of_examples(*parts: Sequence[Example]) -> str:
+    """sha256 of what is learnt, as the student reads it, and of the versions that decide how.
+
+    Files keep their bytes when the code that reads them changes; trials and checkpoints of another
+    reading must not be taken up again.
+    """
+    read = [asdict(example) for part in parts for example in part]
+    return digest_of(ENCODING_VERSION, GENERATOR_VERSION, read)
 
 
 def digest_of_file(file: Path) -> str:

@@ -1,5 +1,6 @@
 """Examples: targets must be out-of-fold, rationales come only where the teachers are right."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,7 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from rarealert.errors import BadInputError
-from rarealert.student.lessons import choose_rationales, digest_of, read_targets, subset
+from rarealert.student import lessons
+from rarealert.student.activations import Example
+from rarealert.student.lessons import (
+    choose_rationales,
+    digest_of,
+    digest_of_examples,
+    read_targets,
+    subset,
+)
 
 
 def write(file: Path, rows: list[dict[str, object]]) -> Path:
@@ -64,3 +73,30 @@ def test_a_subset_keeps_the_share_of_labels_and_the_seed(cases) -> None:
 def test_a_digest_follows_its_parts() -> None:
     assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": 2})
+
+
+def learnt(**changes: object) -> list[Example]:
+    told = Example("a", (1, 2, 3), (4,), True, 0.75, (1,))
+    return [replace(told, **changes)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": (1, 2, 4)},
+        {"denied": ()},
+        {"rationale": (5,)},
+        {"target": 0.76},
+        {"rare": False},
+    ],
+)
+def test_examples_read_in_another_way_have_another_digest(change: dict[str, object]) -> None:
+    assert digest_of_examples(learnt()) == digest_of_examples(learnt())
+    assert digest_of_examples(learnt()) != digest_of_examples(learnt(**change))
+
+
+@pytest.mark.parametrize("decides", ["ENCODING_VERSION", "GENERATOR_VERSION"])
+def test_a_new_version_starts_afresh(monkeypatch: pytest.MonkeyPatch, decides: str) -> None:
+    before = digest_of_examples(learnt())
+    monkeypatch.setattr(lessons, decides, "another")
+    assert digest_of_examples(learnt()) != before
