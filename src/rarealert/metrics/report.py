@@ -114,13 +114,7 @@ def build_report(
         "dataset": _dataset(study, cells, plan, digest),
         "models": models,
         "controls": {name: models[name] for name in of_kind(models, CONTROL_PREFIX)},
-        **{
-            block: {
-                cell: {name: _plain(result.estimates) for name, result in of_cell.items()}
-                for cell, of_cell in of_block.items()
-            }
-            for block, of_block in blocks.items()
-        },
+        **{block: _estimates(of_block) for block, of_block in blocks.items()},
         "by_case": _by_case(study, plan),
         "comparisons": _comparisons(study, plan),
         "thresholds": {name: _plain(at) for name, at in study.thresholds.items()},
@@ -132,11 +126,20 @@ def build_report(
         "robustness": _plain(robustness(study, STUDENT, retold or {}, plan)),
         "cohort": {} if cohort is None else {"flow": cohort.flow, "table_one": cohort.table_one},
         "absent": {"models": _absent(pooled)}
-        | {
-            block: {cell: _absent(found) for cell, found in of_block.items() if _absent(found)}
-            for block, of_block in blocks.items()
-        },
+        | {block: _absences(of_block) for block, of_block in blocks.items()},
     }
+
+
+def _estimates(of_block: Mapping[str, Mapping[str, Result]]) -> Json:
+    return {
+        cell: {name: _plain(result.estimates) for name, result in of_cell.items()}
+        for cell, of_cell in of_block.items()
+    }
+
+
+def _absences(of_block: Mapping[str, Mapping[str, Result]]) -> Json:
+    found = {cell: _absent(of_cell) for cell, of_cell in of_block.items()}
+    return {cell: absent for cell, absent in found.items() if absent}
 
 
 def _practice(

@@ -25,6 +25,7 @@ from rarealert.tracking.items import Artifact, Dataset, Figure, Item, Metric, Su
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rarealert.metrics.gallery import Drawing
     from rarealert.metrics.plots import Curve
     from rarealert.metrics.report import Cohort, Reference, Study, Traits
 
@@ -35,9 +36,8 @@ _HEADLINE = ("auroc", "auprc", "sensitivity_at_95_specificity", "achieved_specif
 
 def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
     """Build the report and hand its figures to the run."""
-    from rarealert.metrics.gallery import curve, draw_all
+    from rarealert.metrics.gallery import draw_all
     from rarealert.metrics.intervals import Bootstrap
-    from rarealert.metrics.page import render_page
     from rarealert.metrics.predictions import PARTS, check_predictions, read_predictions
     from rarealert.metrics.report import build_report
     from rarealert.metrics.robustness import read_robustness
@@ -69,15 +69,7 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
     drawings = draw_all(study, report)
 
     folder = paths.report("evaluate")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "metrics.json", report)
-    write_json(folder / "summary.json", summary(report))
-    _write_points(folder, [found for name in study.risks if (found := curve(study, name))])
-    for drawing in drawings:
-        write_bytes(folder / drawing.name, drawing.plot.png)
-    page = render_page(report, [drawing.plot for drawing in drawings])
-    write_text(folder / "index.html", page)
-
+    _write(folder, study, report, drawings)
     yield from _metrics(report)
     for drawing in drawings:
         yield Figure(drawing.name, drawing.figure)
@@ -86,6 +78,19 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
     yield Artifact(folder / "index.html")
     yield Artifact(folder / "metrics.json")
     yield Summary(_sentence(report))
+
+
+def _write(folder: Path, study: "Study", report: Json, drawings: "Sequence[Drawing]") -> None:
+    from rarealert.metrics.gallery import curve
+    from rarealert.metrics.page import render_page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "metrics.json", report)
+    write_json(folder / "summary.json", summary(report))
+    _write_points(folder, [found for name in study.risks if (found := curve(study, name))])
+    for drawing in drawings:
+        write_bytes(folder / drawing.name, drawing.plot.png)
+    write_text(folder / "index.html", render_page(report, [each.plot for each in drawings]))
 
 
 def read_study(
