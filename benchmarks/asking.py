@@ -7,8 +7,9 @@ Each held-out visit is cut to age, sex, complaint and past history. A policy the
 at a time, gets the true answer (from the coded findings that the visit was drawn with, or the
 field that was cut), and the student scores the visit again. Policies:
 
-- ``value``: the expected change of the student's risk, as the clinic page asks;
-- ``differential``: the finding that splits the disease profiles most, without asking the student;
+- ``page``: what the clinic page asks first, the finding that splits the disease profiles most;
+- ``student``: of the page's three findings and the absent fields, the one whose answers are
+  expected to change the student's risk most;
 - ``likeliest``: the finding with the highest chance of a yes;
 - ``random``: any finding with a chance of at least 5 %, or an absent field.
 
@@ -34,9 +35,8 @@ from rarealert.screening.asking import (
     Question,
     field_questions,
     finding_questions,
-    ranked,
+    weigh,
     with_finding,
-    worth_scoring,
 )
 from rarealert.screening.beliefs import Knowledge, load_knowledge
 from rarealert.student.model import Student
@@ -96,23 +96,26 @@ def policies(knowledge: Knowledge) -> dict[str, Policy]:
         found = finding_questions(patient.known, risk, beliefs, knowledge, count, patient.asked)
         return list(found)
 
-    def value(patient: Patient, risk: float, _rng: random.Random) -> list[Question]:
-        return worth_scoring(patient.known, risk, knowledge, skip=patient.asked)
+    def absent(patient: Patient) -> list[Question]:
+        return [q for q in field_questions(patient.known) if q.key not in patient.asked]
 
-    def differential(patient: Patient, risk: float, _rng: random.Random) -> list[Question]:
+    def page(patient: Patient, risk: float, _rng: random.Random) -> list[Question]:
         return pool(patient, risk, 1)
+
+    def student(patient: Patient, risk: float, _rng: random.Random) -> list[Question]:
+        return [*pool(patient, risk, 3), *absent(patient)]
 
     def likeliest(patient: Patient, risk: float, _rng: random.Random) -> list[Question]:
         found = pool(patient, risk, POOL)
-        return sorted(found, key=lambda each: -each.answers[0].chance)[:1]
+        return sorted(found, key=lambda each: -each.answers[0].chance(risk))[:1]
 
     def at_random(patient: Patient, risk: float, rng: random.Random) -> list[Question]:
-        likely = [q for q in pool(patient, risk, POOL) if q.answers[0].chance >= PLAUSIBLE]
-        absent = [q for q in field_questions(patient.known) if q.key not in patient.asked]
-        found = likely + absent
+        plausible = pool(patient, risk, POOL)
+        likely = [q for q in plausible if q.answers[0].chance(risk) >= PLAUSIBLE]
+        found = [*likely, *absent(patient)]
         return [rng.choice(found)] if found else []
 
-    named = {"value": value, "differential": differential, "likeliest": likeliest}
+    named = {"page": page, "student": student, "likeliest": likeliest}
     return {**named, "random": at_random}
 
 
@@ -127,7 +130,8 @@ def choose(
     for found, risk in zip(offered, risks, strict=True):
         if len(found) > 1:
             own = [next(told) for each in found for _ in each.answers]
-            chosen.append(ranked(found, risk, own)[0])
+            weighed = weigh(found, risk, own)
+            chosen.append(max(weighed, key=lambda question: question.expected_change or 0.0))
         else:
             chosen.append(next(iter(found), None))
     return chosen
@@ -260,7 +264,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--count", type=int, default=200, help="visits, half of each label")
     parser.add_argument("--questions", type=int, default=5)
-    parser.add_argument("--policies", default="random,differential,likeliest,value")
+    parser.add_argument("--policies", default="random,page,likeliest,student")
     chosen = parser.parse_args()
     student, knowledge = Student.load(chosen.adapter), load_knowledge()
 

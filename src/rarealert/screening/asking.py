@@ -1,19 +1,24 @@
-"""What to ask next: the missing information that is expected to change the risk most.
+"""What to ask next: the findings that split the diseases most, and what each answer would change.
 
-The value of a question is the mean absolute change of the risk over its answers, each weighed by
-the chance of getting it: sum over answers a of P(a | visit) * |risk(visit and a) - risk(visit)|,
-the expected value of information with the risk itself as the quantity of interest (Howard 1966,
-IEEE Trans Syst Sci Cybern 2:22). P(a | visit) of a finding comes from the disease profiles'
-posterior, mixed by the present risk; that of an absent field from ``field_questions.tsv``.
+Two values of a question stand beside each other. Both are the mean absolute change of the risk over
+its answers, sum over answers a of P(a | visit) * |risk(visit and a) - risk(visit)|: the expected
+value of information with the risk itself as the quantity of interest (Howard 1966, IEEE Trans Syst
+Sci Cybern 2:22).
 
-Scoring every finding would take the student minutes. By Bayes' rule on the profiles alone the
-value of a finding is 2 r (1 - r) |P(finding | rare) - P(finding | common)| with r the risk, so the
-findings with the largest difference are scored by the student and the others are not.
+- ``profile_change``: by Bayes' rule on the disease profiles alone, which for a finding is
+  2 r (1 - r) |P(finding | rare) - P(finding | common)| with r the risk. Findings are asked in its
+  order, the only one shown to raise AUROC faster than asking at random (docs/results.md).
+- ``expected_change``: what the student would make of the answers. It is told with each question and
+  orders absent fields, of which the profiles say nothing; it does not choose among findings
+  (docs/decisions/0220-screening-questions-in-the-profiles-order.md).
+
+P(a | visit) of a finding comes from the profiles' posterior, mixed by the present risk; that of an
+absent field from ``field_questions.tsv``.
 """
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
@@ -25,30 +30,31 @@ from rarealert.screening.beliefs import Beliefs, Knowledge
 Scorer = Callable[[Sequence[Case]], Sequence[float]]
 """Risk 0-1 of each case, in order; the registered student in use, anything in a test."""
 
-CANDIDATES = 3
-"""Findings that the student scores with both answers: six short visits. It orders them among
-absent fields; which findings are asked is the differential's choice, as docs/results.md measures
-it."""
-
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to a question: its chance given the visit, 0 to 1, and the visit with it.
+    """One answer to a question: the visit with it, and its chance, 0 to 1, in either kind of visit.
 
     ``risk`` is what the scorer says of the visit with the answer, ``None`` before it was asked.
     """
 
     label: str
-    chance: float
+    chance_if_rare: float
+    chance_if_common: float
     case: Case
     risk: float | None = None
+
+    def chance(self, risk: float) -> float:
+        """P(answer | visit), 0 to 1, where the visit's risk is ``risk``."""
+        return risk * self.chance_if_rare + (1 - risk) * self.chance_if_common
 
 
 @dataclass(frozen=True)
 class Question:
     """A question in lay words. ``key`` is an HPO id, or the name of an absent field.
 
-    ``wording`` names the finding as the visit would; ``expected_change`` is in risk, 0 to 1.
+    ``wording`` names the finding as the visit would. ``profile_change`` and ``expected_change`` are
+    in risk, 0 to 1: the former ``None`` for a field, the latter before the student was asked.
     """
 
     key: str
@@ -56,15 +62,17 @@ class Question:
     text: str
     wording: str
     answers: tuple[Answer, ...]
-    expected_change: float
+    profile_change: float | None = None
+    expected_change: float | None = None
 
 
 @dataclass(frozen=True)
 class Questions:
-    """The visit's present risk, and the questions worth most, best first."""
+    """The visit's present risk, findings to ask for, and absent fields; each best first."""
 
     risk: float
-    questions: tuple[Question, ...]
+    findings: tuple[Question, ...]
+    fields: tuple[Question, ...]
 
 
 def next_questions(
@@ -73,37 +81,25 @@ def next_questions(
     knowledge: Knowledge,
     *,
     count: int = 3,
-    candidates: int = CANDIDATES,
     skip: frozenset[str] = frozenset(),
 ) -> Questions:
-    """The ``count`` questions worth most; ``skip`` holds keys asked before.
+    """The ``count`` findings worth asking for most, and all absent fields but ``skip``'s keys.
 
     The scorer is called twice: for the visit as it is, then once for all answered visits.
     """
     risk = float(score([case])[0])
-    asked = worth_scoring(case, risk, knowledge, candidates, skip)
-    told = [answer.case for question in asked for answer in question.answers]
-    best = ranked(asked, risk, score(told) if told else ())
-    return Questions(risk, tuple(best[:count]))
+    found = finding_questions(case, risk, knowledge.beliefs(case), knowledge, count, skip)
+    absent = [each for each in field_questions(case) if each.key not in skip]
+    told = [answer.case for each in (*found, *absent) for answer in each.answers]
+    weighed = weigh([*found, *absent], risk, score(told) if told else ())
+    fields = sorted(weighed[len(found) :], key=lambda each: -(each.expected_change or 0.0))
+    return Questions(risk, tuple(weighed[: len(found)]), tuple(fields))
 
 
-def worth_scoring(
-    case: Case,
-    risk: float,
-    knowledge: Knowledge,
-    candidates: int = CANDIDATES,
-    skip: frozenset[str] = frozenset(),
-) -> list[Question]:
-    """The findings that the differential chooses, and the absent fields; none was scored yet."""
-    found = finding_questions(case, risk, knowledge.beliefs(case), knowledge, candidates, skip)
-    return [*found, *(each for each in field_questions(case) if each.key not in skip)]
-
-
-def ranked(asked: Sequence[Question], risk: float, risks: Sequence[float]) -> list[Question]:
-    """``asked`` by expected change, best first; ``risks`` are those of all answers, in order."""
+def weigh(asked: Sequence[Question], risk: float, risks: Sequence[float]) -> list[Question]:
+    """``asked`` with what the student makes of the answers; ``risks`` are theirs, in order."""
     told = iter(risks)
-    valued = [_valued(question, risk, told) for question in asked]
-    return sorted(valued, key=lambda question: -question.expected_change)
+    return [_weighed(question, risk, told) for question in asked]
 
 
 def finding_questions(
@@ -114,23 +110,23 @@ def finding_questions(
     count: int,
     skip: frozenset[str] = frozenset(),
 ) -> tuple[Question, ...]:
-    """The ``count`` unasked findings that split the differential most, best first.
+    """The ``count`` unasked findings of the largest ``profile_change``, best first.
 
-    ``expected_change`` is by Bayes' rule on the profiles alone. Of two findings one of which
-    implies the other, only the better is kept.
+    Of two findings one of which implies the other, only the better is kept.
     """
     rare, common = knowledge.chances(beliefs)
-    value = 2 * risk * (1 - risk) * abs(rare - common)
+    apart = abs(rare - common)
     barred, implied = _known(beliefs, knowledge, skip)
     chosen: list[Question] = []
-    for place in (-value).argsort(kind="stable"):
+    for place in (-apart).argsort(kind="stable"):
         if len(chosen) == count:
             break
         finding = knowledge.askable[place]
         if not _can_ask(finding, case, barred, implied):
             continue
-        chance = float(risk * rare[place] + (1 - risk) * common[place])
-        chosen.append(finding_question(case, finding, chance, float(value[place])))
+        chances = float(rare[place]), float(common[place])
+        change = 2 * risk * (1 - risk) * float(apart[place])
+        chosen.append(finding_question(case, finding, chances, change))
         implied |= finding.ancestors
         barred |= {finding.hpo_id}
     return tuple(chosen)
@@ -156,16 +152,24 @@ def _can_ask(
     return case.sex is None or finding.sex in (None, case.sex)
 
 
-def finding_question(case: Case, finding: VisitFinding, chance: float, value: float) -> Question:
-    """A yes-or-no question about ``finding``; ``chance`` is that of a yes."""
+def finding_question(
+    case: Case, finding: VisitFinding, chances: tuple[float, float], change: float
+) -> Question:
+    """A yes-or-no question; ``chances`` are those of a yes if rare and if common.
+
+    Its text is that of ``question_wordings.tsv``; a finding that is not listed there, which few
+    visits ask for, is named as HPO's lay synonym does, or as HPO itself.
+    """
+    rare, common = chances
     wording = (finding.lay or finding.clinical)[0]
-    text = f"Any {wording}?" if finding.symptom else f"On examination: any {wording}?"
+    plain = f"Any {wording}?" if finding.symptom else f"On examination: any {wording}?"
+    text = _question_wordings().get(finding.hpo_id, plain)
     answers = (
-        Answer("yes", chance, with_finding(case, finding, present=True)),
-        Answer("no", 1 - chance, with_finding(case, finding, present=False)),
+        Answer("yes", rare, common, with_finding(case, finding, present=True)),
+        Answer("no", 1 - rare, 1 - common, with_finding(case, finding, present=False)),
     )
     kind: Literal["symptom", "sign"] = "symptom" if finding.symptom else "sign"
-    return Question(finding.hpo_id, kind, text, wording, answers, value)
+    return Question(finding.hpo_id, kind, text, wording, answers, change)
 
 
 def with_finding(case: Case, finding: VisitFinding, *, present: bool) -> Case:
@@ -185,28 +189,35 @@ def field_questions(case: Case) -> Iterator[Question]:
     for field, rows in _typical_answers().items():
         if getattr(case, field) is None:
             answers = tuple(
-                Answer(label, share, case.model_copy(update={field: value}))
+                Answer(label, share, share, case.model_copy(update={field: value}))
                 for _, label, share, value in rows
             )
-            yield Question(field, "field", rows[0][0], field.replace("_", " "), answers, 0.0)
+            yield Question(field, "field", rows[0][0], field.replace("_", " "), answers)
+
+
+@lru_cache(maxsize=1)
+def _question_wordings() -> dict[str, str]:
+    """Questions in lay words by HPO id, for the findings that are asked for most."""
+    return {row["hpo_id"]: row["question"] for row in _table("question_wordings.tsv")}
 
 
 @lru_cache(maxsize=1)
 def _typical_answers() -> dict[str, list[tuple[str, str, float, str | float]]]:
     """Per field: question, label of the answer, share of visits that give it, value."""
-    text = files("rarealert.screening").joinpath("field_questions.tsv").read_text("utf-8")
     rows: dict[str, list[tuple[str, str, float, str | float]]] = {}
-    for row in csv.DictReader(text.splitlines(), delimiter="\t"):
+    for row in _table("field_questions.tsv"):
         value = float(row["value"]) if row["field"] == "age_years" else row["value"]
         told = (row["question"], row["answer"], float(row["share"]), value)
         rows.setdefault(row["field"], []).append(told)
     return rows
 
 
-def _valued(question: Question, risk: float, risks: Iterator[float]) -> Question:
-    answers = tuple(
-        Answer(answer.label, answer.chance, answer.case, float(next(risks)))
-        for answer in question.answers
-    )
-    change = sum(answer.chance * abs((answer.risk or 0.0) - risk) for answer in answers)
-    return Question(question.key, question.kind, question.text, question.wording, answers, change)
+def _table(name: str) -> Iterator[dict[str, str]]:
+    text = files("rarealert.screening").joinpath(name).read_text("utf-8")
+    return csv.DictReader(text.splitlines(), delimiter="\t")
+
+
+def _weighed(question: Question, risk: float, risks: Iterator[float]) -> Question:
+    answers = tuple(replace(answer, risk=float(next(risks))) for answer in question.answers)
+    change = sum(each.chance(risk) * abs((each.risk or 0.0) - risk) for each in answers)
+    return replace(question, answers=answers, expected_change=change)

@@ -25,6 +25,7 @@ from rarealert.screening.resume import Files, Progress, append, finish, partial,
 from rarealert.screening.rows import Row, kind_of, read_rows
 from rarealert.screening.saying import SAID
 from rarealert.screening.tables import check_ending
+from rarealert.screening.waiting import wait_asleep
 
 CHUNK_ROWS = 256
 Told = Literal["alerts", "all", "none"]
@@ -96,6 +97,7 @@ def screen(
         RareAlertError: no such version is registered, or it gives no such answers.
     """
     files = _checked(source, out, question)
+    wait_asleep()
     load = loader(folder.resolve() if folder else None, alias)
     return _screen(files, load(), question, CHUNK_ROWS, load if engine == "ray" else None)
 

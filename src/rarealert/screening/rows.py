@@ -7,7 +7,7 @@ by packet, and FHIR resources are gathered by patient on disk.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
+from rarealert.screening.readable import NO_WORD, wordless_field
 
 SOURCE = "screening"
 """Source of a case that names none."""
@@ -90,13 +91,20 @@ def _is_fhir(path: Path) -> bool:
 def read_rows(path: Path, start: int = 0, number: int = 0) -> Iterator[Row]:
     """Every visit of ``path`` from the byte ``start`` on, after ``number`` entries.
 
+    A visit without a word is refused like one that can't be read.
+
     Raises:
         BadInputError: the file can't be read, or is of no kind that can be screened.
     """
     kind = kind_of(path)
     if kind == "lines":
-        return read_lines(path, start, number)
-    return islice(_entries(path, kind), number, None)
+        return map(_with_words, read_lines(path, start, number))
+    return map(_with_words, islice(_entries(path, kind), number, None))
+
+
+def _with_words(row: Row) -> Row:
+    field = wordless_field(row.case) if row.case else None
+    return replace(row, case=None, reason=f"{field}: {NO_WORD}") if field else row
 
 
 def _entries(path: Path, kind: Kind) -> Iterator[Row]:

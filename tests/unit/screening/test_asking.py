@@ -1,14 +1,15 @@
 """What to ask next: the value of a question, and which may be asked at all."""
 
 import math
+from importlib.resources import files
 
 import pytest
 
 from rarealert.cases.case import Case
 from rarealert.knowledge.recognise import findings_of
 from rarealert.screening.asking import (
-    CANDIDATES,
     field_questions,
+    finding_question,
     finding_questions,
     next_questions,
 )
@@ -35,31 +36,60 @@ def by_words(words):
     return score
 
 
-def test_the_value_is_the_mean_absolute_change_over_the_answers(knowledge):
+def told(found):
+    return [question.key for question in found]
+
+
+def test_the_expected_change_is_the_mean_absolute_change_over_the_answers(knowledge):
     case = visit(family_history="Parents are well.", vitals="Pulse 70.", past_medical_history="-")
-    first = next_questions(case, by_words({}), knowledge, count=1).questions[0]
+    [first] = next_questions(case, by_words({}), knowledge, count=1).findings
     assert first.expected_change == 0  # nothing moves a scorer that reads nothing
-    told = next_questions(case, by_words({first.wording: 2.0}), knowledge, count=1)
-    best = told.questions[0]
-    assert (best.key, told.risk) == (first.key, 0.5)
+    found = next_questions(case, by_words({first.wording: 2.0}), knowledge, count=1)
+    [best] = found.findings
+    assert (best.key, found.risk, found.fields) == (first.key, 0.5, ())
     moved = 1 / (1 + math.exp(-2)) - 0.5
-    assert best.expected_change == pytest.approx(best.answers[0].chance * moved)
-    assert sum(answer.chance for answer in best.answers) == pytest.approx(1)
+    assert best.expected_change == pytest.approx(best.answers[0].chance(0.5) * moved)
+    for chances in ("chance_if_rare", "chance_if_common"):
+        assert sum(getattr(answer, chances) for answer in best.answers) == pytest.approx(1)
 
 
-def test_the_scorer_decides_among_the_candidates(knowledge):
+@pytest.mark.parametrize("certain", [-1000.0, 0.0, 40.0])
+def test_the_profiles_order_the_findings_whatever_the_student_makes_of_them(knowledge, certain):
     case = visit()
-    found = finding_questions(case, 0.5, knowledge.beliefs(case), knowledge, CANDIDATES)
-    for wanted in found:
-        best = next_questions(case, by_words({wanted.wording: 4.0}), knowledge, count=1)
-        assert best.questions[0].key == wanted.key
+    wanted = finding_questions(case, 0.5, knowledge.beliefs(case), knowledge, 3)
+    for moving in wanted:
+        words = {moving.wording: 4.0, "cramps": certain}
+
+        def score(cases, words=words):
+            odds = [sum(w for word, w in words.items() if word in str(c)) for c in cases]
+            return [1 / (1 + math.exp(-each)) if each > -700 else 0.0 for each in odds]
+
+        found = next_questions(case, score, knowledge)
+        assert told(found.findings) == told(wanted)
+        changes = [question.profile_change for question in found.findings]
+        assert changes == sorted(changes, reverse=True)
 
 
-def test_candidates_split_rare_from_common_by_bayes_rule(knowledge):
+def test_absent_fields_stand_apart_by_what_the_student_makes_of_their_answers(knowledge):
+    def score(cases):
+        odds = [3 * (c.family_history is not None) + (c.vitals is not None) for c in cases]
+        return [1 / (1 + math.exp(-each)) for each in odds]
+
+    found = next_questions(visit(), score, knowledge)
+    assert told(found.fields) == ["family_history", "vitals", "past_medical_history"]
+    changes = [question.expected_change for question in found.fields]
+    assert changes == pytest.approx([1 / (1 + math.exp(-x)) - 0.5 for x in (3, 1, 0)])
+    assert {question.profile_change for question in found.fields} == {None}
+    assert len(found.findings) == 3
+    again = next_questions(visit(), score, knowledge, skip=frozenset({"vitals"}))
+    assert told(again.fields) == ["family_history", "past_medical_history"]
+
+
+def test_findings_split_rare_from_common_by_bayes_rule(knowledge):
     case = visit()
     beliefs = knowledge.beliefs(case)
     found = finding_questions(case, 0.3, beliefs, knowledge, 8)
-    values = [question.expected_change for question in found]
+    values = [question.profile_change for question in found]
     assert values == sorted(values, reverse=True)
     rare, common = knowledge.chances(beliefs)
     places = {finding.hpo_id: place for place, finding in enumerate(knowledge.askable)}
@@ -68,8 +98,8 @@ def test_candidates_split_rare_from_common_by_bayes_rule(knowledge):
         chance = 0.3 * yes_rare + 0.7 * yes_common
         after_yes, after_no = 0.3 * yes_rare / chance, 0.3 * (1 - yes_rare) / (1 - chance)
         change = chance * abs(after_yes - 0.3) + (1 - chance) * abs(after_no - 0.3)
-        assert question.expected_change == pytest.approx(change, rel=1e-4)
-        assert question.answers[0].chance == pytest.approx(chance)
+        assert question.profile_change == pytest.approx(change, rel=1e-4)
+        assert question.answers[0].chance(0.3) == pytest.approx(chance)
 
 
 def test_what_is_known_or_was_asked_is_not_asked(knowledge):
@@ -115,7 +145,8 @@ def test_absent_fields_are_asked_with_answers_that_make_up_one(knowledge):
     asked = {question.key: question for question in field_questions(bare)}
     assert {"age_years", "sex", "family_history", "past_medical_history", "vitals"} == set(asked)
     for question in asked.values():
-        assert sum(answer.chance for answer in question.answers) == pytest.approx(1)
+        for risk in (0.02, 0.5):
+            assert sum(each.chance(risk) for each in question.answers) == pytest.approx(1)
         assert all(getattr(answer.case, question.key) is not None for answer in question.answers)
         assert all(Case.model_validate(dict(answer.case)) for answer in question.answers)
     assert "sex" not in {question.key for question in field_questions(visit())}
@@ -133,3 +164,16 @@ def test_findings_point_to_the_heads_of_the_diseases_that_have_them(knowledge):
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) <= 1
     assert knowledge.heads(knowledge.beliefs(visit(chief_complaint="Check-up."))) == ()
+
+
+def test_the_lay_questions_are_of_findings_that_can_be_asked_for(knowledge):
+    text = files("rarealert.screening").joinpath("question_wordings.tsv").read_text("utf-8")
+    rows = [line.split("\t") for line in text.splitlines()[1:]]
+    findings = {finding.hpo_id: finding for finding in knowledge.askable}
+    assert len({row[0] for row in rows}) == len(rows)
+    for key, name, question in rows:
+        assert knowledge.ontology.name(key) == name
+        assert question.endswith("?")
+        asked = finding_question(visit(), findings[key], (0.5, 0.5), 0.0)
+        assert asked.text == question
+        assert not (asked.kind == "symptom" and question.startswith("On examination"))

@@ -1,12 +1,13 @@
 """Screening a file: every row answered or refused, and a killed run continued."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
 
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.screening.batch import Question, screen_file
+from rarealert.screening.batch import Question, screen, screen_file
 from rarealert.screening.champion import ScreeningModel, load_model
 from rarealert.screening.saying import SAID
 
@@ -89,6 +90,7 @@ def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
         {"case_id": "old", "age_years": 400, "chief_complaint": "secret"},
         {"case_id": "empty", "chief_complaint": "  "},
         {"case_id": "extra", "chief_complaint": "secret", "secret note": "secret"},
+        {"case_id": "wordless", "chief_complaint": "😀 🤕", "vitals": "38.6"},
         {"case_id": 7, "chief_complaint": "secret"},
         '{"case_id": "cut',
         "[1, 2]",
@@ -102,14 +104,16 @@ def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
         (3, "old"),
         (4, "empty"),
         (5, "extra"),
-        (6, None),
+        (6, "wordless"),
         (7, None),
         (8, None),
+        (9, None),
     ]
+    assert refused[3]["reason"] == "chief_complaint: holds no word to read"
     assert refused[0]["reason"].startswith("age_years: ")
     assert refused[2]["reason"] == "an unknown field"
     assert "secret" not in report.refused_file.read_text()
-    assert report.refused == 6
+    assert report.refused == 7
 
 
 @pytest.mark.parametrize("torn", [False, True])
@@ -184,3 +188,20 @@ def test_without_a_champion_the_failed_gates_are_named(mlflow_store, tmp_path):
         load_model("toy", "champion", mlflow_store)
     with pytest.raises(RareAlertError, match="called 'previous'"):
         load_model("toy", "previous", mlflow_store)
+
+
+@pytest.mark.parametrize("said", [None, "ACTIVE"])
+def test_threads_wait_asleep_by_the_time_the_model_is_loaded(tmp_path, monkeypatch, said):
+    monkeypatch.setenv("OMP_WAIT_POLICY", said or "")
+    if said is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    seen = []
+
+    def load():
+        seen.append(os.environ["OMP_WAIT_POLICY"])
+        return model()
+
+    monkeypatch.setattr("rarealert.screening.batch.loader", lambda folder, alias: load)
+    visits = write(tmp_path / "in.jsonl", [{"chief_complaint": "falls often"}])
+    assert screen(visits, tmp_path / "out.jsonl", "champion", Question()).screened == 1
+    assert seen == [said or "PASSIVE"]

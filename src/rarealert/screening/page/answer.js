@@ -121,22 +121,26 @@ export function drawHeads(list, heads) {
 /** What the answers would make of the risk; `told` and `now` are the visit's risk there and here. */
 function worth({ kind, answers }, told, now) {
   // one visit at two prevalences: the shift between them is every answer's shift too
-  const risks = answers.map((each) => percent(restate(each.risk, told, now)));
-  if (kind === "field") return `the answer may make it anything from ${ends(answers, risks)}`;
-  return `if yes ${risks[0]}, if no ${risks[1]}`;
+  const risks = answers.map((each) => restate(each.risk, told, now));
+  const chances = answers.map(
+    (each) => now * each.chance_if_rare + (1 - now) * each.chance_if_common,
+  );
+  const change = risks.reduce((sum, risk, i) => sum + chances[i] * Math.abs(risk - now), 0);
+  const ends = kind === "field"
+    ? `${percent(Math.min(...risks))} to ${percent(Math.max(...risks))}`
+    : `if yes ${percent(risks[0])}, if no ${percent(risks[1])}`;
+  return `${ends}; expected change ${points(change)}`;
 }
 
-function ends(answers, risks) {
-  const order = answers.map((each) => each.risk);
-  const low = order.indexOf(Math.min(...order));
-  const high = order.indexOf(Math.max(...order));
-  return `${risks[low]} to ${risks[high]}`;
+function points(change) {
+  const told = percent(change).replace("\u00a0%", "");
+  return `${told}\u00a0${told === "1" ? "point" : "points"}`;
 }
 
 /** Say again what the answers would make of the risk, after the prevalence was moved. */
-export function retellWorth(list, next, now) {
+export function retellWorth(list, questions, told, now) {
   [...list.querySelectorAll("small")].forEach((place, index) => {
-    place.textContent = ` ${worth(next.questions[index], next.risk, now)}`;
+    place.textContent = ` ${worth(questions[index], told, now)}`;
   });
 }
 
@@ -147,7 +151,7 @@ export function drawQuestions(list, questions, reply) {
       const item = element("li");
       const text = element("span", question.text, "question");
       text.id = `question-${question.key.replace(/\W/g, "-")}`;
-      const kinds = question.kind === "field" ? ["fill", "skip"] : ["yes", "no", "skip"];
+      const kinds = question.kind === "field" ? ["fill"] : ["yes", "no", "skip"];
       const buttons = element("span", "", "replies");
       for (const kind of kinds) {
         const button = element("button", { fill: "Fill in", skip: "Not known" }[kind] ?? kind);
@@ -156,7 +160,9 @@ export function drawQuestions(list, questions, reply) {
         button.addEventListener("click", () => reply(question, kind));
         buttons.append(button);
       }
-      item.append(text, element("small"), buttons);
+      const told = element("span", "", "told");
+      told.append(text, element("small"));
+      item.append(told, buttons);
       return item;
     }),
   );

@@ -107,13 +107,18 @@ async function screen() {
 async function askNext(mine) {
   byId("ask-status").textContent = "Weighing questions …";
   byId("questions").replaceChildren();
+  byId("unfilled").hidden = true;
   byId("heads").replaceChildren();
   try {
-    const told = await call("/v1/next", { visit: current.visit, asked: [...asked] });
+    const told = await call("/v1/next", {
+      visit: current.visit, asked: [...asked], prevalence: current.at,
+    });
     if (mine !== turn) return;
     byId("ask-status").textContent = told.questions.length ? "" : "Nothing more to ask.";
     current.next = told;
     drawQuestions(byId("questions"), told.questions, reply);
+    drawQuestions(byId("fields"), told.absent_fields, reply);
+    byId("unfilled").hidden = !told.absent_fields.length;
     showRisk();
     drawHeads(byId("heads"), told.heads);
   } catch (error) {
@@ -123,7 +128,6 @@ async function askNext(mine) {
 }
 
 function reply(question, said) {
-  asked.add(question.key);
   if (said === "fill") {
     const field = byId({ age_years: "age" }[question.key] ?? question.key)
       ?? form.querySelector(`[name="${question.key}"]`);
@@ -131,6 +135,7 @@ function reply(question, said) {
     field.focus();
     return;
   }
+  asked.add(question.key);
   if (said !== "skip") picker.add(question.key, question.wording, said === "yes");
   byId("ask-title").scrollIntoView({ block: "nearest" });
   screen().then(() => byId("questions").querySelector("button")?.focus());
@@ -168,7 +173,11 @@ function showRisk() {
   byId("interval").textContent = Number.isFinite(shown.low)
     ? `Interval ${percent(shown.low)} to ${percent(shown.high)}`
     : "";
-  if (current.next) retellWorth(byId("questions"), current.next, shown.risk);
+  if (current.next) {
+    const { questions, absent_fields, risk } = current.next;
+    retellWorth(byId("questions"), questions, risk, shown.risk);
+    retellWorth(byId("fields"), absent_fields, risk, shown.risk);
+  }
 }
 
 function showAnswer() {

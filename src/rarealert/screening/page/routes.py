@@ -16,12 +16,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from rarealert.cases.case import Case
-from rarealert.screening.asking import next_questions
+from rarealert.screening.asking import Question, next_questions
 from rarealert.screening.beliefs import load_knowledge
 from rarealert.screening.findings import MAX_QUERY, load_search
 from rarealert.screening.service.batching import Question as ServiceQuestion
 from rarealert.screening.service.problems import RESPONSES, RefusedError
-from rarealert.screening.service.schemas import Visit
+from rarealert.screening.service.schemas import Prevalence, Visit
 from rarealert.screening.service.state import Service, service_of
 from rarealert.screening.service.visits import to_case
 
@@ -78,25 +78,29 @@ class NextRequest(BaseModel):
     """The visit as it stands."""
     asked: Annotated[list[str], Field(max_length=200)] = []
     """Keys of questions that were answered or set aside; they are not asked again."""
+    prevalence: Prevalence | None = None
+    """As in a screening."""
 
 
 class PossibleAnswer(BaseModel):
     """One answer to a question."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
 
     label: str
     """The answer in a word or two."""
-    chance: float
-    """Its chance given the visit, 0-1."""
+    chance_if_rare: float
+    """Its chance if the disease is a rare one, 0-1."""
+    chance_if_common: float
+    """Its chance if it is not, 0-1."""
     risk: float
-    """The risk with it, at the prevalence that the model was calibrated at."""
+    """The risk with it, at the prevalence that was asked for."""
 
 
 class NextQuestion(BaseModel):
     """One question in lay words."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
 
     key: str
     """HPO id of the finding, or name of the absent field."""
@@ -109,7 +113,9 @@ class NextQuestion(BaseModel):
     answers: list[PossibleAnswer]
     """What may be answered."""
     expected_change: float
-    """Mean absolute change of the risk over the answers, 0-1."""
+    """Mean absolute change of the model's risk over the answers, 0-1."""
+    profile_change: float | None
+    """The same by Bayes' rule on the disease profiles, without the model; null for a field."""
 
 
 class Disease(BaseModel):
@@ -138,9 +144,11 @@ class Next(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     risk: float
-    """The visit's risk, at the prevalence that the model was calibrated at."""
+    """The visit's risk, at the prevalence that was asked for."""
     questions: list[NextQuestion]
-    """At most three, the most telling first."""
+    """At most three findings to ask for, those that split the disease profiles most first."""
+    absent_fields: list[NextQuestion]
+    """What the visit leaves out, the largest expected change first."""
     heads: list[Head]
     """At most four, the likeliest first; empty where no finding was recognised."""
 
@@ -186,7 +194,7 @@ def search_findings(
 
 @router.post("/v1/next", responses=RESPONSES)
 async def what_next(request: NextRequest, service: Serving) -> Next:
-    """The three questions worth most now, and the classification heads that the findings fit."""
+    """The three findings worth asking for, absent fields, and the heads that the findings fit."""
     loop = asyncio.get_running_loop()
     return await run_in_threadpool(_next, request, service, loop)
 
@@ -196,26 +204,11 @@ def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoo
     knowledge = load_knowledge()
 
     def risks(cases: Sequence[Case]) -> list[float]:
-        asked = [ServiceQuestion(each, None, False) for each in cases]
+        asked = [ServiceQuestion(each, request.prevalence, False) for each in cases]
         answered = asyncio.run_coroutine_threadsafe(service.ask(asked), loop).result()
         return [float(each.row["risk"]) for each in answered]
 
     found = next_questions(case, risks, knowledge, skip=frozenset(request.asked))
-    questions = [
-        NextQuestion(
-            key=question.key,
-            kind=question.kind,
-            text=question.text,
-            wording=question.wording,
-            answers=[
-                PossibleAnswer(label=each.label, chance=each.chance, risk=each.risk)
-                for each in question.answers
-                if each.risk is not None
-            ],
-            expected_change=question.expected_change,
-        )
-        for question in found.questions
-    ]
     heads = [
         Head(
             head=each.head,
@@ -224,4 +217,13 @@ def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoo
         )
         for each in knowledge.heads(knowledge.beliefs(case))
     ]
-    return Next(risk=found.risk, questions=questions, heads=heads)
+    return Next(
+        risk=found.risk,
+        questions=[_told(question) for question in found.findings],
+        absent_fields=[_told(question) for question in found.fields],
+        heads=heads,
+    )
+
+
+def _told(question: Question) -> NextQuestion:
+    return NextQuestion.model_validate(question, from_attributes=True)

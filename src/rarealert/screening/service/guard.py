@@ -14,11 +14,14 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rarealert.screening.service.metrics import Metrics
-from rarealert.screening.service.problems import RefusedError, problem, refuse
+from rarealert.screening.service.problems import FieldError, RefusedError, problem, refuse
 from rarealert.screening.service.settings import ServiceSettings
 
 _ACCESS = logging.getLogger("rarealert.access")
 _ERRORS = logging.getLogger("rarealert.service")
+_READ_ON = 16
+"""Times the limit that is read, and dropped, of a body too long: most clients look for the answer
+only once all is sent, and see a broken connection where nobody reads on."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
@@ -128,19 +131,28 @@ class Guard:
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         limit = self._settings.max_body_bytes
-        too_large = RefusedError(413, f"The body is longer than {limit} bytes; send fewer visits.")
         said = dict(scope["headers"]).get(b"content-length", b"0")
-        if said.isdigit() and int(said) > limit:
-            raise too_large
+        if said.isdigit() and int(said) > _READ_ON * limit:
+            raise _too_large(limit)
         body = bytearray()
+        got = 0
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
                 while True:
                     message: dict[str, Any] = dict(await receive())
-                    body += message.get("body", b"")
-                    if len(body) > limit:
-                        raise too_large
-                    if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    got += len(message.get("body", b""))
+                    if got <= limit:
+                        body += message.get("body", b"")
+                    last = message["type"] == "http.disconnect" or not message.get("more_body")
+                    if got > limit and (last or got > _READ_ON * limit):
+                        raise _too_large(limit)
+                    if last:
                         return bytes(body)
         except TimeoutError:
             raise RefusedError(408, "The body did not arrive in time.") from None
+
+
+def _too_large(limit: int) -> RefusedError:
+    error = FieldError(field="body", reason=f"longer than {limit} bytes")
+    detail = f"The body is longer than {limit} bytes; send shorter or fewer visits."
+    return RefusedError(413, detail, [error])

@@ -16,7 +16,11 @@ from rarealert.cases.sources.refused import harmless
 from rarealert.errors import BadInputError
 
 MEDIA_TYPE = "application/problem+json"
-_FIELDS = (*Case.model_fields, *Label.model_fields, *LabelledCase.model_fields, "diagnosis")
+_AGES = ("age", "age_months", "age_in_months", "age_days", "birth_date", "date_of_birth", "dob")
+_FIELDS = (
+    *(*Case.model_fields, *Label.model_fields, *LabelledCase.model_fields, *_AGES),
+    *("diagnosis", "gender", "complaint", "history", "examination", "findings", "height", "weight"),
+)
 """Names that may be told back when they stand where they don't belong."""
 
 _TITLES = {
@@ -96,6 +100,8 @@ def field_errors(errors: Sequence[Any]) -> list[FieldError]:
 
 
 def _place(error: dict[str, Any]) -> str:
+    if error["type"] == "json_invalid":  # its place is a count of characters
+        return "body"
     parts = [str(harmless(part)) for part in error["loc"] if part != "body"]
     if error["type"] == "extra_forbidden" and not get_close_matches(parts[-1], _FIELDS, 1, 0.8):
         parts[-1] = "(unnamed)"  # a name that resembles no field of ours may be a patient's
@@ -104,6 +110,8 @@ def _place(error: dict[str, Any]) -> str:
 
 def _reason(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
+        if error["loc"][-1] in _AGES:
+            return "unknown field; give age_years as a number, 18 months are 1.5"
         return "unknown field; /openapi.json lists the known ones"
     if error["type"] == "json_invalid":
         return "not valid JSON"

@@ -87,7 +87,8 @@ async def explain(request: ExplainRequest, service: Serving) -> Explained:
     """One visit's risk with evidence and rationale, what to ask next, and where findings point."""
     prepared = await run_in_threadpool(to_case, request.visit, 1, "visit")
     [answer] = await answer_all(service, [prepared], request.prevalence, "all")
-    following = await what_next(NextRequest(visit=request.visit), service)
+    asked = NextRequest(visit=request.visit, prevalence=request.prevalence)
+    following = await what_next(asked, service)
     return Explained(answer=answer, next=following)
 
 

@@ -53,7 +53,7 @@ class _Request(BaseModel):
 
 
 class Visit(_Request):
-    """A first visit: text in at least one field, or coded findings. Leave out what is not known."""
+    """A first visit: words in at least one field, or coded findings. Leave out what is unknown."""
 
     model_config = ConfigDict(json_schema_extra=_something_to_read)
 

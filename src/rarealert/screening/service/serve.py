@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.screening.service.models import FolderSource, ModelSource, RegistrySource
 from rarealert.screening.service.settings import ServiceSettings, check_exposure, read_token
+from rarealert.screening.waiting import wait_asleep
 
 if TYPE_CHECKING:
     import uvicorn
@@ -35,9 +35,7 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
         RareAlertError: there is no model to load, or the port is taken.
     """
     check_exposure(settings)
-    # read when torch is imported: its threads else spin between two layers and take the processor
-    # from those that answer
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_asleep()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=_FORMAT)
     for name in ("rarealert.access", "rarealert.service", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)

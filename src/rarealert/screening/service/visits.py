@@ -8,6 +8,7 @@ from rarealert.cases.sources.demographics import parse_age
 from rarealert.cases.sources.observable import told_findings
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.recognise import load_recogniser
+from rarealert.screening.readable import NO_WORD, wordless_field
 from rarealert.screening.service.problems import FieldError, RefusedError
 from rarealert.screening.service.schemas import MAX_TEXT, Note, Visit
 
@@ -35,7 +36,7 @@ def to_case(visit: Visit, place: int, where: str) -> Prepared:
     phenopackets tell them, where the text does not name them already: the model reads text alone.
 
     Raises:
-        RefusedError: a finding is both present and excluded, or no text is left to read.
+        RefusedError: a finding is both present and excluded, or there is no word to read.
     """
     both = set(visit.findings_present) & set(visit.findings_excluded)
     if both:
@@ -66,9 +67,19 @@ def to_case(visit: Visit, place: int, where: str) -> Prepared:
         sex=visit.sex,
         **fields,
     )
+    if wordless := wordless_field(case):
+        error = FieldError(field=f"{where}.{wordless}", reason=NO_WORD)
+        raise RefusedError(422, "Nothing to read.", [error])
     contradicted = (said | set(present)) & (denied | set(excluded))
+    contradicted |= _denied_above(present, excluded)
     leads = {name: _lead(getattr(visit, name)) for name in TEXT_FIELDS}
     return Prepared(case, _notes(case, contradicted, unknown + more), leads)
+
+
+def _denied_above(present: list[str], excluded: list[str]) -> set[str]:
+    """Coded findings that are denied though a kind of theirs is present."""
+    above = load_ontology().ancestors
+    return {term for term in excluded if any(term in above(each) for each in present)}
 
 
 def from_record(case: Case) -> Prepared:

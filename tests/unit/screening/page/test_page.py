@@ -93,6 +93,9 @@ def test_a_visit_is_filled_in_screened_read_and_asked_on(open_page, tmp_path):
     question = page.locator("#questions li").first
     asked = question.locator(".question").inner_text()
     expect(page, "#questions", "if yes")
+    expect(page, "#questions", "expected change")
+    expect(page, "#fields", "family")
+    assert page.locator("#fields li").count() == 3  # family and past history, vitals
     question.get_by_role("button", name="Yes").click()
     playwright.expect(page.locator("#chips li")).to_have_count(1)
     playwright.expect(page.locator("#questions")).not_to_contain_text(asked, timeout=PATIENCE_MS)
@@ -191,6 +194,22 @@ def test_doubts_stand_before_the_number(open_page, words, warning):
         page.locator("#warnings").bounding_box()["y"] < page.locator("#dial").bounding_box()["y"]
     )
     assert above
+
+
+def test_an_absent_field_leads_to_its_place_in_the_form(open_page):
+    page = open_page()
+    screen(page, age="34", family_history="Parents are well.")
+    page.wait_for_selector("#fields button")
+    assert page.locator("#fields li").count() == 3  # sex, past history, vitals
+    told = page.locator("#fields small").all_inner_texts()
+    page.locator("#prevalence").fill("100")
+    assert page.locator("#fields small").all_inner_texts() != told
+    page.locator("#fields li", has_text="pulse").get_by_role("button").click()
+    assert page.evaluate("document.activeElement.id") == "vitals"
+    page.fill("#vitals", "Pulse 70.")
+    page.check("input[value=male]")
+    page.keyboard.press("Control+Enter")
+    playwright.expect(page.locator("#fields li")).to_have_count(1, timeout=PATIENCE_MS)
 
 
 def test_errors_stand_beside_their_field(open_page):

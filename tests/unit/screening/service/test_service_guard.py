@@ -1,5 +1,6 @@
 """Limits, token and logs: what is refused, and what is never told."""
 
+import http.client
 import json
 import logging
 import re
@@ -7,6 +8,7 @@ import threading
 import time
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from rarealert.errors import BadInputError
@@ -78,6 +80,32 @@ def test_a_body_without_length_is_cut_off_at_the_limit(serve):
                 yield b"x" * 100
 
         assert served.client.post("/v1/screen", content=chunks()).status_code == 413
+
+
+def test_a_client_that_sends_all_before_it_reads_is_told_that_it_is_too_much(served):
+    """Over a socket: whoever closes on a client that is still sending breaks its connection."""
+    server = uvicorn.Server(uvicorn.Config(served.app, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    host, port = server.servers[0].sockets[0].getsockname()
+    client = http.client.HTTPConnection(host, port, timeout=20)
+    body = json.dumps({"visits": [{"chief_complaint": "word " * 400_000}]})
+    client.request("POST", "/v1/screen", body, {"content-type": "application/json"})
+    answered = client.getresponse()
+    assert answered.status == 413
+    assert json.loads(answered.read())["errors"] == [
+        {"field": "body", "reason": "longer than 1048576 bytes"}
+    ]
+    client.close()
+    server.should_exit = True
+    thread.join(20)
+
+
+def test_what_claims_to_be_far_too_long_is_not_waited_for(served):
+    headers = {"content-length": str(10**9), "content-type": "application/json"}
+    assert served.client.post("/v1/screen", content=b"{}", headers=headers).status_code == 413
 
 
 def test_too_many_visits_waiting_and_too_many_requests_are_429(serve):

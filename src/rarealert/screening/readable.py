@@ -1,0 +1,18 @@
+"""Is there a word in a visit? Digits, signs and emoji alone would get a risk out of nothing."""
+
+import re
+
+from rarealert.cases.case import TEXT_FIELDS, Case
+
+_LETTER = re.compile(r"[^\W\d_]")
+
+NO_WORD = "holds no word to read"
+"""Why a visit without one is refused."""
+
+
+def wordless_field(case: Case) -> str | None:
+    """The first text field of a visit none of whose fields holds a letter, else ``None``."""
+    told = {name: text for name in TEXT_FIELDS if (text := getattr(case, name))}
+    if any(_LETTER.search(text) for text in told.values()):
+        return None
+    return next(iter(told))
