@@ -243,11 +243,21 @@ def plot(told: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
+    def gain(name: str) -> str:
+        if name not in told["above_random"]:
+            return ""
+        above = told["above_random"][name]
+        low, high = above["interval"]
+        return f": {above['mean_auroc_gain']:+.3f} over random ({low:+.3f} to {high:+.3f})"
+
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     for place, (name, each) in enumerate(told["policies"].items()):
-        steps = np.arange(len(each["auroc"])) + 0.06 * (place - 1.5)
+        middle = (len(told["policies"]) - 1) / 2
+        steps = np.arange(len(each["auroc"])) + 0.06 * (place - middle)
         edges = np.abs(np.array(each["interval"]).T - np.array(each["auroc"]))
-        axes.errorbar(steps, each["auroc"], yerr=edges, marker="o", capsize=2, lw=1.2, label=name)
+        axes.errorbar(
+            steps, each["auroc"], yerr=edges, marker="o", capsize=2, lw=1.2, label=name + gain(name)
+        )
     axes.set(xlabel="questions answered", ylabel="AUROC of the student")
     axes.set_xticks(range(len(next(iter(told["policies"].values()))["auroc"])))
     axes.set_title(f"Asking {told['n']} masked held-out visits", loc="left")

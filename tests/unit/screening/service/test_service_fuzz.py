@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rarealert.registry.versions import register_version
+from rarealert.screening.beliefs import load_knowledge
 from rarealert.screening.service.app import make_app
 from rarealert.screening.service.models import RegistrySource
 from rarealert.screening.service.settings import ServiceSettings
@@ -119,6 +120,7 @@ def test_any_bytes_are_refused(served, route, content):
 def test_schemathesis_finds_nothing_in_thousands_of_requests(served, caplog, tmp_path, path):
     """Property-based tests from the OpenAPI description (https://schemathesis.readthedocs.io)."""
     caplog.set_level(logging.INFO)
+    load_knowledge()  # as `rarealert serve` does at its start
     server = uvicorn.Server(uvicorn.Config(served.app, port=0, access_log=False, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -129,7 +131,8 @@ def test_schemathesis_finds_nothing_in_thousands_of_requests(served, caplog, tmp
     command += [f"http://127.0.0.1:{port}/openapi.json", "--max-examples", "1800", "--seed", "7"]
     command += ["--checks", "not_a_server_error,content_type_conformance"]
     command += ["--checks", "response_schema_conformance,negative_data_rejection"]
-    command += ["--include-path", path]
+    # what is looked for are wrong answers, not slow ones on a machine that has other work to do
+    command += ["--include-path", path, "--request-timeout", "60"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     metrics = served.client.get("/metrics").text
     server.should_exit = True
