@@ -61,6 +61,7 @@ def serve(
     port: Annotated[int, typer.Option(help="TCP port; 0 for any free one")] = 8000,
     alias: Annotated[str, typer.Option(help="which registered version")] = "champion",
     model: Annotated[Path | None, typer.Option(help="a model's folder instead")] = None,
+    prevalence: Annotated[float | None, typer.Option(help="rare share, for CDS cards")] = None,
     max_batch: Annotated[int | None, typer.Option(help="visits scored together")] = None,
     max_wait_ms: Annotated[float | None, typer.Option(help="ms a visit waits for others")] = None,
     max_visits: Annotated[int | None, typer.Option(help="visits in one request")] = None,
@@ -77,6 +78,7 @@ def serve(
     said = {
         "host": host,
         "port": port,
+        "prevalence": prevalence,
         "max_batch": max_batch,
         "max_wait_ms": max_wait_ms,
         "max_visits": max_visits,

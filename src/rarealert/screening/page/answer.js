@@ -25,6 +25,7 @@ function element(name, text = "", className = "") {
 }
 
 export function bandWords(answer) {
+  if (answer.not_english) return "Not read: a text that is not English has no risk here";
   return answer.abstain ? "Undecided: the model can’t tell this visit apart" : BANDS[answer.band];
 }
 

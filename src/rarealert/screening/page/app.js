@@ -188,7 +188,7 @@ function showAnswer() {
   byId("patient").textContent = [ageWords(visit.age_years), visit.sex].filter(Boolean).join(", ");
   drawWarnings(byId("warnings"), answer);
   byId("band").textContent = bandWords(answer);
-  byId("band").dataset.band = answer.abstain ? "watch" : answer.band;
+  byId("band").dataset.band = answer.abstain || answer.not_english ? "watch" : answer.band;
   showRisk();
   byId("rationale").textContent = answer.rationale ?? "";
   byId("explain").disabled = false;

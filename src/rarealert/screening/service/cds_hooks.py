@@ -109,8 +109,9 @@ async def discover() -> HookServices:
 async def patient_view(call: HookCall, service: Serving) -> Cards:
     """A card for the patient's visit, if it is an alert or one to watch."""
     prepared = await run_in_threadpool(_visit, call)
-    [answer] = await answer_all(service, [prepared], None, "alerts")
-    card = _card(answer)
+    prevalence = service.settings.prevalence
+    [answer] = await answer_all(service, [prepared], prevalence, "alerts")
+    card = _card(answer, prevalence)
     return Cards(cards=[card] if card else [])
 
 
@@ -146,7 +147,7 @@ def _entries(value: dict[str, Any]) -> list[Any]:
     return listed if isinstance(listed, list) else []
 
 
-def _card(answer: Answer) -> Card | None:
+def _card(answer: Answer, prevalence: float) -> Card | None:
     """The card for ``answer``; none for a low risk that nothing speaks against."""
     cautions = "".join(f"\n\n*{note.message}*" for note in answer.notes)
     if answer.not_english:
@@ -157,7 +158,8 @@ def _card(answer: Answer) -> Card | None:
         return None
     alert = answer.band == "alert" and not answer.abstain
     summary = "Could be a rare disease" if alert else "A rare disease can't be ruled out"
-    told = [f"Risk {_percent(answer.risk)}{_interval(answer)}.", answer.rationale or ""]
+    among = f"where {_percent(prevalence)} of patients have a rare disease"
+    told = [f"Risk {_percent(answer.risk)}{_interval(answer)} {among}.", answer.rationale or ""]
     found = [each for each in answer.evidence or () if each.direction == "raises"]
     if found:
         told.append("Speaks for it: " + ", ".join(_plain(each.label) for each in found[:5]) + ".")

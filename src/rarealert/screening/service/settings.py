@@ -31,6 +31,9 @@ class ServiceSettings(BaseModel):
     """Bearer token that all but ``/health``, ``/ready`` and the page's files ask for."""
     allow_origin: tuple[str, ...] = ()
     """Origins whose pages may call the service (CORS); none but the service's own."""
+    prevalence: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Share 0-1 of rare disease among the patients whom CDS cards are for, who name none: two in a
+    hundred, where the page's slider starts too; validation's own share is far from any clinic's."""
     max_batch: Count = 4
     """Visits scored together; two cores gain nothing from more (docs/results.md), a GPU does."""
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0

@@ -114,9 +114,20 @@ def test_an_alert_makes_a_warning_card_as_the_specification_wants(served):
     assert 0 < len(card["summary"]) < 140
     assert card["source"]["label"]
     assert UUID(card["uuid"])
-    assert "80 % (interval 60 % to 90 %)" in card["detail"]
+    assert "80 % (interval 60 % to 90 %) where 2 % of patients have a rare" in card["detail"]
     assert "Falls x(http://evil) b" in card["detail"]
     assert "not a diagnosis" in card["detail"]
+
+
+def test_a_card_tells_the_risk_among_the_clinics_own_patients(serve):
+    with serve(prevalence=0.3) as served:
+        alert(served)
+        seen = []
+        predict = served.scorer.predict
+        served.scorer.predict = lambda data, params: (seen.append(params), predict(data))[1]
+        [card] = hook(served, call(patient=PATIENT, encounter=ENCOUNTER)).json()["cards"]
+    assert {params["prevalence"] for params in seen} == {0.3}
+    assert "where 30 % of patients" in card["detail"]
 
 
 def test_a_low_risk_makes_no_card(served):
