@@ -18,6 +18,7 @@ from rarealert.scale.cluster import join, nodes
 from rarealert.screening.batch import Load, Question, answer_chunk
 from rarealert.screening.champion import ScreeningModel
 from rarealert.screening.rows import Row
+from rarealert.screening.waiting import wait_asleep
 
 _CHUNKS_A_FILE = 4  # the unit that an actor is handed; smaller ones spread a short file better
 _LEFT_CPUS = 1  # of each machine, for Ray Data's own reading; without one it waits for ever
@@ -74,6 +75,7 @@ class _Screener:
     def __init__(
         self, load: Load, version: str, digest: str, question: Question, *, threads: int
     ) -> None:
+        wait_asleep()
         import torch
 
         torch.set_num_threads(threads)
