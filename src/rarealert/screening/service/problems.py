@@ -17,11 +17,10 @@ from rarealert.errors import BadInputError
 
 MEDIA_TYPE = "application/problem+json"
 _AGES = ("age", "age_months", "age_in_months", "age_days", "birth_date", "date_of_birth", "dob")
-_FIELDS = (
-    *(*Case.model_fields, *Label.model_fields, *LabelledCase.model_fields, *_AGES),
-    *("diagnosis", "gender", "complaint", "history", "examination", "findings", "height", "weight"),
-)
-"""Names that may be told back when they stand where they don't belong."""
+_OTHERS = (*_AGES, "gender", "complaint", "history", "examination", "findings", "height", "weight")
+"""Names that other forms have; they are told back only as they stand here: "Page" is no "age"."""
+_FIELDS = (*Case.model_fields, *Label.model_fields, *LabelledCase.model_fields, "diagnosis")
+"""Names that may be told back, with their misspellings, when they stand where they don't belong."""
 
 _TITLES = {
     400: "Bad request",
@@ -103,9 +102,13 @@ def _place(error: dict[str, Any]) -> str:
     if error["type"] == "json_invalid":  # its place is a count of characters
         return "body"
     parts = [str(harmless(part)) for part in error["loc"] if part != "body"]
-    if error["type"] == "extra_forbidden" and not get_close_matches(parts[-1], _FIELDS, 1, 0.8):
+    if error["type"] == "extra_forbidden" and not _may_be_told(parts[-1]):
         parts[-1] = "(unnamed)"  # a name that resembles no field of ours may be a patient's
     return ".".join(parts) or "body"
+
+
+def _may_be_told(name: str) -> bool:
+    return name in _OTHERS or bool(get_close_matches(name, _FIELDS, 1, 0.8))
 
 
 def _reason(error: dict[str, Any]) -> str:

@@ -98,6 +98,7 @@ BAD = [
     ({"visits": [{"chief_complaint": "  "}]}, "visits.0"),
     ({"visits": [{"vitals": "38.6, 110/70", "chief_complaint": "😀 🤕!"}]}, CHIEF),
     ({"visits": [visit(age_months=18)]}, "visits.0.age_months"),
+    ({"visits": [visit(Page=18)]}, "visits.0.(unnamed)"),
     ({"visits": [visit(), visit(age_years="18 months")]}, "visits.1.age_years"),
     ({"visits": [visit(age_years=400)]}, "visits.0.age_years"),
     ({"visits": [visit(age_years=True)]}, "visits.0.age_years"),
