@@ -48,7 +48,7 @@ class Variant:
 
 VARIANTS = (
     Variant(REFERENCE),
-    Variant("without knowledge of words", {}, {"word_share": 0.0}),
+    Variant("without knowledge of findings", {}, {"finding_share": 0.0}),
     Variant("labels alone (soft weight 0)", {}, {"soft_weight": 0.0}),
     Variant("aligned risks alone (soft weight 1)", {}, {"soft_weight": 1.0}),
     Variant(f"a pass over {SIMULATED} simulated cases first", simulated=True),

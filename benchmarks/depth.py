@@ -115,7 +115,7 @@ def main() -> None:
     rows = []
     for layer in layers:
         start = Rows(fit[layer], learn.rare, learn.target, learn.groups)
-        head = fit_head(start, SOFT_WEIGHT, word_share=0.0)
+        head = fit_head(start, SOFT_WEIGHT, finding_share=0.0)
         with torch.inference_mode():
             scores = head(torch.from_numpy(held[layer])).numpy()
         low, high = interval(judge, scores)

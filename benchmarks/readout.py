@@ -31,7 +31,7 @@ from rarealert.student.training import Schedule, train
 
 QUESTION = "\nRisk of a rare disease, yes or no? Answer:"
 ANSWERS = (" yes", " no")
-SETTINGS = replace(Settings(**DEFAULTS), word_share=0.0)
+SETTINGS = replace(Settings(**DEFAULTS), finding_share=0.0)
 HEAD = "head on pooled states, layer {}, {}"
 WORD = "token probability, layer {}, {}"
 

@@ -137,7 +137,7 @@ def read(workspace: Path, cases: int, valid: int, whole: bool) -> Bench:
 
     learn, judge = lessons("train", cases), lessons("valid", valid)
     # what words learn from profiles is no part of the comparison
-    return Bench(params, replace(Settings(**DEFAULTS), word_share=0.0), learn, judge, whole)
+    return Bench(params, replace(Settings(**DEFAULTS), finding_share=0.0), learn, judge, whole)
 
 
 def middle(runs: list[Run]) -> Run:

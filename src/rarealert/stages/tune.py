@@ -31,7 +31,7 @@ DEFAULTS: dict[str, float | int | str] = {
     "rank": 8,
     "alpha_ratio": 2.0,
     "soft_weight": 0.8,
-    "word_share": 0.5,
+    "finding_share": 0.5,
     "adapted_layers": 1,
     "modules": "all",
     "tau": 0.35,
@@ -113,18 +113,16 @@ def _classroom(params: Params, paths: Paths, folder: Path) -> "tuple[Classroom, 
 
 
 def read_knowledge(desk: "Desk", chosen: DistilParams, held_out: Path) -> None:
-    """Give the desk's trunk what examples of knowledge say of words, if any are asked for.
+    """Give the desk's trunk what examples of knowledge say of findings, if any are asked for.
 
     Raises:
         BadInputError: what names the diseases that are judged is missing or damaged.
     """
-    import torch
-
-    from rarealert.student.knowledge import knowledge_of_words, read_barred
+    from rarealert.student.knowledge import knowledge_of_findings, read_barred
 
     if chosen.knowledge_cases:
-        table = knowledge_of_words(desk, chosen, read_barred(held_out))
-        desk.trunk.word_risk = torch.from_numpy(table)
+        known = knowledge_of_findings(desk, chosen, read_barred(held_out))
+        desk.trunk.finding_risk = known
 
 
 def _open_study(journal: Path, name: str, seed: int) -> Any:
@@ -229,7 +227,7 @@ def _suggest(trial: Any, lora_layers: int) -> "Settings":
         rank=trial.suggest_categorical("rank", [4, 8, 16]),
         alpha_ratio=trial.suggest_categorical("alpha_ratio", [1.0, 2.0, 4.0]),
         soft_weight=trial.suggest_float("soft_weight", 0.5, 1.0),
-        word_share=trial.suggest_float("word_share", 0.0, 0.8),
+        finding_share=trial.suggest_float("finding_share", 0.0, 0.8),
         adapted_layers=trial.suggest_int("adapted_layers", 1, lora_layers),
         modules=trial.suggest_categorical("modules", ["attention", "all"]),
         tau=trial.suggest_float("tau", 0.2, 0.6),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rarealert.errors import RareAlertError
 from rarealert.language.devices import enough_memory
+from rarealert.student.findingrisk import Found
 from rarealert.student.network import Trunk, denied_mask, pad_right, pool, silenced
 
 _ASK_LESS = "lower distil.batch_size or distil.max_prompt_tokens"
@@ -21,7 +22,7 @@ class Example:
     """One training or validation sequence: a prompt, and the rationale to learn (may be empty).
 
     ``rare`` is the label, ``target`` the aligned risk 0-1 that the student imitates, ``denied`` the
-    positions of the prompt that a denial covers.
+    positions of the prompt that a denial covers, ``found`` what its findings bring, and where.
     """
 
     case_id: str
@@ -30,6 +31,7 @@ class Example:
     rare: bool
     target: float
     denied: tuple[int, ...] = ()
+    found: tuple[Found, ...] = ()
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -120,7 +122,8 @@ def freeze_prompts(
         states = trunk.run(embedded, 0, trunk.block_start, lengths)
         at_risk = trunk.run(states, trunk.block_start, trunk.risk_layer, lengths)
         denied = denied_mask([examples[index].denied for index in chosen], ids.shape[1])
-        words[chosen] = pool(trunk.words(ids, denied), lengths).numpy()
+        found = [examples[index].found for index in chosen]
+        words[chosen] = pool(trunk.words(ids, denied, found), lengths).numpy()
         pooled[chosen] = pool(silenced(at_risk, denied), lengths).numpy()
         return states
 

@@ -23,9 +23,9 @@ class Settings:
 
     ``alpha_ratio`` is LoRA's alpha over its rank, ``adapted_layers`` how many layers at the top of
     the risk's block carry it, ``modules`` which of their matrices; ``soft_weight`` is the aligned
-    risk's share 0-1 of the target, the label's being the rest; ``word_share``, 0-1, what
-    knowledge of words moves of the logit at the start. A case is judged wrongly also where its risk
-    is further than ``tau`` from the aligned one, and ``replay_share`` of the second round are
+    risk's share 0-1 of the target, the label's being the rest; ``finding_share``, 0-1, what
+    knowledge of findings moves of the logit at the start. A case is judged wrongly also where its
+    risk is further than ``tau`` from the aligned one, and ``replay_share`` of the second round are
     others.
     """
 
@@ -33,7 +33,7 @@ class Settings:
     rank: int
     alpha_ratio: float
     soft_weight: float
-    word_share: float
+    finding_share: float
     adapted_layers: int
     modules: Modules
     tau: float

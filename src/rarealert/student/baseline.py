@@ -211,7 +211,7 @@ def _start(encoder: _Encoder, learn: Frozen, groups: Sequence[str], recipe: Reci
     rare = np.array([item.rare for item in learn.examples])
     target = np.array([item.target for item in learn.examples])
     features = np.hstack([learn.words, learn.pooled])
-    head = fit_head(Rows(features, rare, target, groups), recipe.soft_weight, word_share=0.0)
+    head = fit_head(Rows(features, rare, target, groups), recipe.soft_weight, finding_share=0.0)
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=2 * recipe.rank,

@@ -75,7 +75,7 @@ class Classroom:
         self.judged = valid
         self.train = self._freeze(train, "train")
         self.valid = self._freeze(valid, "valid")
-        known = desk.trunk.word_risk
+        known = desk.trunk.finding_risk
         self._rows = Rows(
             features=np.hstack([self.train.words, self.train.pooled]),
             rare=train.rare,
@@ -87,9 +87,8 @@ class Classroom:
     @contextmanager
     def network(self, settings: Settings, seed: int) -> Iterator[Network]:
         """A network at its start: the head fitted on frozen features, LoRA at zero."""
-        head = fit_head(self._rows, settings.soft_weight, settings.word_share)
-        if self._desk.trunk.word_risk is not None:
-            head.word_risk = self._desk.trunk.word_risk
+        head = fit_head(self._rows, settings.soft_weight, settings.finding_share)
+        head.finding_risk = self._desk.trunk.finding_risk
         network = add_adapter(self._desk.base.model, self._desk.trunk, head, settings, seed)
         try:
             yield network

@@ -4,19 +4,21 @@ A prompt is ``<instruction><visit>\nAssessment:``; its last token is the risk po
 follows it is the rationale. The instruction is the same for every case.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.cases.render import render
+from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.recognise import load_recogniser
+from rarealert.student.findingrisk import Found
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ENCODING_VERSION = "2"
+ENCODING_VERSION = "3"
 """Part of every packaged student: raise it with any change of the format."""
 
 INSTRUCTION = "First visit; could it be a rare disease?\n"
@@ -33,6 +35,8 @@ class Prompt:
 
     ``text`` is the visit as rendered, which the tokens between instruction and suffix spell, and
     ``denied`` are the positions of ``ids`` that a denial in it covers ("no fever"), in order.
+    ``found`` holds what the patient's present findings bring: an HPO term at its finding's first
+    token, with all that it implies, each term once.
     """
 
     case_id: str
@@ -40,6 +44,7 @@ class Prompt:
     truncated: bool
     text: str
     denied: tuple[int, ...] = ()
+    found: tuple[Found, ...] = ()
 
 
 class Encoder:
@@ -61,16 +66,33 @@ class Encoder:
         body, truncated, text = fitted(case, self.tokens, self._room)
         ids = (*self._head, *body, *self._tail)
         prompt = Prompt(case_id=case.case_id, ids=ids, truncated=truncated, text=text)
-        return replace(prompt, denied=self._denied(prompt))
+        places = self.offsets(prompt)
+        denied, found = self._denied(prompt.text, places), self._found(prompt.text, places)
+        return replace(prompt, denied=denied, found=found)
 
-    def _denied(self, prompt: Prompt) -> tuple[int, ...]:
-        denials = load_recogniser().denials(prompt.text)
+    def _found(self, text: str, places: list[tuple[int, int]]) -> tuple[Found, ...]:
+        ontology = load_ontology()
+        ends = [end for _, end in places]
+        brought: set[str] = set()
+        found: list[Found] = []
+        for mention in load_recogniser().mentions(text):
+            place = bisect_right(ends, mention.start)
+            if mention.negated or mention.family or place == len(ends):
+                continue
+            new = ontology.ancestors(mention.hpo_id) - brought
+            brought |= new
+            position = self.frame[0] + place
+            found.extend((position, number) for number in sorted(map(_number, new)))
+        return tuple(found)
+
+    def _denied(self, text: str, places: list[tuple[int, int]]) -> tuple[int, ...]:
+        denials = load_recogniser().denials(text)
         if not denials:
             return ()
         starts = [start for start, _ in denials]
         first = self.frame[0]
         found = []
-        for place, (start, end) in enumerate(self.offsets(prompt)):
+        for place, (start, end) in enumerate(places):
             last = bisect_left(starts, end) - 1  # the last denial that begins before the token ends
             if last >= 0 and start < denials[last][1]:
                 found.append(first + place)
@@ -95,6 +117,10 @@ class Encoder:
     def decode(self, ids: list[int]) -> str:
         """The text of generated ``ids`` without special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _number(hpo_id: str) -> int:
+    return int(hpo_id.removeprefix("HP:"))
 
 
 def fitted(

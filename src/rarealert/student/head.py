@@ -31,14 +31,14 @@ class Rows:
     spoken: int | None = None
 
 
-def fit_head(rows: Rows, soft_weight: float, word_share: float) -> RiskHead:
+def fit_head(rows: Rows, soft_weight: float, finding_share: float) -> RiskHead:
     """A ridge-logistic head on standardised features.
 
     Its loss is the cross-entropy against ``w * target + (1 - w) * rare``, ``w`` being
     ``soft_weight``. The penalty is the one with the best AUROC of the labels on folds grouped by
     disease. What knowledge says was learnt without these cases and joins with a fixed weight, by
-    which it moves the logit ``word_share / (1 - word_share)`` times as much as all the rest do:
-    fitted, it would be trusted too much, because knowledge holds the diseases of these cases.
+    which it moves the logit ``finding_share / (1 - finding_share)`` times as much as all the rest
+    do: fitted, it would be trusted too much, because knowledge holds the diseases of these cases.
     """
     mean = rows.features.mean(axis=0)
     scale = rows.features.std(axis=0) + 1e-6
@@ -50,9 +50,9 @@ def fit_head(rows: Rows, soft_weight: float, word_share: float) -> RiskHead:
     asked = np.ascontiguousarray(scaled[:, ~known])
     fitted = _fit(asked, share, (_choose_strength(rows, asked, share),))[0]
     weights = np.zeros(len(known))
-    rest = 1 - word_share * known.any()
+    rest = 1 - finding_share * known.any()
     weights[~known] = rest * fitted[:-1]
-    weights[known] = word_share * float((asked @ fitted[:-1]).std())
+    weights[known] = finding_share * float((asked @ fitted[:-1]).std())
     head = RiskHead(len(known))
     with torch.no_grad():
         head.mean.copy_(torch.from_numpy(mean))

@@ -1,4 +1,4 @@
-"""What knowledge-only examples teach of each token: diseases that no case shows.
+"""What knowledge-only examples teach of each finding: diseases that no case shows.
 
 It depends on the tokenizer, the format and the diseases that are judged, and not on any case, so it
 is fitted once a machine and kept in the user's cache folder.
@@ -11,9 +11,9 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rarealert.cases.render import RENDERER_VERSION
 from rarealert.cases.simulate import GENERATOR_VERSION
@@ -21,8 +21,8 @@ from rarealert.cases.simulate_knowledge import knowledge_cases
 from rarealert.errors import BadInputError
 from rarealert.language.base import cache_root
 from rarealert.params import DistilParams
-from rarealert.student.encoding import ENCODING_VERSION, Prompt
-from rarealert.student.wordrisk import fit_word_risk
+from rarealert.student.encoding import ENCODING_VERSION
+from rarealert.student.findingrisk import FindingRisk, fit_finding_risk
 
 if TYPE_CHECKING:
     from rarealert.student.classroom import Desk
@@ -45,23 +45,23 @@ def read_barred(file: Path) -> frozenset[str]:
         raise BadInputError(f"{file} names no held-out diseases; run dvc repro split.") from error
 
 
-def knowledge_of_words(
+def knowledge_of_findings(
     desk: "Desk", chosen: DistilParams, barred: frozenset[str]
-) -> NDArray[np.float32]:
-    """Log-odds by token of ``chosen.knowledge_cases`` examples of diseases that are not ``barred``.
+) -> FindingRisk:
+    """Log-odds by HPO term of ``chosen.knowledge_cases`` examples without ``barred`` diseases.
 
-    Shape ``(vocabulary,)``. Words that an example denies teach nothing. What this machine has
-    fitted before is read back.
+    What an example denies teaches nothing. What this machine has fitted before is read back.
 
     Raises:
         BadInputError: nothing is left to draw from, or what was kept is damaged.
     """
-    file = cache_root() / f"knowledge-{_digest(desk, chosen, barred)}.npy"
+    file = cache_root() / f"knowledge-{_digest(desk, chosen, barred)}.npz"
     if not file.is_file():
         _write(file, _fit(desk, chosen, barred))
     try:
-        return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
-    except (OSError, ValueError) as error:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
+            return FindingRisk(held["terms"], held["log_odds"])
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise BadInputError(f"{file} is damaged; delete it and run the stage again.") from error
 
 
@@ -76,21 +76,17 @@ def _digest(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _fit(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> NDArray[np.float32]:
+def _fit(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> FindingRisk:
     cases = list(knowledge_cases(chosen.knowledge_cases, barred, chosen.seed))
-    told = [_told(desk.encoder.prompt(item.case)) for item in cases]
+    prompts = [desk.encoder.prompt(item.case) for item in cases]
+    found = [[number for _, number in prompt.found] for prompt in prompts]
     rare = np.array([item.label.label == "rare" for item in cases])
-    return fit_word_risk(told, rare, int(desk.base.model.config.vocab_size))
+    return fit_finding_risk(found, [len(prompt.ids) for prompt in prompts], rare)
 
 
-def _told(prompt: Prompt) -> list[int]:
-    denied = set(prompt.denied)
-    return [token for place, token in enumerate(prompt.ids) if place not in denied]
-
-
-def _write(file: Path, table: NDArray[np.float32]) -> None:
-    """Write ``table``, so that ``file`` appears only once it is whole, whoever else writes it."""
+def _write(file: Path, known: FindingRisk) -> None:
+    """Write ``known``, so that ``file`` appears only once it is whole, whoever else writes it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix="partial-", delete=False) as partial:
-        np.save(partial, table)
+        np.savez(partial, terms=known.terms, log_odds=known.log_odds)
     Path(partial.name).replace(file)

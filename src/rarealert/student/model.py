@@ -68,8 +68,7 @@ class Student:
         self.card = card
         self._trunk = Trunk(base.model, card.risk_layer, card.lora_layers, card.rationale_layers)
         self._head = head
-        if head.word_risk.numel():
-            self._trunk.word_risk = head.word_risk
+        self._trunk.finding_risk = head.finding_risk
         self._encoder = Encoder(base.tokenizer, card.max_prompt_tokens)
         self._pad: int = int(base.tokenizer.pad_token_id)
         self._end: int = int(base.tokenizer.eos_token_id)
@@ -181,7 +180,8 @@ class Student:
                 chosen = order[first : first + batch_size]
                 ids, lengths = pad_right([prompts[index].ids for index in chosen], self._pad)
                 denied = denied_mask([prompts[index].denied for index in chosen], ids.shape[1])
-                words = self._trunk.words(ids, denied)
+                found = [prompts[index].found for index in chosen]
+                words = self._trunk.words(ids, denied, found)
                 states = self._trunk.run(self._trunk.embed(ids), 0, self._trunk.risk_layer)
                 states = silenced(states, denied)
                 features = torch.cat([pool(words, lengths), pool(states, lengths)], dim=1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rarealert.errors import BadInputError
+from rarealert.student.findingrisk import FindingRisk, Found
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,7 +47,7 @@ class Trunk:
         self.packed_tokens = packed_tokens
         self.checkpointing = checkpointing
         self.model: Any = model
-        self.word_risk: Tensor | None = None
+        self.finding_risk: FindingRisk | None = None
         self.decoder: Any = model.model
         self.depth: int = len(self.decoder.layers)
         self.voice_start = self.depth - rationale_layers
@@ -67,18 +68,20 @@ class Trunk:
     @property
     def word_width(self) -> int:
         """Columns of ``words``."""
-        return int(self.model.config.hidden_size) + (self.word_risk is not None)
+        return int(self.model.config.hidden_size) + (self.finding_risk is not None)
 
-    def words(self, ids: Tensor, denied: Tensor) -> Tensor:
+    def words(self, ids: Tensor, denied: Tensor, found: Sequence[Sequence[Found]]) -> Tensor:
         """What words say by themselves, shape ``(batch, tokens, word_width)``.
 
-        Their embeddings, and last their ``word_risk``, log-odds by token, if there is one: then in
-        fp32 on the CPU, like the head that reads it. A word that is ``denied`` says nothing.
+        Their embeddings, and last what knowledge says of the findings that they name, if there is
+        any: then in fp32 on the CPU, like the head that reads it. A word that is ``denied`` says
+        nothing.
         """
-        said = self.embed(ids)
-        if self.word_risk is not None:
-            said = torch.cat([said.float().cpu(), self.word_risk[ids][..., None]], dim=2)
-        return silenced(said, denied)
+        said = silenced(self.embed(ids), denied)
+        if self.finding_risk is None:
+            return said
+        known = torch.from_numpy(self.finding_risk.at(found, ids.shape[1]))
+        return torch.cat([said.float().cpu(), known[..., None]], dim=2)
 
     def run(self, hidden: Tensor, start: int, stop: int, lengths: Tensor | None = None) -> Tensor:
         """Layers ``start`` to ``stop`` (exclusive) on ``(batch, tokens, hidden)`` states.
@@ -209,20 +212,35 @@ class RiskHead(nn.Module):
     """A linear readout on standardised pooled states: ``(batch, features)`` → logit ``(batch,)``.
 
     Features are the mean of ``Trunk.words`` (which words occur) beside the mean state at the risk
-    layer. ``mean`` and ``scale`` are those of the training part and stay fixed, as does
-    ``word_risk``, which travels with the head; its shape is ``(vocabulary,)``, or 0 without one.
+    layer. ``mean`` and ``scale`` are those of the training part and stay fixed, as does what
+    knowledge says of ``terms``, which travels with the head; both have shape ``(n_terms,)``, 0
+    without knowledge.
     """
 
     mean: Tensor
     scale: Tensor
-    word_risk: Tensor
+    terms: Tensor
+    log_odds: Tensor
 
-    def __init__(self, features: int, vocabulary: int = 0) -> None:
+    def __init__(self, features: int, n_terms: int = 0) -> None:
         super().__init__()
-        self.register_buffer("word_risk", torch.zeros(vocabulary))
+        self.register_buffer("terms", torch.zeros(n_terms, dtype=torch.long))
+        self.register_buffer("log_odds", torch.zeros(n_terms))
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.linear = nn.Linear(features, 1)
+
+    @property
+    def finding_risk(self) -> FindingRisk | None:
+        """What knowledge says of findings, if any was learnt from."""
+        if not self.terms.numel():
+            return None
+        return FindingRisk(self.terms.cpu().numpy(), self.log_odds.cpu().numpy())
+
+    @finding_risk.setter
+    def finding_risk(self, known: FindingRisk | None) -> None:
+        self.terms = torch.from_numpy(known.terms.copy()) if known else torch.zeros(0).long()
+        self.log_odds = torch.from_numpy(known.log_odds.copy()) if known else torch.zeros(0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Uncalibrated log-odds of a rare disease."""

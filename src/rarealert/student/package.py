@@ -192,6 +192,6 @@ def _read_head(folder: Path) -> "RiskHead":
     from rarealert.student.network import RiskHead
 
     state = load_file(folder / "head.safetensors")
-    head = RiskHead(state["mean"].shape[0], state["word_risk"].shape[0])
+    head = RiskHead(state["mean"].shape[0], state["terms"].shape[0])
     head.load_state_dict(state)
     return head.eval()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from rarealert.cases.case import Case, LabelledCase
+from rarealert.knowledge.hpo import load_ontology
 from rarealert.language.base import load_base
 from rarealert.student.encoding import INSTRUCTION, SUFFIX, Encoder
 
@@ -81,3 +82,39 @@ def test_a_denial_that_was_cut_off_has_no_position(tokenizer) -> None:
     prompt = Encoder(tokenizer, 60).prompt(long)
     assert prompt.truncated
     assert prompt.denied == ()
+
+
+def brought(tokenizer, **fields: str) -> dict[str, set[str]]:
+    """HPO ids that a visit's findings bring, by the first token that they stand at."""
+    encoder = Encoder(tokenizer, 100)
+    prompt = encoder.prompt(Case(case_id="a", source="s", **fields))
+    places = encoder.offsets(prompt)
+    found: dict[str, set[str]] = {}
+    for position, number in prompt.found:
+        start, end = places[position - encoder.frame[0]]
+        found.setdefault(prompt.text[start:end].strip(), set()).add(f"HP:{number:07d}")
+    return found
+
+
+def test_a_finding_brings_all_that_it_implies_once_at_its_first_token(tokenizer) -> None:
+    found = brought(tokenizer, chief_complaint="Seizures and fever, then Seizures.")
+    ontology = load_ontology()
+    assert set(found) == {"Seizures", "fever"}
+    assert found["Seizures"] == ontology.ancestors("HP:0001250")
+    assert found["fever"] == ontology.ancestors("HP:0001945") - ontology.ancestors("HP:0001250")
+
+
+@pytest.mark.parametrize(
+    "told", ["There is no fever.", "Her mother has fever.", "Nothing is known."]
+)
+def test_what_the_patient_does_not_have_brings_nothing(tokenizer, told) -> None:
+    assert brought(tokenizer, chief_complaint="Tired.", history_of_present_illness=told) == brought(
+        tokenizer, chief_complaint="Tired."
+    )
+
+
+def test_a_finding_that_was_cut_off_brings_nothing(tokenizer) -> None:
+    long = Case(case_id="a", source="s", chief_complaint="Well today. " * 60 + "Fever.")
+    prompt = Encoder(tokenizer, 60).prompt(long)
+    assert prompt.truncated
+    assert prompt.found == ()

@@ -15,9 +15,9 @@ from rarealert.cases.splits import PARTS, Shares, assign
 from rarealert.errors import BadInputError
 from rarealert.params import SimulatedParams
 from rarealert.student.classroom import open_desk
+from rarealert.student.findingrisk import FindingRisk, fit_finding_risk
 from rarealert.student.head import Rows, fit_head
-from rarealert.student.knowledge import knowledge_of_words, read_barred
-from rarealert.student.wordrisk import fit_word_risk
+from rarealert.student.knowledge import knowledge_of_findings, read_barred
 
 
 @pytest.fixture(scope="module")
@@ -92,48 +92,69 @@ def test_held_out_diseases_are_read_as_split_left_them(tmp_path: Path) -> None:
     assert read_barred(file) == {"ORPHA:1", "NAME:flu"}
 
 
-def test_words_are_weighed_once_and_again_for_other_diseases(
+def test_findings_are_weighed_once_and_again_for_other_diseases(
     tiny_base: Path, distil_params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAREALERT_CACHE", str(tmp_path))
     chosen = distil_params(str(tiny_base), (2, 1)).model_copy(update={"knowledge_cases": 60})
     desk = open_desk(chosen)
-    first = knowledge_of_words(desk, chosen, frozenset())
-    assert first.shape == (desk.base.model.config.vocab_size,)
+    first = knowledge_of_findings(desk, chosen, frozenset())
+    assert first.terms.shape == first.log_odds.shape
+    assert (np.diff(first.terms) > 0).all()
+    assert np.abs(first.log_odds).max() > 0.1
     (kept,) = tmp_path.iterdir()
     with monkeypatch.context() as without:
         without.setattr("rarealert.student.knowledge._fit", None)  # fitting would fail
-        assert np.array_equal(knowledge_of_words(desk, chosen, frozenset()), first)
-    knowledge_of_words(desk, chosen, frozenset({"ORPHA:589"}))
+        again = knowledge_of_findings(desk, chosen, frozenset())
+    assert np.array_equal(again.terms, first.terms)
+    assert np.array_equal(again.log_odds, first.log_odds)
+    knowledge_of_findings(desk, chosen, frozenset({"ORPHA:589"}))
     assert len(list(tmp_path.iterdir())) == 2
-    kept.write_bytes(b"no array")
-    with pytest.raises(BadInputError, match="is damaged; delete it"):
-        knowledge_of_words(desk, chosen, frozenset())
+    for damaged in (b"no array", kept.read_bytes()[:-30]):
+        kept.write_bytes(damaged)
+        with pytest.raises(BadInputError, match="is damaged; delete it"):
+            knowledge_of_findings(desk, chosen, frozenset())
 
 
-def test_word_risk_tells_words_of_one_label_and_is_silent_on_the_rest() -> None:
+def test_finding_risk_tells_terms_of_one_label_and_is_silent_on_the_rest() -> None:
     random = np.random.default_rng(1)
     rare = np.arange(200) % 2 == 0
-    # 0: everywhere, 1: rare, 2: common, 3-5: either, 9: one example alone
-    ids = [[0, 1 if label else 2, *random.integers(3, 6, 3)] for label in rare]
-    ids[0].append(9)
-    table = fit_word_risk(ids, rare, 12)
-    assert table[1] > 0.5
-    assert table[2] < -0.5
-    assert table[0] == table[9] == table[11] == 0
-    assert np.abs(table[3:6]).max() < table[1] / 4
+    # 10: everywhere, 21: rare, 22: common, 33-38: either, 99: one example alone
+    found = [
+        [10, 21 if label else 22, *random.choice(range(33, 39), 3, replace=False)] for label in rare
+    ]
+    found[0].append(99)
+    known = fit_finding_risk(found, [20] * 200, rare)
+    said = dict(zip(known.terms.tolist(), known.log_odds.tolist(), strict=True))
+    assert said[21] > 0.5
+    assert said[22] < -0.5
+    assert said[10] == said[99] == 0
+    assert max(abs(said[term]) for term in range(33, 39)) < said[21] / 4
 
 
-def test_word_risk_agrees_with_scikit_learn() -> None:
+def test_finding_risk_agrees_with_scikit_learn() -> None:
     from sklearn.linear_model import LogisticRegression
 
     random = np.random.default_rng(2)
     rare = random.random(300) < 0.5
-    ids = [random.choice(8, 10, p=_tilted(label)).tolist() for label in rare]
-    counts = np.array([np.bincount(row, minlength=8) for row in ids])
-    rarity = 20 * np.log(301 / (1 + (counts > 0).sum(axis=0)))
-    theirs = LogisticRegression(C=0.1, tol=1e-10, max_iter=2000).fit(counts / 10 * rarity, rare)
-    assert np.allclose(fit_word_risk(ids, rare, 8), theirs.coef_[0] * rarity, atol=0.02)
+    lengths = random.integers(50, 90, 300)
+    found = [np.unique(random.choice(8, 4, p=_tilted(label))).tolist() for label in rare]
+    held = np.array([np.bincount(row, minlength=8) for row in found])
+    rarity = 20 * np.log(301 / (1 + held.sum(axis=0)))
+    shares = held / lengths[:, None] * rarity
+    theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=2000).fit(shares, rare)
+    known = fit_finding_risk(found, lengths.tolist(), rare)
+    assert known.terms.tolist() == list(range(8))
+    assert np.allclose(known.log_odds, theirs.coef_[0] * rarity, atol=0.05)
+
+
+def test_each_finding_speaks_where_it_stands_and_unknown_ones_are_silent() -> None:
+    known = FindingRisk(np.array([5, 9]), np.array([0.5, -2.0], dtype=np.float32))
+    found = [((1, 5), (1, 9), (3, 9)), (), ((0, 4), (0, 9), (2, 10), (7, 5))]
+    expected = [[0, -1.5, 0, -2], [0, 0, 0, 0], [-2, 0, 0, 0]]
+    assert known.at(found, 4).tolist() == expected
+    nothing = FindingRisk(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+    assert not nothing.at(found, 4).any()
 
 
 def _tilted(label: bool) -> np.ndarray:
@@ -175,31 +196,51 @@ def test_knowledge_moves_its_share_of_the_logit_and_learns_nothing_of_the_cases(
     assert float(other.linear.weight.detach()[0, 1]) >= 0  # whatever the labels say
 
 
-def test_what_words_say_is_the_same_at_work_as_in_training(
+def test_what_findings_say_is_the_same_at_work_as_in_training(
     tiny_base: Path, distil_params, cases, tmp_path: Path
 ) -> None:
-    import torch
-
     from rarealert.student.activations import freeze_prompts
     from rarealert.student.lessons import make_lessons
     from rarealert.student.network import denied_mask, pad_right, pool
 
     desk = open_desk(distil_params(str(tiny_base), (2, 1)))
-    count = int(desk.base.model.config.vocab_size)
-    desk.trunk.word_risk = torch.arange(count, dtype=torch.float32)
     denying = cases[0].case.model_copy(update={"chief_complaint": "Cough, no fever."})
     some = [cases[0].model_copy(update={"case": denying}), *cases[1:5]]
     part = make_lessons(some, {item.case.case_id: 0.5 for item in some}, desk.encoder)
+    found = [item.found for item in part.examples]
+    terms = np.unique([number for pairs in found for _, number in pairs])
+    odds = np.random.default_rng(5).normal(size=len(terms)).astype(np.float32)
+    desk.trunk.finding_risk = FindingRisk(terms, odds)
     frozen = freeze_prompts(desk.trunk, part.examples, 0, tmp_path / "x.f16", 2)
     ids, lengths = pad_right([item.prompt for item in part.examples], 0)
     assert frozen.words.shape == (5, desk.trunk.word_width)
     denied = denied_mask([item.denied for item in part.examples], ids.shape[1])
-    alone = desk.trunk.words(ids, denied)
+    alone = desk.trunk.words(ids, denied, found)
     assert np.allclose(frozen.words, pool(alone, lengths).detach().numpy(), atol=1e-4)
     assert denied.any()
     assert not alone[denied].any()
+    said = dict(zip(terms.tolist(), odds.tolist(), strict=True))
     means = [
-        np.mean([token * (place not in item.denied) for place, token in enumerate(item.prompt)])
-        for item in part.examples
+        sum(said[number] for _, number in item.found) / len(item.prompt) for item in part.examples
     ]
-    assert np.allclose(frozen.words[:, -1], means, rtol=1e-5)
+    assert np.ptp(means) > 0
+    assert np.allclose(frozen.words[:, -1], means, atol=1e-5)
+
+
+def test_a_head_carries_what_knowledge_says(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from rarealert.student.network import RiskHead
+
+    head = RiskHead(3)
+    assert head.finding_risk is None
+    head.finding_risk = FindingRisk(np.array([5, 9]), np.array([0.5, -2.0], dtype=np.float32))
+    save_file(head.state_dict(), tmp_path / "head.safetensors")
+    state = load_file(tmp_path / "head.safetensors")
+    other = RiskHead(3, state["terms"].shape[0])
+    other.load_state_dict(state)
+    assert torch.equal(other.terms, head.terms)
+    assert other.finding_risk.at([((0, 9),)], 1).tolist() == [[-2.0]]
+    other.finding_risk = None
+    assert other.finding_risk is None

@@ -1,0 +1,84 @@
+"""What each finding says of rare disease, learnt from knowledge without cases.
+
+One number an HPO term, which a present finding brings for itself and everything above it, each term
+once a visit. It stands at the finding's first token and is averaged over the prompt beside the
+embedding: a further dimension of it, fitted instead of trained. It needs no layer of the trunk, so
+thousands of examples can teach it where a pass through the trunk could afford some hundred, and
+being a mean over positions like the rest of what the head reads, it can be credited to the words
+that it comes from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_STRENGTH = 1.0  # inverse penalty; validation's AUROC is flat from 0.3 to 1
+_ITERATIONS = 200  # of L-BFGS
+_SCALE = 20.0  # brings mean counts of rare terms to the order of one, which the penalty is for
+
+Found = tuple[int, int]
+"""A position of a prompt, and the number of an HPO term that it brings: 1250 for HP:0001250."""
+
+
+@dataclass(frozen=True, eq=False)
+class FindingRisk:
+    """``log_odds[i]`` is what the HPO term of number ``terms[i]`` says; ``terms`` ascend.
+
+    Both have shape ``(n_terms,)``; a term that is not among them says nothing.
+    """
+
+    terms: NDArray[np.int64]
+    log_odds: NDArray[np.float32]
+
+    def at(self, found: Sequence[Sequence[Found]], width: int) -> NDArray[np.float32]:
+        """What each row of ``found`` says at each position, ``(rows, width)``.
+
+        Positions from ``width`` on are dropped.
+        """
+        said = np.zeros((len(found), width), dtype=np.float32)
+        for row, pairs in enumerate(found):
+            if not pairs or not len(self.terms):
+                continue
+            positions, numbers = np.array(pairs, dtype=np.int64).T
+            places = np.minimum(np.searchsorted(self.terms, numbers), len(self.terms) - 1)
+            known = (self.terms[places] == numbers) & (positions < width)
+            np.add.at(said[row], positions[known], self.log_odds[places[known]])
+        return said
+
+
+def fit_finding_risk(
+    found: Sequence[Sequence[int]], lengths: Sequence[int], rare: NDArray[np.bool_]
+) -> FindingRisk:
+    """Log-odds by term whose sum over a visit's ``found``, divided by its length, tells ``rare``.
+
+    ``found`` holds the numbers of each example's terms, each once, and ``lengths`` its tokens. A
+    ridge-logistic fit, weighed by how few examples hold a term (inverse document frequency, Spärck
+    Jones 1972). A term that every or only one example holds says nothing.
+    """
+    from scipy.optimize import minimize
+    from scipy.sparse import csr_matrix
+
+    rows = np.repeat(np.arange(len(found)), [len(numbers) for numbers in found])
+    numbers = np.concatenate([np.asarray(row, dtype=np.int64) for row in found])
+    terms, columns = np.unique(numbers, return_inverse=True)
+    shares = 1 / np.asarray(lengths, dtype=np.float64)[rows]
+    means: Any = csr_matrix((shares, (rows, columns)), shape=(len(found), len(terms)))
+    holding = np.bincount(columns, minlength=len(terms))
+    rarity = _SCALE * np.log((1 + len(found)) / (1 + holding))
+    rarity[holding < 2] = 0  # what one example alone holds says who it is, not what it has
+    means = csr_matrix(means.multiply(rarity))
+    flipped = csr_matrix(means.T)
+
+    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logits = means @ values[:-1] + values[-1]
+        error = _STRENGTH * (1 / (1 + np.exp(-logits)) - rare)
+        entropy = float((np.logaddexp(0, logits) - rare * logits).sum())
+        value = _STRENGTH * entropy + float(values[:-1] @ values[:-1]) / 2
+        return value, np.append(flipped @ error + values[:-1], error.sum())
+
+    start = np.zeros(len(terms) + 1)
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
+    return FindingRisk(terms, np.asarray(best.x[:-1] * rarity, dtype=np.float32))
