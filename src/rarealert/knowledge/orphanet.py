@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rarealert.knowledge.derived_heads import head_above, load_derived_heads
-from rarealert.knowledge.mondo import Mondo, load_mondo
+from rarealert.knowledge.mondo import Mondo, MondoTerm, load_mondo
 from rarealert.knowledge.names import name_words, normalise_name, word_set
 from rarealert.knowledge.orphanet_tables import Disorder, Nomenclature, read_tables
 from rarealert.knowledge.profiles import (
@@ -21,7 +21,7 @@ from rarealert.knowledge.profiles import (
     packaged_rows,
 )
 
-__all__ = ["Disorder", "OrphanetIndex", "load_index", "looks_common"]
+__all__ = ["Disorder", "OrphanetIndex", "index_over", "load_index", "looks_common"]
 
 _SYNONYMS = "disease_synonyms.tsv"
 _COMMON = "common_orphanet.tsv"
@@ -32,6 +32,7 @@ _LONGEST_NAME = 12  # words; a longer n-gram of a sentence is no name
 _MIN_SINGLE_WORD = 6  # letters; shorter single words in a sentence name something else
 _NOT_AFFECTED = word_set("trait carrier exposure")  # they name a disease the patient has not
 _EPONYMS_OF_TWO = word_set("cushing meckel")  # the syndrome and the disease are different things
+_FORMS = word_set("genetic familial hereditary inherited congenital neonatal fetal")
 _GENERIC = word_set(
     "fever cancer tumor infection anemia allergy asthma obesity glaucoma epilepsy dementia cataract"
 )
@@ -45,12 +46,16 @@ class OrphanetIndex:
         nomenclature: Nomenclature,
         synonyms: Mapping[str, str],
         whole_names: Iterable[tuple[str, str]] = (),
+        elsewhere: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         """``synonyms`` maps more names to ORPHA codes; unknown codes are ignored.
 
         ``whole_names`` are pairs of a name and a code that count for a whole text only, without
         its brackets; the names of doubtful codes are not looked for inside a sentence either.
+        ``elsewhere`` are normal forms of the names of diseases that Orphanet does not list, each
+        with the ORPHA codes of what it is a form of.
         """
+        self._elsewhere = elsewhere or {}
         self.by_code = {disorder.orpha_code: disorder for disorder in nomenclature.disorders}
         self.groups, self.complete = nomenclature.groups, nomenclature.complete
         self._by_name: dict[str, str] = {}
@@ -58,8 +63,11 @@ class OrphanetIndex:
         extra = [(name, code) for name, code in synonyms.items() if code in self.by_code]
         for name, code in (*names, *extra):
             self._by_name.setdefault(normalise_name(name), code)
+        self._own_names = dict(self._by_name)
         self._inside_names = {
-            name: code for name, code in self._by_name.items() if code not in nomenclature.doubtful
+            name: code
+            for name, code in self._own_names.items()
+            if code not in nomenclature.doubtful
         }
         self._whole_names: dict[str, str] = {}
         for name, code in whole_names:
@@ -72,9 +80,17 @@ class OrphanetIndex:
     def resolve(self, text: str) -> Disorder | None:
         """The disorder that ``text`` names, be it a name, a variant, or a sentence holding one.
 
-        The whole text is tried first, then the longest run of words that is a name.
+        The whole text is tried first, then the longest run of words that is a name. The name of a
+        disease that Orphanet does not list is not taken for another whose synonym it is as well,
+        or whose name is like it or stands within it, unless it is a form of that one.
         """
-        return self.resolve_whole(text) or self._inside(name_words(text))
+        key = normalise_name(without_brackets(text))
+        own = self._own_names.get(normalise_name(text)) or self._own_names.get(key)
+        if own:
+            return self.by_code[own]
+        found = self.resolve_whole(text) or self._inside(name_words(text))
+        above = self._elsewhere.get(key)
+        return found if found is None or above is None or found.orpha_code in above else None
 
     def resolve_exact(self, text: str) -> Disorder | None:
         """The disorder whose name ``text`` is, but for spelling."""
@@ -148,7 +164,14 @@ def load_index(folder: Path | None = None) -> OrphanetIndex:
     synonyms = {profile.name: profile.disease_id for profile in load_rare_profiles()}
     synonyms |= {row["synonym"]: row["orpha_code"] for row in packaged_rows(_SYNONYMS)}
     known = read_tables(folder) if folder else _installed(mondo)
-    return OrphanetIndex(known, synonyms, _mondo_names(mondo))
+    return index_over(known, synonyms, mondo)
+
+
+def index_over(known: Nomenclature, synonyms: Mapping[str, str], mondo: Mondo) -> OrphanetIndex:
+    """The index over ``known`` with more names by code, and with the names that MONDO adds."""
+    official = {disorder.orpha_code: disorder.name for disorder in known.disorders}
+    names = _mondo_names(mondo, official)
+    return OrphanetIndex(known, synonyms, names, _names_elsewhere(mondo))
 
 
 def _installed(mondo: Mondo) -> Nomenclature:
@@ -196,13 +219,52 @@ def _orphanet_entries_below(mondo: Mondo) -> dict[str, int]:
     return counts
 
 
-def _mondo_names(mondo: Mondo) -> Iterator[tuple[str, str]]:
-    """Every name of a MONDO term with its ORPHA code; preferred names before synonyms."""
+def _mondo_names(mondo: Mondo, official: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Every name of a MONDO term with its ORPHA code; preferred names before synonyms.
+
+    A term that is broader than the entry whose code it carries lends it no name.
+    """
     terms = [term for term in mondo.terms.values() if "Orphanet" in term.codes]
+    lent = []
+    for term in terms:
+        codes = [f"ORPHA:{code}" for code in term.codes["Orphanet"]]
+        lent.append([code for code in codes if not _is_broader(term, official.get(code, ""))])
     for names in ([(term.name,) for term in terms], [term.synonyms for term in terms]):
-        for term, said in zip(terms, names, strict=True):
-            codes = [f"ORPHA:{code}" for code in term.codes["Orphanet"]]
+        for codes, said in zip(lent, names, strict=True):
             yield from ((name, code) for name in said for code in codes)
+
+
+def _is_broader(term: MondoTerm, official: str) -> bool:
+    """Whether Orphanet's entry is the inherited or inborn form of what the term means at large.
+
+    So it is where Orphanet's name says that, beside a name of the term, and no name of the term
+    does: "Genetic nephrotic syndrome" has the code that MONDO gives to "nephrotic syndrome".
+    """
+    entry = set(name_words(official))
+    if not entry & _FORMS:
+        return False
+    names = [set(name_words(name)) for name in (term.name, *term.synonyms)]
+    return not any(name & _FORMS for name in names) and any(name <= entry for name in names)
+
+
+def _names_elsewhere(mondo: Mondo) -> dict[str, frozenset[str]]:
+    """Names of the terms without an ORPHA code, each with the codes above every such term.
+
+    What is the preferred name of a term that has one is left out.
+    """
+    found: dict[str, frozenset[str]] = {}
+    listed = {normalise_name(t.name) for t in mondo.terms.values() if "Orphanet" in t.codes}
+    for term in mondo.terms.values():
+        if "Orphanet" in term.codes:
+            continue
+        above = frozenset(
+            f"ORPHA:{code}"
+            for one in mondo.ancestors(term.id)
+            for code in mondo.terms[one].codes.get("Orphanet", ())
+        )
+        for name in {normalise_name(name) for name in (term.name, *term.synonyms)} - listed:
+            found[name] = found.get(name, above) & above
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -45,6 +45,8 @@ _QUALIFIER = re.compile(
 )
 _MARKUP = re.compile(r"[*_`#>]+")
 _LONGEST = 160
+_SMALL_LETTERS = re.compile(r"[a-z]{2}")
+_SHORT = 5  # characters; a word of no more in brackets is an abbreviation
 
 
 Resolve = Callable[[str], Disorder | None]
@@ -96,8 +98,14 @@ def statement(text: str) -> str:
 
 
 def names_in(stated: str) -> list[str]:
-    """Everything in a statement that may be a disease's name, the fullest first, each once."""
+    """Everything in a statement that may be a disease's name, the fullest first, each once.
+
+    An abbreviation in brackets says again what stands before it, and may abbreviate much else: it
+    is left out.
+    """
     outside = " ".join(_BRACKETS.sub(" ", stated).split())
+    if outside:
+        stated = _BRACKETS.sub(lambda one: " " if _is_abbreviation(one[1]) else one[0], stated)
     inside = [text for text in _BRACKETS.findall(stated) if text.strip()]
     parts = [part for part in _JOINT.split(outside) if part and part.strip()]
     found: dict[str, None] = {}
@@ -108,6 +116,15 @@ def names_in(stated: str) -> list[str]:
             plain = shorter
             found[plain] = None
     return [name for name in found if name]
+
+
+def _is_abbreviation(text: str) -> bool:
+    """Whether ``text`` is one word, short or without two small letters in a row.
+
+    "MDD", "NSTEMI" and "cad" are, "PEComa" and "Wegener" are not.
+    """
+    word = text.strip(" .:;,")
+    return len(word.split()) == 1 and (len(word) <= _SHORT or not _SMALL_LETTERS.search(word))
 
 
 def _main_part(stated: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.names import name_words
-from rarealert.knowledge.orphanet import Disorder, load_index
+from rarealert.knowledge.orphanet import Disorder, load_index, looks_common, without_brackets
 from rarealert.knowledge.profiles import load_rare_profiles
 from rarealert.knowledge.recognise import Recogniser, load_recogniser
 from rarealert.teachers.recorded_medrbench import Readers
@@ -36,6 +36,8 @@ def load_readers(data: Path) -> Readers:
     disorders, findings, ontology = Recogniser(phrases), load_recogniser(), load_ontology()
 
     def resolve(name: str) -> Disorder | None:
+        if looks_common(without_brackets(name)):
+            return None
         found = index.resolve(name)
         return None if found is None or found.common else found
 

@@ -2,8 +2,10 @@
 
 import csv
 import gzip
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,8 +13,10 @@ from hypothesis import strategies as st
 
 from rarealert.errors import BadInputError
 from rarealert.knowledge.heads import HEADS
+from rarealert.knowledge.mondo import parse_mondo
 from rarealert.knowledge.names import normalise_name
-from rarealert.knowledge.orphanet import load_index, looks_common
+from rarealert.knowledge.orphanet import OrphanetIndex, index_over, load_index, looks_common
+from rarealert.knowledge.orphanet_tables import Disorder, Nomenclature
 from rarealert.knowledge.profiles import packaged_rows
 
 CORPORA = os.environ.get("RAREALERT_CORPORA")
@@ -46,6 +50,71 @@ def test_spelling_variants_meet(text: str, code: str) -> None:
 )
 def test_what_is_no_rare_disorder_stays_unresolved(text: str) -> None:
     assert load_index().resolve(text) is None
+
+
+@pytest.mark.parametrize("text", ["Fifth disease", "Slapped cheek disease", "keratosis pilaris"])
+def test_a_disease_outside_orphanet_is_not_another_with_a_like_name(text: str) -> None:
+    assert load_index().resolve(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("Cutaneous leishmaniasis", "ORPHA:507"), ("Falciparum malaria", "ORPHA:673")],
+)
+def test_a_form_of_a_disorder_is_still_that_disorder(text: str, code: str) -> None:
+    found = load_index().resolve(text)
+    assert found is not None
+    assert found.orpha_code == code
+
+
+def _term(name: str, *synonyms: str, parents: tuple[str, ...] = (), **codes: str) -> dict[str, Any]:
+    xrefs = [{"namespace": space, "id": code} for space, code in codes.items()]
+    return {"id": name, "name": name, "synonyms": synonyms, "relations": {"is_a": parents},
+            "xrefs": xrefs}  # fmt: skip
+
+
+def _index_over(*terms: dict[str, Any], **official: str) -> OrphanetIndex:
+    root = {"id": "0700096", "name": "human disease"}
+    for term in terms:
+        term["relations"]["is_a"] = (*term["relations"]["is_a"], "0700096")
+    mondo = parse_mondo(json.dumps([root, *terms]).encode())
+    disorders = tuple(Disorder(f"ORPHA:{code[1:]}", name) for code, name in official.items())
+    return index_over(Nomenclature(disorders, frozenset(), frozenset(), True), {}, mondo)
+
+
+def test_a_broader_disease_is_not_its_inherited_form() -> None:
+    index = _index_over(
+        _term("oldian nephrosis", "nephrosis of Old", Orphanet="1"),
+        _term("sour urine", "hereditary sour urine", Orphanet="2"),
+        c1="Genetic oldian nephrosis",
+        c2="Hereditary sour urine",
+    )
+    assert index.resolve("Oldian nephrosis") is None
+    assert index.resolve("nephrosis of Old") is None
+    assert index.resolve("genetic oldian nephrosis") == index.by_code["ORPHA:1"]
+    assert index.resolve("sour urine") == index.by_code["ORPHA:2"]
+
+
+def test_a_synonym_shared_with_a_disease_outside_orphanet_tells_nothing() -> None:
+    index = _index_over(
+        _term("fetal red syndrome", "red disease", "red fetus", Orphanet="1"),
+        _term("childhood rash", "red disease"),
+        c1="Fetal red syndrome",
+    )
+    assert index.resolve("red disease") is None
+    assert index.resolve("red fetus") == index.by_code["ORPHA:1"]
+
+
+def test_what_orphanet_does_not_list_is_only_what_it_is_a_form_of() -> None:
+    index = _index_over(
+        _term("redness", Orphanet="1"),
+        _term("acute redness", parents=("redness",)),
+        _term("redness of the sun"),
+        c1="Redness",
+    )
+    assert index.resolve("acute redness") == index.by_code["ORPHA:1"]
+    assert index.resolve("redness of the sun") is None
+    assert index.resolve("redness of the moon") == index.by_code["ORPHA:1"]
 
 
 @given(st.text(max_size=120))

@@ -71,6 +71,34 @@ def test_names_in_offers_whole_parts_and_brackets():
     assert {"Fabry disease", "Anderson-Fabry", "stroke"} <= set(names)
 
 
+@pytest.mark.parametrize("short", ["CAD", "cad", "NSTEMI", "MIS-C", "HbSC", "t2dm."])
+def test_an_abbreviation_in_brackets_is_no_name_of_its_own(short):
+    assert names_in(f"some illness ({short})") == ["some illness"]
+    assert short.strip(".") in names_in(f"({short})")
+
+
+@pytest.mark.parametrize("word", ["Wegener", "PEComa", "nephroblastoma", "Lyme disease"])
+def test_a_name_in_brackets_is_offered(word):
+    assert word in names_in(f"some illness ({word})")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Coronary artery disease (CAD)", None),
+        ("Major depressive disorder (MDD)", None),
+        ("Chronic kidney disease (CKD) due to diabetes", None),
+        ("Cold agglutinin disease (CAD)", "ORPHA:56425"),
+        ("Cystic fibrosis (CF)", "ORPHA:586"),
+        ("Granulomatosis with polyangiitis (Wegener's)", "ORPHA:900"),
+        ("Renal failure (Fabry disease)", "ORPHA:324"),
+        ("Chickenpox", None),
+    ],
+)  # fmt: skip
+def test_diagnoses_of_general_medicine_are_read_with_the_installed_names(tmp_path, text, code):
+    assert read_diagnosis(text, load_readers(tmp_path).resolve).orpha_code == code
+
+
 @pytest.mark.parametrize("text", ["", "  \n ", "?", "**", "12"])
 def test_nothing_stated_is_no_diagnosis(text):
     assert read_diagnosis(text, _resolve) is None
