@@ -98,8 +98,8 @@ def make_lessons(
         told = encoder.rationale(text, max_rationale_tokens) if text else ()
         rare = item.label.label == "rare"
         target = targets[case_id]
-        told_of = (prompt.denied, prompt.found)
-        examples.append(Example(case_id, prompt.ids, told, rare, target, *told_of))
+        read = (prompt.denied, prompt.found)
+        examples.append(Example(case_id, prompt.ids, told, rare, target, *read))
     groups = tuple(item.label.disease_id for item in cases)
     return Lessons(tuple(examples), groups, truncated)
 
