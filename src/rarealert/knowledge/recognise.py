@@ -70,8 +70,7 @@ class Recogniser:
         for sentence in _sentences(text):
             matches = list(self._matches(sentence))
             if matches:
-                context = context_of(sentence, family)
-                found.extend(self._mention(sentence, match, context) for match in matches)
+                found.extend(_mentions(sentence, matches, context_of(sentence, family)))
         return tuple(found)
 
     def denials(self, text: str) -> tuple[tuple[int, int], ...]:
@@ -80,29 +79,18 @@ class Recogniser:
         The trigger is one of them ("no fever": both words), and so is a finding that is denied
         behind it ("fever is absent").
         """
-        found: list[tuple[int, int]] = []
-        for sentence in _sentences(text):
-            context = context_of(sentence, family=False)
-            pairs = zip(sentence, context.denied_ahead, strict=True)
-            found.extend((token.start, token.end) for token, denied in pairs if denied)
-            found.extend(
-                (sentence[first].start, sentence[last].end)
-                for _, first, last in self._matches(sentence)
-                if context.negated(first, last) and not context.denied_ahead[first]
-            )
-        return tuple(sorted(found))
+        return self.read(text)[1]
 
-    def _mention(
-        self, sentence: list[Token], match: tuple[str, int, int], context: Context
-    ) -> Mention:
-        hpo_id, first, last = match
-        return Mention(
-            hpo_id,
-            sentence[first].start,
-            sentence[last].end,
-            context.negated(first, last),
-            context.family(first),
-        )
+    def read(self, text: str) -> tuple[tuple[Mention, ...], tuple[tuple[int, int], ...]]:
+        """``mentions`` and ``denials`` of ``text``, which is gone through once for both."""
+        found: list[Mention] = []
+        denied: list[tuple[int, int]] = []
+        for sentence in _sentences(text):
+            matches = list(self._matches(sentence))
+            context = context_of(sentence, family=False)
+            found.extend(_mentions(sentence, matches, context))
+            denied.extend(_denials(sentence, matches, context))
+        return tuple(found), tuple(sorted(denied))
 
     def _matches(self, sentence: list[Token]) -> Iterator[tuple[str, int, int]]:
         first = 0
@@ -129,6 +117,25 @@ class Recogniser:
             if _END in node:
                 best = (node[_END], index)
         return best
+
+
+def _mentions(
+    sentence: list[Token], matches: list[tuple[str, int, int]], context: Context
+) -> Iterator[Mention]:
+    for hpo_id, first, last in matches:
+        start, end = sentence[first].start, sentence[last].end
+        yield Mention(hpo_id, start, end, context.negated(first, last), context.family(first))
+
+
+def _denials(
+    sentence: list[Token], matches: list[tuple[str, int, int]], context: Context
+) -> Iterator[tuple[int, int]]:
+    for token, denied in zip(sentence, context.denied_ahead, strict=True):
+        if denied:
+            yield token.start, token.end
+    for _, first, last in matches:
+        if context.negated(first, last) and not context.denied_ahead[first]:
+            yield sentence[first].start, sentence[last].end
 
 
 def _sentences(text: str) -> Iterator[list[Token]]:

@@ -5,14 +5,14 @@ follows it is the rationale. The instruction is the same for every case.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.cases.render import render
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.knowledge.recognise import load_recogniser
+from rarealert.knowledge.recognise import Mention, load_recogniser
 from rarealert.student.findingrisk import Found
 
 if TYPE_CHECKING:
@@ -27,6 +27,18 @@ SUFFIX = "\nAssessment:"
 DROP_ORDER = ("social_history", "vitals", "family_history", "past_medical_history")
 """Fields left out of a visit that is too long, in this order and only as many as needed; what is
 still too long then loses its last tokens, so the complaint is the last to go."""
+
+
+Unit = TypeVar("Unit")
+"""A token, however told."""
+
+
+class _Piece(NamedTuple):
+    """A token of a text that spans its characters ``start`` to ``end``, the last not included."""
+
+    token: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -63,19 +75,28 @@ class Encoder:
 
     def prompt(self, case: Case) -> Prompt:
         """The prompt of one case, cut in the order that ``DROP_ORDER`` states."""
-        body, truncated, text = fitted(case, self.tokens, self._room)
-        ids = (*self._head, *body, *self._tail)
-        prompt = Prompt(case_id=case.case_id, ids=ids, truncated=truncated, text=text)
-        places = self.offsets(prompt)
-        denied, found = self._denied(prompt.text, places), self._found(prompt.text, places)
-        return replace(prompt, denied=denied, found=found)
+        pieces, truncated, text = fitted(case, self._pieces, self._room)
+        mentions, denials = load_recogniser().read(text)
+        return Prompt(
+            case_id=case.case_id,
+            ids=(*self._head, *(piece.token for piece in pieces), *self._tail),
+            truncated=truncated,
+            text=text,
+            denied=self._denied(denials, pieces),
+            found=self._found(mentions, pieces),
+        )
 
-    def _found(self, text: str, places: list[tuple[int, int]]) -> tuple[Found, ...]:
+    def _pieces(self, text: str) -> list[_Piece]:
+        said = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        pairs = zip(said["input_ids"], said["offset_mapping"], strict=True)
+        return [_Piece(token, start, end) for token, (start, end) in pairs]
+
+    def _found(self, mentions: Sequence[Mention], pieces: Sequence[_Piece]) -> tuple[Found, ...]:
         ontology = load_ontology()
-        ends = [end for _, end in places]
+        ends = [piece.end for piece in pieces]
         brought: set[str] = set()
         found: list[Found] = []
-        for mention in load_recogniser().mentions(text):
+        for mention in mentions:
             place = bisect_right(ends, mention.start)
             if mention.negated or mention.family or place == len(ends):
                 continue
@@ -85,16 +106,16 @@ class Encoder:
             found.extend((position, number) for number in sorted(map(_number, new)))
         return tuple(found)
 
-    def _denied(self, text: str, places: list[tuple[int, int]]) -> tuple[int, ...]:
-        denials = load_recogniser().denials(text)
-        if not denials:
-            return ()
+    def _denied(
+        self, denials: Sequence[tuple[int, int]], pieces: Sequence[_Piece]
+    ) -> tuple[int, ...]:
         starts = [start for start, _ in denials]
         first = self.frame[0]
         found = []
-        for place, (start, end) in enumerate(places):
-            last = bisect_left(starts, end) - 1  # the last denial that begins before the token ends
-            if last >= 0 and start < denials[last][1]:
+        for place, piece in enumerate(pieces):
+            # the last denial that begins before the token ends
+            last = bisect_left(starts, piece.end) - 1
+            if last >= 0 and piece.start < denials[last][1]:
                 found.append(first + place)
         return tuple(found)
 
@@ -105,9 +126,8 @@ class Encoder:
 
     def offsets(self, prompt: Prompt) -> list[tuple[int, int]]:
         """First character and the one behind the last, in ``prompt.text``, of each visit token."""
-        said = self._tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
         count = len(prompt.ids) - sum(self.frame)
-        return [(int(start), int(end)) for start, end in said["offset_mapping"][:count]]
+        return [(piece.start, piece.end) for piece in self._pieces(prompt.text)[:count]]
 
     def rationale(self, text: str, max_tokens: int) -> tuple[int, ...]:
         """Token ids of a rationale and its end mark, at most ``max_tokens`` in all."""
@@ -124,10 +144,10 @@ def _number(hpo_id: str) -> int:
 
 
 def fitted(
-    case: Case, tokens: Callable[[str], list[int]], room: int
-) -> tuple[tuple[int, ...], bool, str]:
-    """At most ``room`` token ids of the rendered visit, whether it was cut, and its text."""
-    body: list[int] = []
+    case: Case, tokens: Callable[[str], list[Unit]], room: int
+) -> tuple[tuple[Unit, ...], bool, str]:
+    """At most ``room`` tokens of the rendered visit, whether it was cut, and its text."""
+    body: list[Unit] = []
     text = ""
     truncated = False
     for shortened in _shortenings(case):

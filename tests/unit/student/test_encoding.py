@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from rarealert.cases.case import Case, LabelledCase
+from rarealert.cases.render import render
 from rarealert.knowledge.hpo import load_ontology
+from rarealert.knowledge.recognise import load_recogniser
 from rarealert.language.base import load_base
 from rarealert.student.encoding import INSTRUCTION, SUFFIX, Encoder
 
@@ -118,3 +122,49 @@ def test_a_finding_that_was_cut_off_brings_nothing(tokenizer) -> None:
     prompt = Encoder(tokenizer, 60).prompt(long)
     assert prompt.truncated
     assert prompt.found == ()
+
+
+SAID = some.lists(
+    some.sampled_from(
+        [
+            "fever",
+            "no",
+            "denies",
+            "seizures",
+            "is absent",
+            "mother has",
+            ",",
+            ".",
+            "Then",
+            "😀",
+            "\n",
+        ]
+    ),
+    min_size=1,
+    max_size=25,
+).map(" ".join)
+
+
+@given(told=SAID, room=some.integers(8, 60))
+def test_a_prompt_is_what_tokenizer_and_recogniser_say_one_by_one(tokenizer, told, room) -> None:
+    case = Case(case_id="a", source="s", chief_complaint="Tired. " + told)
+    encoder = Encoder(tokenizer, room)
+    prompt = encoder.prompt(case)
+    (before, after), ontology = encoder.frame, load_ontology()
+    assert prompt.text == render(case)
+    kept = len(prompt.ids) - before - after
+    assert list(prompt.ids[before : before + kept]) == encoder.tokens(prompt.text)[:kept]
+    said = tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
+    places = [(at + before, *span) for at, span in enumerate(said["offset_mapping"][:kept])]
+    spans = load_recogniser().denials(prompt.text)
+    denied = [at for at, start, end in places if any(a < end and start < b for a, b in spans)]
+    assert list(prompt.denied) == denied
+    found: dict[str, int] = {}
+    for mention in load_recogniser().mentions(prompt.text):
+        first = next((at for at, _, end in places if end > mention.start), None)
+        if first is not None and not (mention.negated or mention.family):
+            for term in ontology.ancestors(mention.hpo_id):
+                found.setdefault(term, first)
+    assert {(at, f"HP:{number:07d}") for at, number in prompt.found} == {
+        (at, term) for term, at in found.items()
+    }

@@ -132,9 +132,7 @@ def test_finding_risk_tells_terms_of_one_label_and_is_silent_on_the_rest() -> No
     assert max(abs(said[term]) for term in range(33, 39)) < said[21] / 4
 
 
-def test_finding_risk_agrees_with_scikit_learn() -> None:
-    from sklearn.linear_model import LogisticRegression
-
+def test_finding_risk_is_where_its_ridge_logistic_loss_is_least() -> None:
     random = np.random.default_rng(2)
     rare = random.random(300) < 0.5
     lengths = random.integers(50, 90, 300)
@@ -142,10 +140,26 @@ def test_finding_risk_agrees_with_scikit_learn() -> None:
     held = np.array([np.bincount(row, minlength=8) for row in found])
     rarity = 20 * np.log(301 / (1 + held.sum(axis=0)))
     shares = held / lengths[:, None] * rarity
-    theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=2000).fit(shares, rare)
+    best = _least(shares, rare.astype(float), 1.0)
     known = fit_finding_risk(found, lengths.tolist(), rare)
     assert known.terms.tolist() == list(range(8))
-    assert np.allclose(known.log_odds, theirs.coef_[0] * rarity, atol=0.05)
+    assert np.allclose(known.log_odds, best[:-1] * rarity, atol=0.05)
+
+
+def _least(features: np.ndarray, share: np.ndarray, strength: float) -> np.ndarray:
+    """Weights and bias at the least ``strength * cross-entropy + |weights|² / 2``, by SciPy."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = features @ values[:-1] + values[-1]
+        error = strength * (expit(logits) - share)
+        entropy = strength * (np.logaddexp(0, logits) - share * logits).sum()
+        slope = np.append(features.T @ error + values[:-1], error.sum())
+        return entropy + values[:-1] @ values[:-1] / 2, slope
+
+    start = np.zeros(features.shape[1] + 1)
+    return minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-6}).x
 
 
 def test_each_finding_speaks_where_it_stands_and_unknown_ones_are_silent() -> None:
@@ -170,15 +184,17 @@ def _rows(count: int, seed: int, spoken: int | None) -> Rows:
     return Rows(features, rare, rare.astype(float), [f"d{i // 2}" for i in range(count)], spoken)
 
 
-def test_head_agrees_with_scikit_learn_where_targets_are_labels() -> None:
-    from sklearn.linear_model import LogisticRegression
-
+@pytest.mark.parametrize("rows", [200, 9])
+def test_head_is_where_its_ridge_logistic_loss_of_shares_is_least(rows) -> None:
     from rarealert.student.head import _fit
 
-    rows = _rows(200, 1, None)
-    ours = _fit(rows.features, rows.target, (1e-2, 1e-1))[1]
-    theirs = LogisticRegression(C=1e-1, tol=1e-8, max_iter=1000).fit(rows.features, rows.rare)
-    assert np.allclose(ours, [*theirs.coef_[0], theirs.intercept_[0]], atol=2e-3)
+    features = _rows(rows, 1, None).features  # of 12 columns: more rows than them, and fewer
+    share = np.random.default_rng(4).random(rows)
+    strengths = (1e-2, 1e-1)
+    ours = _fit(features, share, strengths)
+    theirs = [_least(features.astype(float), share, strength) for strength in strengths]
+    assert np.allclose(ours, theirs, atol=1e-4)
+    assert np.array_equal(ours, _fit(features, share, strengths))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
