@@ -5,28 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rarealert.knowledge.orphanet import Disorder
+from rarealert.teachers.stating import statement, suspected_in
 
-_LEAD = re.compile(
-    r"^(?:(?:based on|given|considering)\b[^,.]*,\s*)?"
-    r"(?:i (?:would )?(?:suspect|think)[^:]{0,20}?\s+)?"
-    r"(?:(?:the|a|this|my|patient'?s?)\s+)*"
-    r"(?:(?:most|more|likely|probable|final|suspected|underlying|working|primary|leading)\s+)*"
-    r"(?:diagnosis|cause|condition|explanation|answer|patient)\b[^.:\n]{0,60}?"
-    r"(?:\b(?:is|be|has|includes?|remains)\b|:)\s*:?\s*"
-    r"(?:(?:most|very|highly|likely|probably|possibly|either|to be|consistent with|suffering from|"
-    r"experiencing|a case of|suggestive of|having|have)\b\s*)*:?\s*",
-    re.I,
-)
-_LABEL = re.compile(
-    r"^(?:(?:most likely|likely|final|probable)\s+)?(?:diagnosis|answer)\s*:\s*", re.I
-)
-_TAIL = re.compile(
-    r"\s+(?:is|are|appears?|seems?|would be|remains)\s+(?:to be\s+)?(?:also\s+)?"
-    r"(?:the\s+|a\s+)?(?:most|likely|probable|possible|final|leading|suspected)\b.*$",
-    re.I,
-)
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.I)
-_SENTENCE = re.compile(r"(?<=[a-z)\]\d]{3})\.(?:\s+(?=[A-Z(])|\s*$)|\n")
 _BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]")
 _JOINT = re.compile(
     r"\s+(?:or|and|with|without|due to|secondary to|caused by|associated with|complicated by|"
@@ -43,7 +24,6 @@ _QUALIFIER = re.compile(
     r"underlying)\s+",
     re.I,
 )
-_MARKUP = re.compile(r"[*_`#>]+")
 _LONGEST = 160
 _SMALL_LETTERS = re.compile(r"[a-z]{2}")
 _SHORT = 5  # characters; a word of no more in brackets is an abbreviation
@@ -74,27 +54,17 @@ class Diagnosis:
 def read_diagnosis(text: str, resolve: Resolve) -> Diagnosis | None:
     """The diagnosis that ``text`` states, ``None`` where it states nothing.
 
-    Only the first statement counts: what a model adds after it is hedging and management. Its
-    whole, what stands in brackets, and its parts are looked up in this order, and the first
-    Orphanet disorder wins.
+    Only the first statement counts: what a model adds after it is hedging and management. What it
+    suspects, its whole, what stands in brackets, and its parts are looked up in this order, and the
+    first Orphanet disorder wins. A text that declines to diagnose states nothing.
     """
     stated = statement(text)
     if not re.search(r"[A-Za-z]{2}", stated):
         return None
-    wordings = names_in(stated)
+    suspected = suspected_in(stated)
+    wordings = [*names_in(suspected), *names_in(stated)]
     found = next((disorder for name in wordings if (disorder := resolve(name))), None)
-    return Diagnosis(_main_part(stated), found)
-
-
-def statement(text: str) -> str:
-    """The first statement of ``text`` without markup and without "The final diagnosis is"."""
-    plain = " ".join(_MARKUP.sub(" ", text).replace("\n\n", " \n").split(" ")).strip()
-    plain = _LABEL.sub("", plain)
-    lead = _LEAD.match(plain)
-    if lead:
-        plain = plain[lead.end() :]
-    first = next((part for part in _SENTENCE.split(plain) if part and part.strip()), "")
-    return _ARTICLE.sub("", _TAIL.sub("", " ".join(first.split()))).strip(" .:;,")
+    return Diagnosis(_main_part(suspected or stated), found)
 
 
 def names_in(stated: str) -> list[str]:

@@ -15,13 +15,14 @@ from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
 from rarealert.knowledge.orphanet import Disorder
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.naming import names_in, read_diagnosis, statement
+from rarealert.teachers.naming import names_in, read_diagnosis
 from rarealert.teachers.orphanet_readers import load_readers
 from rarealert.teachers.panel import Panel, RecordedSpec, load_panel
 from rarealert.teachers.recorded import read_rows
 from rarealert.teachers.recorded_craftmd import answer_of_trials
 from rarealert.teachers.recorded_medrbench import Readers, answer_of_reasoning, steps_of_visit
 from rarealert.teachers.roster import assemble
+from rarealert.teachers.stating import statement
 
 _DISORDERS = {
     "fabry disease": Disorder("ORPHA:324", "Fabry disease"),
@@ -102,6 +103,51 @@ def test_diagnoses_of_general_medicine_are_read_with_the_installed_names(tmp_pat
 @pytest.mark.parametrize("text", ["", "  \n ", "?", "**", "12"])
 def test_nothing_stated_is_no_diagnosis(text):
     assert read_diagnosis(text, _resolve) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't view images. Please describe the lesions in more detail.",
+        "Without Figure A, I cannot provide a diagnosis. Please provide the image.",
+        "The information provided is insufficient to make a diagnosis without the photograph.",
+        "The diagnosis cannot be accurately made without the radiograph (Figure A).",
+        "Based on the information provided, it is not possible to name Fabry disease or another.",
+    ],
+)
+def test_who_declines_to_diagnose_states_nothing(text):
+    assert read_diagnosis(text, _resolve) is None
+    assert answer_of_trials([text] * 5, _resolve) is None
+    assert answer_of_trials([text, "Fabry disease"], _resolve).risk == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("The findings are most consistent with malaria.", "malaria"),
+        ("The patient's symptoms suggest a diagnosis of schizophrenia.", "schizophrenia"),
+        ("This is most likely a case of benign familial hematuria.", "benign familial hematuria"),
+        ("Given the signs, and the age, the most likely diagnosis is a hydatid cyst.",
+         "hydatid cyst"),
+        ("Based on findings that suggest Parinaud syndrome, the diagnosis is a brain tumor.",
+         "brain tumor"),
+        ("The most likely cause, given the scan, is a brain tumor.", "brain tumor"),
+        ("The correct diagnosis is likely a lung abscess.", "lung abscess"),
+        ("Possible diagnosis: Lewy body dementia", "Lewy body dementia"),
+        ('The final diagnosis is "Milia."', "Milia"),
+        ("I cannot see the ECG. However, his age could suggest a diagnosis of angina.", "angina"),
+        ("Myocardial infarction (STEMI). This is indicated by the ECG.", "Myocardial infarction"),
+        ("Sweet syndrome", "Sweet syndrome"),
+    ],
+)  # fmt: skip
+def test_the_diagnosis_is_found_in_the_sentence_around_it(text, said):
+    assert read_diagnosis(text, _resolve).said == said
+
+
+def test_a_disorder_is_still_found_in_the_rest_of_its_sentence(tmp_path):
+    text = "The most common complication of the diagnosis of cystic fibrosis is an infection."
+    found = read_diagnosis(text, load_readers(tmp_path).resolve)
+    assert (found.said, found.orpha_code) == ("infection", "ORPHA:586")
 
 
 def test_risk_is_the_share_of_trials_that_name_a_disorder():
