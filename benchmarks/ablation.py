@@ -58,7 +58,7 @@ VARIANTS = (
     Variant("risk at layer 4", {"risk_layer": 4}),
     Variant("LoRA in two layers", {"lora_layers": 2}, {"adapted_layers": 2}),
     Variant("risk at layer 16", {"risk_layer": 16}),
-    Variant("knowledge of 12,000 examples", {"knowledge_cases": 12000}),
+    Variant("knowledge of 6,000 examples", {"knowledge_cases": 6000}),
 )
 STEPS = ("head alone, no training", "without the second round")  # what the default was before
 

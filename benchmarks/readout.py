@@ -109,7 +109,9 @@ def token_rows(
     with tempfile.TemporaryDirectory() as folder:
         held = freeze(judge, Path(folder) / "valid")
         settings = replace(SETTINGS, adapted_layers=block)
-        plain: Any = add_adapter(desk.base.model, trunk, RiskHead(1), settings, chosen.seed)
+        plain: Any = add_adapter(
+            desk.base.model, trunk, RiskHead(1), settings, desk.voice, chosen.seed
+        )
         network = AnswerNetwork(trunk, plain.peft_model, plain.head, (yes, no))
         if rows.missing(names[:1]):
             rows.add(names[0], judge, logits_of(network, held))  # a fresh LoRA changes nothing

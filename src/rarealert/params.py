@@ -128,6 +128,8 @@ class DistilParams(_Section):
     knowledge_cases: Annotated[int, Field(ge=0)]
     rationale_cases: Count
     rationale_layers: Count
+    rationale_modules: Literal["attention", "all"]
+    rationale_rank: Count
     rationale_epochs: Count
     rationale_batch_size: Count
     rationale_learning_rate: Annotated[float, Field(gt=0)]

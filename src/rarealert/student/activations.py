@@ -23,6 +23,7 @@ class Example:
 
     ``rare`` is the label, ``target`` the aligned risk 0-1 that the student imitates, ``denied`` the
     positions of the prompt that a denial covers, ``found`` what its findings bring, and where.
+    The first ``given`` tokens of the rationale are its opening, which is not learnt.
     """
 
     case_id: str
@@ -32,6 +33,7 @@ class Example:
     target: float
     denied: tuple[int, ...] = ()
     found: tuple[Found, ...] = ()
+    given: int = 0
 
     @property
     def ids(self) -> tuple[int, ...]:

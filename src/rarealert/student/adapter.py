@@ -10,6 +10,7 @@ from rarealert.language.base import quiet
 from rarealert.student.network import RiskHead, Trunk, pool
 
 Modules = Literal["attention", "all"]
+_VOICE_ALPHA_RATIO = 2  # alpha over rank; the learning rate sets the rest of the step
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _TARGET_MODULES: dict[Modules, tuple[str, ...]] = {
     "attention": _ATTENTION,
@@ -38,6 +39,17 @@ class Settings:
     modules: Modules
     tau: float
     replay_share: float
+
+
+@dataclass(frozen=True)
+class Voice:
+    """LoRA of the rationale's block, which the study of the risk has no say in.
+
+    ``modules`` are the matrices that carry it, ``rank`` its rank.
+    """
+
+    modules: Modules
+    rank: int
 
 
 @dataclass
@@ -70,18 +82,21 @@ class Network:
         }
 
 
-def add_adapter(model: Any, trunk: Trunk, head: RiskHead, settings: Settings, seed: int) -> Network:
+def add_adapter(
+    model: Any, trunk: Trunk, head: RiskHead, settings: Settings, voice: Voice, seed: int
+) -> Network:
     """Put a fresh LoRA into both blocks; undo it with ``remove_adapter``."""
     from peft import LoraConfig, get_peft_model
 
-    below_risk = range(
-        max(trunk.block_start, trunk.risk_layer - settings.adapted_layers), trunk.risk_layer
-    )
+    start = max(trunk.block_start, trunk.risk_layer - settings.adapted_layers)
+    below_risk = _pattern(range(start, trunk.risk_layer), settings.modules)
+    telling = _pattern(range(trunk.voice_start, trunk.depth), voice.modules)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=round(settings.rank * settings.alpha_ratio),
-        target_modules=list(_TARGET_MODULES[settings.modules]),
-        layers_to_transform=[*below_risk, *range(trunk.voice_start, trunk.depth)],
+        target_modules=rf".*\.(?:{below_risk}|{telling})",
+        rank_pattern={telling: voice.rank},
+        alpha_pattern={telling: _VOICE_ALPHA_RATIO * voice.rank},
         task_type="CAUSAL_LM",
     )
     with quiet(), torch.random.fork_rng():
@@ -94,3 +109,9 @@ def add_adapter(model: Any, trunk: Trunk, head: RiskHead, settings: Settings, se
 def remove_adapter(network: Network) -> None:
     """Take the LoRA out again, which leaves the base model as it was loaded."""
     network.peft_model.unload()
+
+
+def _pattern(layers: range, modules: Modules) -> str:
+    """What names the ``modules`` of ``layers``, from the layers' list on, as peft looks for it."""
+    numbers, names = "|".join(map(str, layers)), "|".join(_TARGET_MODULES[modules])
+    return rf"layers\.(?:{numbers})\.\w+\.(?:{names})"

@@ -11,7 +11,7 @@ from rarealert.errors import BadInputError
 from rarealert.language.base import BaseModel, load_base
 from rarealert.params import DistilParams
 from rarealert.student.activations import Example, Frozen, freeze_prompts, freeze_told
-from rarealert.student.adapter import Network, Settings, add_adapter, remove_adapter
+from rarealert.student.adapter import Network, Settings, Voice, add_adapter, remove_adapter
 from rarealert.student.correction import Round, find_errors
 from rarealert.student.encoding import Encoder
 from rarealert.student.head import Rows, fit_head
@@ -27,6 +27,7 @@ class Desk:
     base: BaseModel
     trunk: Trunk
     encoder: Encoder
+    voice: Voice
 
 
 def open_desk(chosen: DistilParams) -> Desk:
@@ -52,7 +53,8 @@ def open_desk(chosen: DistilParams) -> Desk:
         packed_tokens=chosen.packed_tokens,
         checkpointing=chosen.gradient_checkpointing,
     )
-    return Desk(base, trunk, Encoder(base.tokenizer, chosen.max_prompt_tokens))
+    voice = Voice(chosen.rationale_modules, chosen.rationale_rank)
+    return Desk(base, trunk, Encoder(base.tokenizer, chosen.max_prompt_tokens), voice)
 
 
 class Classroom:
@@ -87,9 +89,10 @@ class Classroom:
     @contextmanager
     def network(self, settings: Settings, seed: int) -> Iterator[Network]:
         """A network at its start: the head fitted on frozen features, LoRA at zero."""
+        desk = self._desk
         head = fit_head(self._rows, settings.soft_weight, settings.finding_share)
-        head.finding_risk = self._desk.trunk.finding_risk
-        network = add_adapter(self._desk.base.model, self._desk.trunk, head, settings, seed)
+        head.finding_risk = desk.trunk.finding_risk
+        network = add_adapter(desk.base.model, desk.trunk, head, settings, desk.voice, seed)
         try:
             yield network
         finally:

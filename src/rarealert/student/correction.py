@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rarealert.cases.case import LabelledCase
 from rarealert.student.activations import Example
 from rarealert.student.encoding import Encoder
-from rarealert.student.lessons import Lessons
+from rarealert.student.lessons import Lessons, given_tokens
 from rarealert.student.rationale import Leaning, compose_chain
 
 
@@ -67,8 +67,9 @@ def chains(
         item = cases[index]
         text = compose_chain(item, leanings.get(item.case.case_id, ()))
         ids = encoder.rationale(text, max_tokens + 1) if text else ()
-        if 0 < len(ids) <= max_tokens:
-            told.append(replace(lessons.examples[index], rationale=ids))
+        if text and len(ids) <= max_tokens:
+            given = given_tokens(encoder, text, ids)
+            told.append(replace(lessons.examples[index], rationale=ids, given=given))
     share = len(found.replayed) / max(1, len(found.wrong))
     earlier = [item for item in lessons.examples if item.rationale]
     chosen = {item.case_id for item in told}

@@ -20,7 +20,7 @@ from rarealert.cases.simulate import GENERATOR_VERSION
 from rarealert.errors import BadInputError
 from rarealert.student.activations import Example
 from rarealert.student.encoding import ENCODING_VERSION, Encoder
-from rarealert.student.rationale import Leaning, compose
+from rarealert.student.rationale import Leaning, compose, opened
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,16 @@ def make_lessons(
         told = encoder.rationale(text, max_rationale_tokens) if text else ()
         rare = item.label.label == "rare"
         target = targets[case_id]
-        read = (prompt.denied, prompt.found)
+        given = given_tokens(encoder, text, told) if text else 0
+        read = (prompt.denied, prompt.found, given)
         examples.append(Example(case_id, prompt.ids, told, rare, target, *read))
     groups = tuple(item.label.disease_id for item in cases)
     return Lessons(tuple(examples), groups, truncated)
+
+
+def given_tokens(encoder: Encoder, text: str, told: Sequence[int]) -> int:
+    """How many of ``told``, the tokens of ``text``, are its opening; its end mark is none."""
+    return min(len(encoder.tokens(" " + opened(text))), len(told) - 1)
 
 
 def choose_rationales(

@@ -4,6 +4,7 @@ A rationale opens with its direction and then names findings of the visit. The o
 by the label in training and by the band at work, so that it can't contradict the risk.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ LOWERED = "A common condition explains this visit, because of"
 
 _FINDINGS = 4  # findings a rationale names: one sentence that a clinician reads at a glance
 _GUIDED_FINDINGS = 3  # findings that guided generation may name
+_CLAUSE = ", as in "
+_BETWEEN = re.compile(r", and |, | and ")
 _REPEATS = 2  # the same three words may come this often before a text counts as looping
 
 
@@ -34,6 +37,11 @@ class Leaning:
 def opening(band: Band) -> str:
     """The first words of a rationale for ``band``."""
     return LOWERED if band == "low" else RAISED
+
+
+def opened(text: str) -> str:
+    """The opening that a rationale begins with."""
+    return RAISED if text.startswith(RAISED) else LOWERED
 
 
 def compose(
@@ -153,6 +161,23 @@ def is_sound(text: str, case: Case) -> bool:
     return bool(cited) and len(cited) == len(set(cited)) and set(cited) <= set(present)
 
 
+def told_once(text: str) -> str:
+    """``text`` without the items of its list that name nothing but findings told before.
+
+    A small model knows what to say sooner than when to stop.
+    """
+    told, colon, citation = text.removesuffix(".").partition(": ")
+    listed, clause, head = told.partition(_CLAUSE)
+    kept: list[str] = []
+    cited: set[str] = set()
+    for item in _BETWEEN.split(listed):
+        found = {mention.hpo_id for mention in load_recogniser().mentions(item)}
+        if not found or not found <= cited:
+            kept.append(item)
+        cited |= found
+    return f"{_listed(kept)}{clause}{head}{colon}{citation}."
+
+
 def evidence_list(case: Case) -> str:
     """What stands in for a rationale that failed its check twice; it says that it does."""
     wordings = list(visit_wordings(case).values())[: 2 * _FINDINGS]
@@ -162,7 +187,7 @@ def evidence_list(case: Case) -> str:
 
 
 def _head_clause(head: str) -> str:
-    return f", as in {head}"
+    return f"{_CLAUSE}{head}"
 
 
 def _listed(names: Sequence[str]) -> str:

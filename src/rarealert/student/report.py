@@ -10,7 +10,7 @@ from rarealert.cases.case import Case, LabelledCase
 from rarealert.cases.render import render
 from rarealert.cases.store import is_rare
 from rarealert.student.citations import heads_named, plausible_heads
-from rarealert.student.rationale import LOWERED, RAISED, is_sound, visit_findings
+from rarealert.student.rationale import RAISED, is_sound, opened, visit_findings
 
 if TYPE_CHECKING:
     from rarealert.student.model import Rationale
@@ -44,11 +44,10 @@ def rationale_figures(cases: Sequence[Case], said: "Sequence[Rationale]") -> dic
     """
     grounded, headed, raised, words = 0, 0, 0, 0
     for case, item in zip(cases, said, strict=True):
-        opened = RAISED if item.text.startswith(RAISED) else LOWERED
-        told = item.text.removeprefix(opened).strip()
+        told = item.text.removeprefix(opened(item.text)).strip()
         grounded += item.origin == "listed" or is_sound(told, case)
         words += len(item.text.split())
-        if opened == RAISED:
+        if opened(item.text) == RAISED:
             raised += 1
             heads = set(heads_named(told))
             headed += bool(heads & set(plausible_heads(visit_findings(case)[0])))

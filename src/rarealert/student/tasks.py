@@ -76,7 +76,10 @@ class RiskTask:
 
 
 class RationaleTask:
-    """Cross-entropy of the rationale's tokens, given the visit."""
+    """Cross-entropy of the rationale's tokens, given the visit and the opening.
+
+    At work the opening follows from the risk, so there is nothing in it to learn.
+    """
 
     def __init__(self, network: Network, learn: Frozen, judge: Frozen) -> None:
         self._network = network
@@ -130,7 +133,7 @@ def _risk_logits(network: Network, part: Frozen, chosen: Sequence[int]) -> Tenso
 
 
 def _token_losses(network: Network, part: Frozen, chosen: Sequence[int]) -> Tensor:
-    """The loss of each rationale token of a batch, shape ``(tokens,)``."""
+    """The loss of each rationale token of a batch behind its opening, shape ``(tokens,)``."""
     trunk = network.trunk
     lengths = torch.from_numpy(part.lengths[list(chosen)])
     top = trunk.run(part.batch(chosen), trunk.voice_start, trunk.depth, lengths)
@@ -138,9 +141,9 @@ def _token_losses(network: Network, part: Frozen, chosen: Sequence[int]) -> Tens
     answers: list[int] = []
     for row, index in enumerate(chosen):
         item = part.examples[index]
-        start, length = len(item.prompt), len(item.ids)
+        start, length = len(item.prompt) + item.given, len(item.ids)
         places.append(top[row, start - 1 : length - 1])
-        answers.extend(item.rationale)
+        answers.extend(item.ids[start:])
     # logits only where a rationale's token is told: the vocabulary is the widest product of all
     logits = trunk.logits(torch.cat(places))
     told = torch.tensor(answers, device=logits.device)

@@ -88,6 +88,7 @@ def learnt(**changes: object) -> list[Example]:
         {"rationale": (5,)},
         {"target": 0.76},
         {"rare": False},
+        {"given": 1},
     ],
 )
 def test_examples_read_in_another_way_have_another_digest(change: dict[str, object]) -> None:

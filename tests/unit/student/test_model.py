@@ -27,7 +27,7 @@ def package(folder: Path, chosen: DistilParams, hidden: int):
     desk = open_desk(chosen)
     torch.manual_seed(3)
     head = RiskHead(2 * hidden)
-    network = add_adapter(desk.base.model, desk.trunk, head, SETTINGS, 3)
+    network = add_adapter(desk.base.model, desk.trunk, head, SETTINGS, desk.voice, 3)
     with torch.no_grad():
         for name, value in network.peft_model.named_parameters():
             if "lora_B" in name:

@@ -12,6 +12,7 @@ from rarealert.student.rationale import (
     compose_chain,
     evidence_list,
     is_sound,
+    told_once,
 )
 
 CASE = Case(
@@ -139,3 +140,22 @@ def test_the_evidence_list_says_what_it_is() -> None:
     assert "ptosis" in evidence_list(CASE)
     bare = evidence_list(Case(case_id="b", source="table", chief_complaint="Here for a form."))
     assert "no finding" in bare
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("ptosis, seizures, ptosis and seizures.", "ptosis and seizures."),
+        ("ptosis, headache and drooping eyelid.", "ptosis and headache."),
+        (
+            "ptosis and ptosis, as in rare neurologic disease.",
+            "ptosis, as in rare neurologic disease.",
+        ),
+        ("seizures, seizures: ptosis is frequent in x.", "seizures: ptosis is frequent in x."),
+        ("the weather, the weather and ptosis", "the weather, the weather and ptosis."),
+        ("", "."),
+    ],
+)
+def test_what_is_told_again_is_left_out(said, left) -> None:
+    assert told_once(said) == left
+    assert told_once(left) == left

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from rarealert.cases.case import LabelledCase
-from rarealert.student.adapter import Network, Settings
+from rarealert.student.adapter import Network, Settings, Voice, add_adapter, remove_adapter
 from rarealert.student.classroom import Classroom, open_desk
 from rarealert.student.lessons import choose_rationales, make_lessons
+from rarealert.student.network import RiskHead
+from rarealert.student.rationale import opening
 from rarealert.student.tasks import logits_of
 from rarealert.student.training import DivergedError, Epoch, Schedule, best_epoch, train
 
@@ -70,6 +72,47 @@ def test_learning_to_tell_leaves_the_risk_alone(room: Classroom) -> None:
         before = logits_of(network, room.valid)
         train(room.rationale_task(network), 1e-2, replace(SCHEDULE, epochs=2))
         assert np.array_equal(logits_of(network, room.valid), before)
+
+
+@pytest.mark.parametrize("voice", [Voice("all", 2), Voice("attention", 8)])
+def test_the_risk_s_settings_do_not_bind_the_rationale(
+    tiny_base: Path, distil_params, voice
+) -> None:
+    desk = open_desk(distil_params(str(tiny_base), (2, 1)))
+    names = {"all": {"self_attn", "mlp"}, "attention": {"self_attn"}}
+    for modules, rank in (("attention", 4), ("all", 3)):
+        settings = replace(SETTINGS, modules=modules, rank=rank, alpha_ratio=1.0)
+        network = add_adapter(desk.base.model, desk.trunk, RiskHead(2), settings, voice, 1)
+        for learnt, told in (
+            (network.risk_parameters(), (1, modules, rank)),
+            (network.rationale_parameters(), (2, voice.modules, voice.rank)),
+        ):
+            lora = {name: value for name, value in learnt.items() if "lora_A" in name}
+            assert {name.split(".layers.")[1].split(".")[0] for name in lora} == {str(told[0])}
+            assert {name.split(".")[-5] for name in lora} == names[told[1]]
+            assert {value.shape[0] for value in lora.values()} == {told[2]}
+        scales = {
+            (name.split(".layers.")[1][0], part.scaling["default"])
+            for name, part in network.peft_model.named_modules()
+            if hasattr(part, "lora_A")
+        }
+        assert scales == {("1", 1.0), ("2", 2.0)}
+        remove_adapter(network)
+
+
+def test_the_opening_is_what_is_given_at_work_and_is_not_learnt(room: Classroom) -> None:
+    told = [item for item in room.judged.examples if item.rationale]
+    for item in told:
+        start = room._desk.encoder.tokens(" " + opening("alert" if item.rare else "low"))
+        assert list(item.rationale[: item.given]) == start
+    with room.network(SETTINGS, 5) as network:
+        loss = room.rationale_task(network).validate()[0]
+        first = replace(told[0], rationale=(0, *told[0].rationale[1:]))
+        states = room._freeze_told(told, "valid")  # the same, whatever is asked for behind them
+        states.examples = (first, *told[1:])
+        assert room.rationale_task(network, None, states).validate()[0] == loss
+        states.examples = tuple(replace(item, given=0) for item in told)
+        assert room.rationale_task(network, None, states).validate()[0] != pytest.approx(loss)
 
 
 def test_the_rationale_is_learnt_on_the_trained_risk_block(room: Classroom) -> None:
