@@ -14,7 +14,7 @@ from rarealert.student.calibration import Band
 from rarealert.student.encoding import Encoder, Prompt
 from rarealert.student.evidence import ReadText
 from rarealert.student.package import Card, load_package
-from rarealert.student.rationale import choices, evidence_list, is_sound, opening, told_once
+from rarealert.student.rationale import choices, evidence_list, grounded_part, is_sound, opening
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from rarealert.student.network import RiskHead
 
 Origin = Literal["free", "guided", "listed"]
-"""Where a rationale comes from: the student's own words, findings told again left out; its choice
-among the visit's findings, after free words failed their check; a plain list, where nothing could
-be chosen from."""
+"""Where a rationale comes from: the student's own words, as far as they name findings of the visit;
+its choice among these, after free words failed their check; a plain list, where nothing could be
+chosen from."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,7 @@ class Student:
         """
         bands = [item.band for item in self.predict(cases, batch_size)]
         said = self._generate(cases, bands, max_new_tokens, batch_size)
-        texts = [
-            text if is_sound(text, case) else told_once(text)
-            for text, case in zip(said, cases, strict=True)
-        ]
+        texts = [grounded_part(text, case) for text, case in zip(said, cases, strict=True)]
         origins: list[Origin] = ["free"] * len(cases)
         weak = [index for index, text in enumerate(texts) if not is_sound(text, cases[index])]
         allowed = {index: choices(cases[index], bands[index]) for index in weak}

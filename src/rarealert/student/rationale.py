@@ -161,21 +161,34 @@ def is_sound(text: str, case: Case) -> bool:
     return bool(cited) and len(cited) == len(set(cited)) and set(cited) <= set(present)
 
 
-def told_once(text: str) -> str:
-    """``text`` without the items of its list that name nothing but findings told before.
+def grounded_part(text: str, case: Case) -> str:
+    """``text`` without the items of its list that name no finding of the visit, or no new one.
 
-    A small model knows what to say sooner than when to stop.
+    A small model knows what to say sooner than when to stop, and what the recogniser does not know
+    can't be checked. Empty where nothing is left.
     """
     told, colon, citation = text.removesuffix(".").partition(": ")
     listed, clause, head = told.partition(_CLAUSE)
+    present = set(visit_findings(case)[0])
     kept: list[str] = []
     cited: set[str] = set()
-    for item in _BETWEEN.split(listed):
-        found = {mention.hpo_id for mention in load_recogniser().mentions(item)}
-        if not found or not found <= cited:
+    for item in _items(listed):
+        found = {said.hpo_id for said in load_recogniser().mentions(item) if not said.negated}
+        if found <= present and not found <= cited:
             kept.append(item)
-        cited |= found
-    return f"{_listed(kept)}{clause}{head}{colon}{citation}."
+            cited |= found
+    return f"{_listed(kept)}{clause}{head}{colon}{citation}." if kept else ""
+
+
+def _items(listed: str) -> list[str]:
+    """The parts of a list; what stands between them may also stand within a finding's name."""
+    mentions = load_recogniser().mentions(listed)
+    items, start = [], 0
+    for between in _BETWEEN.finditer(listed):
+        if not any(said.start < between.end() and between.start() < said.end for said in mentions):
+            items.append(listed[start : between.start()])
+            start = between.end()
+    return [*items, listed[start:]]
 
 
 def evidence_list(case: Case) -> str:

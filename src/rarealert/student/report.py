@@ -38,7 +38,8 @@ def valid_figures(
 def rationale_figures(cases: Sequence[Case], said: "Sequence[Rationale]") -> dict[str, float]:
     """Shares 0-1 of rationales, and their mean length in words.
 
-    ``rationales_sound`` are those told in free words, ``rationales_grounded`` all that cite only
+    ``rationales_sound`` are those told in free words, of which what names no finding of the visit
+    was left out, ``rationales_grounded`` all that cite only
     what is in their visit, ``rationales_head`` those that name an Orphanet head which a finding of
     the visit speaks for, of those that raise the question.
     """

@@ -105,4 +105,4 @@ def _tidied(stated: str) -> str:
     """Without article and "is the most likely diagnosis", unless that is where the name stands."""
     if not _ABOUT_THE_CASE.match(stated):
         stated = _ARTICLE.sub("", _TAIL.sub("", stated))
-    return stated.strip(" .:;,\"\u201c\u201d")
+    return stated.strip(' .:;,"\u201c\u201d')
