@@ -45,7 +45,12 @@ def drift(
     ),
     threshold: Annotated[float, typer.Option(help="population stability index")] = 0.1,
 ) -> None:
-    """Compare two files of visits or of answers; exit code 1 where they drifted apart."""
+    """Compare two files of visits or of answers; exit code 1 where one quantity drifted.
+
+    It has drifted where its population stability index is above the threshold and above what
+    chance explains. With the extra drift installed, evidently's page and JSON of the same verdict
+    are written beside (drift.evidently.html). 0: no drift; 2: not compared.
+    """
     from rarealert.screening.drift import drift as compare
 
     report = compare(reference, new, out, threshold)

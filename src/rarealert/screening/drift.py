@@ -3,7 +3,8 @@
 Both files hold visits, or both hold screened answers. Each quantity is counted in categories and
 compared by the population stability index, which counts as drift above a threshold and above what
 two samples of one population differ by in 999 of 1,000 draws (``rarealert.cases.quality_drift``).
-A single pass with counts alone: memory does not grow with the files (docs/decisions/0090).
+A single pass with counts alone: memory does not grow with the files (docs/decisions/0090). Where
+the extra ``drift`` is installed, evidently draws its own page of the same counts (0250).
 """
 
 import csv
@@ -12,7 +13,7 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,12 +55,13 @@ class Quantity:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """What was compared; ``kind`` is "visits" or "answers"."""
+    """What was compared; ``kind`` is "visits" or "answers", ``evidently`` its page if installed."""
 
     kind: str
     threshold: float
     quantities: tuple[Quantity, ...]
     page: Path
+    evidently: Path | None = None
 
     @property
     def drifted(self) -> tuple[str, ...]:
@@ -70,10 +72,11 @@ class DriftReport:
     def sentence(self) -> str:
         """What a user wants to know at the end."""
         count = len(self.quantities)
+        see = f"see {self.page}" + (f" and {self.evidently}" if self.evidently else "")
         if not self.drifted:
-            return f"No drift in {count} quantities of {self.kind}; see {self.page}."
+            return f"No drift in {count} quantities of {self.kind}; {see}."
         named = ", ".join(self.drifted)
-        return f"Drift in {len(self.drifted)} of {count} quantities ({named}); see {self.page}."
+        return f"Drift in {len(self.drifted)} of {count} quantities ({named}); {see}."
 
 
 def drift(reference: Path, new: Path, page: Path, threshold: float = MAX_PSI) -> DriftReport:
@@ -81,7 +84,10 @@ def drift(reference: Path, new: Path, page: Path, threshold: float = MAX_PSI) ->
 
     Raises:
         BadInputError: a file is missing, empty, or of another kind than the other.
+        EvidentlyError: evidently is installed but fails; ``page`` is written all the same.
     """
+    from rarealert.screening.evidently_page import write_evidently
+
     kinds = {path: "answers" if _holds_answers(path) else "visits" for path in (reference, new)}
     if len(set(kinds.values())) > 1:
         told = " and ".join(f"{path.name} {kind}" for path, kind in kinds.items())
@@ -93,7 +99,7 @@ def drift(reference: Path, new: Path, page: Path, threshold: float = MAX_PSI) ->
     quantities = tuple(_compared(sides[0], sides[1], threshold))
     report = DriftReport(kind, threshold, quantities, page)
     _write(report)
-    return report
+    return replace(report, evidently=write_evidently(report))
 
 
 def _holds_answers(path: Path) -> bool:
@@ -140,6 +146,7 @@ def _visits(path: Path) -> Counts:
 
 def _of_case(case: Case) -> Iterator[tuple[str, str]]:
     from rarealert.knowledge.english import is_english
+    from rarealert.screening.organ_systems import systems_of_case
 
     texts = {name: text for name in TEXT_FIELDS if (text := getattr(case, name))}
     yield "sex", case.sex or "missing"
@@ -148,9 +155,13 @@ def _of_case(case: Case) -> Iterator[tuple[str, str]]:
     yield "not english", "no" if is_english(texts.values()) else "yes"
     for name in TEXT_FIELDS:
         yield f"has {name}", "yes" if name in texts else "no"
+    for system in systems_of_case(case):
+        yield "organ systems", system
 
 
 def _answers(path: Path) -> Counts:
+    from rarealert.screening.organ_systems import systems_of_evidence
+
     counts: Counts = {}
     for row in _table(path):
         _count(counts, "refusal: refused", "no")
@@ -159,6 +170,8 @@ def _answers(path: Path) -> Counts:
         _count(counts, "input: distance", _band(float(row["ood_score"]), _STRANGE))
         found = json.loads(str(row["evidence"]).removeprefix("'"))
         _count(counts, "input: findings named", _band(len(found), _FINDINGS))
+        for system in systems_of_evidence(found):
+            _count(counts, "input: organ systems", system)
         for name in ("abstain", "out_of_distribution", "not_english", "truncated"):
             part = "refusal" if name == "abstain" else "input"
             said = str(row[name]).lower() == "true"

@@ -10,13 +10,17 @@ import pytest
 from rarealert.errors import BadInputError
 from rarealert.screening.drift import drift
 
+SECRET = "marblewort"  # a word of a visit, which may stand in nothing that is written
+SEIZURE, FATIGUE, COUGH = "HP:0001250", "HP:0012378", "HP:0012735"
+FINDINGS = [SEIZURE, FATIGUE, COUGH, "HP:0001945", "HP:0002027"]
+
 
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
-def visits(seed, count, sex="female", words=20):
+def visits(seed, count, sex="female", words=12):
     chance = random.Random(seed)
     for index in range(count):
         yield {
@@ -40,7 +44,12 @@ def answers(seed, count, shift=0.0, abstain=0.2):
             "out_of_distribution": False,
             "not_english": False,
             "truncated": chance.random() < 0.1,
-            "evidence": json.dumps([{}] * chance.randrange(5)),
+            "evidence": json.dumps(
+                [
+                    {"hpo_id": hpo_id, "status": "present", "words": SECRET}
+                    for hpo_id in chance.sample(FINDINGS, chance.randrange(5))
+                ]
+            ),
         }
 
 
@@ -92,6 +101,42 @@ def test_rows_refused_by_screening_are_counted(tmp_path):
     now = write(tmp_path / "now.jsonl", answers(2, 300))
     (tmp_path / "now.jsonl.refused.jsonl").write_text("{}\n" * 150)
     assert drift(then, now, tmp_path / "page.html").drifted == ("refused",)
+    assert SECRET in now.read_text()
+    assert all(SECRET not in file.read_text() for file in tmp_path.glob("page*"))
+
+
+def test_other_findings_are_drift_of_the_organ_systems(tmp_path):
+    told = {"then": ("cough", COUGH), "now": ("seizures", SEIZURE)}
+    said = [
+        write(
+            tmp_path / f"{name}.jsonl",
+            ({"chief_complaint": f"He has {word if n % 2 else 'fatigue'}."} for n in range(200)),
+        )
+        for name, (word, _) in told.items()
+    ]
+    report = drift(*said, tmp_path / "page.html")
+    systems = next(item for item in report.quantities if item.name == "organ systems")
+    assert systems.drifted
+    assert systems.shares["Abnormality of the nervous system"] == (0.0, 0.5)
+    found = [
+        write(
+            tmp_path / f"{name}.answers.jsonl",
+            (
+                row
+                | {
+                    "evidence": json.dumps(
+                        [
+                            {"hpo_id": hpo_id, "status": "present"},
+                            {"hpo_id": FATIGUE, "status": "excluded"},
+                        ]
+                    )
+                }
+                for row in answers(1, 200)
+            ),
+        )
+        for name, (_, hpo_id) in told.items()
+    ]
+    assert drift(*found, tmp_path / "page.html").drifted == ("organ systems",)
 
 
 def test_files_of_two_kinds_or_none_are_refused(tmp_path):

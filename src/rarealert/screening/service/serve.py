@@ -50,6 +50,8 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
         app,
         host=settings.host,
         port=settings.port,
+        loop="asyncio",  # not whichever a package beside us (evidently) happened to bring
+        http="h11",
         access_log=False,  # it would write paths and queries; Guard's own line has neither
         log_config=None,
         server_header=False,
