@@ -1,11 +1,13 @@
 """How well does the student rank and calibrate cases of diseases that it never saw, over all cases?
 
 Command: ``python benchmarks/real_student.py KEPT`` in a workspace whose ``rationales`` ran, such as
-that of ``make repro-real``. The locked test part is a quarter of the cases and was read for each
-version of the student. Here every case is judged once: five folds without a disease, a patient or
-a near-duplicate on two sides, and for each of them split, align, tune and distil anew, with one
-fold to test, the next to validate and three to train. Only rationales, which no risk depends on,
-are not learnt. TF-IDF is fitted on the same training parts. Prints, for each source, AUROC,
+that of ``make repro-real`` (settings: those that its ``tune`` chose). The locked test part is a
+quarter of the cases and was read for each version of the student. Here every case is judged once:
+five folds without a disease, a patient or a near-duplicate on two sides, and for each of them
+split, align and distil anew, with one fold to test, the next to validate and three to train. The
+passes of LoRA are left out, for they move the AUROC of real cases by less than 0.001 and take most
+of the time, and so are rationales, on which no risk depends: what is judged is the fitted head with
+all that it reads. TF-IDF is fitted on the same training parts. Prints, for each source, AUROC,
 calibration slope and ECE with 95 % intervals over whole diseases, and the paired differences.
 A fold that is done lies in the folder KEPT and is not done again.
 
@@ -34,7 +36,6 @@ from rarealert.stages.align import align
 from rarealert.stages.distil import distil
 from rarealert.stages.score import control_frame, student_risks
 from rarealert.stages.split import split
-from rarealert.stages.tune import tune
 
 FOLDS = 5
 METRICS = ("auroc", "calibration_slope", "ece")
@@ -95,7 +96,7 @@ def judged(
     home = Paths(kept / f"fold-{fold}")
     shutil.rmtree(home.root, ignore_errors=True)
     (home.root / "build").mkdir(parents=True)
-    for stage in ("ingest", "rationales"):
+    for stage in ("ingest", "rationales", "tune"):
         home.build(stage).symlink_to(paths.build(stage))
     home.data.mkdir()
     with (home.data / "folds.csv").open("w", newline="") as file:
@@ -108,11 +109,16 @@ def judged(
         update={
             "split": params.split.model_copy(update={"assign": "data/folds.csv"}),
             "distil": params.distil.model_copy(
-                update={"rationale_cases": 0, "correction_rationales": 0}
+                update={
+                    "epochs": 0,
+                    "correction_epochs": 0,
+                    "rationale_cases": 0,
+                    "correction_rationales": 0,
+                }
             ),
         }
     )
-    for stage in (split, align, tune, distil):
+    for stage in (split, align, distil):
         deque(stage(chosen, home), maxlen=0)
     train = read_cases(home.build("split") / "train.parquet")
     test = [item.case for item in read_cases(home.build("split") / "test.parquet")]
