@@ -91,8 +91,9 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     from rarealert.language.base import load_base
+    from rarealert.student.adapter import Network
     from rarealert.student.calibration import Bands, Calibration
-    from rarealert.student.network import RiskHead
+    from rarealert.student.network import RiskHead, Trunk
     from rarealert.student.package import Card, save_package
 
     folder = tmp_path_factory.mktemp("student")
@@ -133,6 +134,7 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         libraries={},
     )
     adapted = get_peft_model(loaded.model, lora)
-    save_package(folder / "adapter", card, adapted, RiskHead(32), loaded.tokenizer)
+    network = Network(Trunk(loaded.model, 1, 1, 1), adapted, RiskHead(32))
+    save_package(folder / "adapter", card, network, loaded.tokenizer)
     doubts_of(32).save(folder / "adapter")
     return folder / "adapter"

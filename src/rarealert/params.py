@@ -126,6 +126,7 @@ class DistilParams(_Section):
     correction_epochs: Annotated[int, Field(ge=0)]
     correction_rationales: Annotated[int, Field(ge=0)]
     knowledge_cases: Annotated[int, Field(ge=0)]
+    profile_match: bool
     rationale_cases: Count
     rationale_layers: Count
     rationale_modules: Literal["attention", "all"]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rarealert.cases.simulate_vocabulary import VisitFinding
-    from rarealert.teachers.reasoners.engine import Engine, Vector
+    from rarealert.knowledge.profile_table import Vector
+    from rarealert.teachers.reasoners.engine import Engine
     from rarealert.teachers.reasoners.workup import Workup
 
 _TEMPERING = 0.5

@@ -166,7 +166,7 @@ def _teach(
         calibration = fit_calibration(logits, rare, inputs.judged.groups, chosen.seed)
         risk = calibration.risk(logits)
         card = _card(params, settings, inputs, calibration, fit_bands(risk, rare))
-        save_package(adapter, card, network.peft_model, network.head, desk.base.tokenizer)
+        save_package(adapter, card, network, desk.base.tokenizer)
         fit_doubts(network, room.train, room.valid, logits, desk.encoder.frame).save(adapter)
         told = [item.case for item in inputs.valid][:_JUDGED_RATIONALES]
         said = _told_figures(card, network, inputs, told)
@@ -181,7 +181,7 @@ def _told_figures(
     from rarealert.student.model import Student
     from rarealert.student.report import rationale_figures
 
-    student = Student(card, inputs.desk.base, network.head)
+    student = Student(card, inputs.desk.base, network.head, network.trunk.profile_match)
     said = student.rationales(cases, card.max_rationale_tokens)
     return rationale_figures(cases, said)
 

@@ -113,16 +113,21 @@ def _classroom(params: Params, paths: Paths, folder: Path) -> "tuple[Classroom, 
 
 
 def read_knowledge(desk: "Desk", chosen: DistilParams, held_out: Path) -> None:
-    """Give the desk's trunk what examples of knowledge say of findings, if any are asked for.
+    """Give the desk's trunk what examples of knowledge say of findings, and profiles to look up.
+
+    As far as either is asked for.
 
     Raises:
         BadInputError: what names the diseases that are judged is missing or damaged.
     """
     from rarealert.student.knowledge import knowledge_of_findings, read_barred
+    from rarealert.student.profilematch import ProfileMatch, packaged_library
 
     if chosen.knowledge_cases:
         known = knowledge_of_findings(desk, chosen, read_barred(held_out))
         desk.trunk.finding_risk = known
+    if chosen.profile_match:
+        desk.trunk.profile_match = ProfileMatch(packaged_library())
 
 
 def _open_study(journal: Path, name: str, seed: int) -> Any:

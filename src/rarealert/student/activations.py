@@ -1,7 +1,7 @@
 """What the frozen part of the trunk says of each sequence, computed once and kept on disk."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rarealert.errors import RareAlertError
 from rarealert.language.devices import enough_memory
-from rarealert.student.findingrisk import Found
+from rarealert.student.facts import Facts
 from rarealert.student.network import Trunk, denied_mask, pad_right, pool, silenced
 
 _ASK_LESS = "lower distil.batch_size or distil.max_prompt_tokens"
@@ -22,7 +22,7 @@ class Example:
     """One training or validation sequence: a prompt, and the rationale to learn (may be empty).
 
     ``rare`` is the label, ``target`` the aligned risk 0-1 that the student imitates, ``denied`` the
-    positions of the prompt that a denial covers, ``found`` what its findings bring, and where.
+    positions of the prompt that a denial covers, ``facts`` what is told of the patient.
     The first ``given`` tokens of the rationale are its opening, which is not learnt.
     """
 
@@ -32,7 +32,7 @@ class Example:
     rare: bool
     target: float
     denied: tuple[int, ...] = ()
-    found: tuple[Found, ...] = ()
+    facts: Facts = field(default_factory=Facts)
     given: int = 0
 
     @property
@@ -124,8 +124,8 @@ def freeze_prompts(
         states = trunk.run(embedded, 0, trunk.block_start, lengths)
         at_risk = trunk.run(states, trunk.block_start, trunk.risk_layer, lengths)
         denied = denied_mask([examples[index].denied for index in chosen], ids.shape[1])
-        found = [examples[index].found for index in chosen]
-        words[chosen] = pool(trunk.words(ids, denied, found), lengths).numpy()
+        facts = [examples[index].facts for index in chosen]
+        words[chosen] = pool(trunk.words(ids, denied, facts), lengths).numpy()
         pooled[chosen] = pool(silenced(at_risk, denied), lengths).numpy()
         return states
 

@@ -77,13 +77,15 @@ class Classroom:
         self.judged = valid
         self.train = self._freeze(train, "train")
         self.valid = self._freeze(valid, "valid")
-        known = desk.trunk.finding_risk
+        width = self.train.words.shape[1]
+        matched = desk.trunk.profile_match is not None
         self._rows = Rows(
             features=np.hstack([self.train.words, self.train.pooled]),
             rare=train.rare,
             target=train.target,
             groups=train.groups,
-            spoken=None if known is None else self.train.words.shape[1] - 1,
+            spoken=None if desk.trunk.finding_risk is None else width - 1 - matched,
+            matched=width - 1 if matched else None,
         )
 
     @contextmanager

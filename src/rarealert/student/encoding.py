@@ -6,19 +6,20 @@ follows it is the rationale. The instruction is the same for every case.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.cases.render import render
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.recognise import Mention, load_recogniser
-from rarealert.student.findingrisk import Found
+from rarealert.student.facts import Facts, Finding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ENCODING_VERSION = "3"
+ENCODING_VERSION = "4"
 """Part of every packaged student: raise it with any change of the format."""
 
 INSTRUCTION = "First visit; could it be a rare disease?\n"
@@ -27,6 +28,8 @@ SUFFIX = "\nAssessment:"
 DROP_ORDER = ("social_history", "vitals", "family_history", "past_medical_history")
 """Fields left out of a visit that is too long, in this order and only as many as needed; what is
 still too long then loses its last tokens, so the complaint is the last to go."""
+
+_CACHED_TERMS = 4096
 
 
 Unit = TypeVar("Unit")
@@ -47,8 +50,7 @@ class Prompt:
 
     ``text`` is the visit as rendered, which the tokens between instruction and suffix spell, and
     ``denied`` are the positions of ``ids`` that a denial in it covers ("no fever"), in order.
-    ``found`` holds what the patient's present findings bring: an HPO term at its finding's first
-    token, with all that it implies, each term once.
+    ``facts`` are the patient's present findings, and who the patient is.
     """
 
     case_id: str
@@ -56,7 +58,7 @@ class Prompt:
     truncated: bool
     text: str
     denied: tuple[int, ...] = ()
-    found: tuple[Found, ...] = ()
+    facts: Facts = field(default_factory=Facts)
 
 
 class Encoder:
@@ -77,13 +79,15 @@ class Encoder:
         """The prompt of one case, cut in the order that ``DROP_ORDER`` states."""
         pieces, truncated, text = fitted(case, self._pieces, self._room)
         mentions, denials = load_recogniser().read(text)
+        ids = (*self._head, *(piece.token for piece in pieces), *self._tail)
+        findings = tuple(self._findings(mentions, pieces))
         return Prompt(
             case_id=case.case_id,
-            ids=(*self._head, *(piece.token for piece in pieces), *self._tail),
+            ids=ids,
             truncated=truncated,
             text=text,
             denied=self._denied(denials, pieces),
-            found=self._found(mentions, pieces),
+            facts=Facts(findings, case.age_years, case.sex, self.frame[0], len(ids)),
         )
 
     def _pieces(self, text: str) -> list[_Piece]:
@@ -91,20 +95,15 @@ class Encoder:
         pairs = zip(said["input_ids"], said["offset_mapping"], strict=True)
         return [_Piece(token, start, end) for token, (start, end) in pairs]
 
-    def _found(self, mentions: Sequence[Mention], pieces: Sequence[_Piece]) -> tuple[Found, ...]:
-        ontology = load_ontology()
+    def _findings(self, mentions: Sequence[Mention], pieces: Sequence[_Piece]) -> Iterator[Finding]:
         ends = [piece.end for piece in pieces]
-        brought: set[str] = set()
-        found: list[Found] = []
+        named: set[str] = set()
         for mention in mentions:
             place = bisect_right(ends, mention.start)
-            if mention.negated or mention.family or place == len(ends):
+            if mention.negated or mention.family or place == len(ends) or mention.hpo_id in named:
                 continue
-            new = ontology.ancestors(mention.hpo_id) - brought
-            brought |= new
-            position = self.frame[0] + place
-            found.extend((position, number) for number in sorted(map(_number, new)))
-        return tuple(found)
+            named.add(mention.hpo_id)
+            yield Finding(self.frame[0] + place, _numbers(mention.hpo_id))
 
     def _denied(
         self, denials: Sequence[tuple[int, int]], pieces: Sequence[_Piece]
@@ -139,8 +138,10 @@ class Encoder:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
-def _number(hpo_id: str) -> int:
-    return int(hpo_id.removeprefix("HP:"))
+@lru_cache(maxsize=_CACHED_TERMS)
+def _numbers(hpo_id: str) -> tuple[int, ...]:
+    above = load_ontology().ancestors(hpo_id)
+    return tuple(sorted(int(name.removeprefix("HP:")) for name in above))
 
 
 def fitted(

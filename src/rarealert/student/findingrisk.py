@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rarealert.student.facts import Facts
+
 _STRENGTH = 1.0  # inverse penalty; validation's AUROC is flat from 0.3 to 1
 _TOLERANCE = 1e-6  # of the gradient; scikit-learn's 1e-4 stops 10 log-odds short of the minimum
 _ITERATIONS = 1000  # of L-BFGS, a bound; some 50 to 80 reach the tolerance
 _SCALE = 20.0  # brings mean counts of rare terms to the order of one, which the penalty is for
-
-Found = tuple[int, int]
-"""A position of a prompt, and the number of an HPO term that it brings: 1250 for HP:0001250."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +33,14 @@ class FindingRisk:
     terms: NDArray[np.int64]
     log_odds: NDArray[np.float32]
 
-    def at(self, found: Sequence[Sequence[Found]], width: int) -> NDArray[np.float32]:
-        """What each row of ``found`` says at each position, ``(rows, width)``.
+    def at(self, facts: Sequence[Facts], width: int) -> NDArray[np.float32]:
+        """What each visit says at each position, ``(rows, width)``; each term counts once.
 
         Positions from ``width`` on are dropped.
         """
-        said = np.zeros((len(found), width), dtype=np.float32)
-        for row, pairs in enumerate(found):
+        said = np.zeros((len(facts), width), dtype=np.float32)
+        for row, visit in enumerate(facts):
+            pairs = list(visit.brought())
             if not pairs or not len(self.terms):
                 continue
             positions, numbers = np.array(pairs, dtype=np.int64).T

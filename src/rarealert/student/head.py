@@ -11,10 +11,12 @@ from rarealert.student.network import RiskHead
 
 _STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # inverse penalties, from few columns' worth to many
 _FOLDS = 5
+_MATCH_TRUST = 10.0  # times a column of the states; validation is flat from 10 to 30
 _TOLERANCE = 1e-6  # of the gradient; leaves logits within 0.0001 of the minimum's
 _ITERATIONS = 1000  # of L-BFGS, a bound; some 20 to 70 reach the tolerance
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Rows:
     """What a head is fitted on: ``features`` of shape ``(n, columns)``, the rest ``(n,)``.
 
     ``target`` is the risk 0-1 to imitate, ``rare`` the label, ``groups`` names the disease.
-    ``spoken`` is the column of ``features`` that holds what knowledge says, if any does.
+    ``spoken`` is the column of ``features`` that holds what knowledge says of findings, and
+    ``matched`` the one that says how profiles match the visit, if any does.
     """
 
     features: Floats
@@ -30,6 +33,7 @@ class Rows:
     target: NDArray[np.float64]
     groups: Sequence[str]
     spoken: int | None = None
+    matched: int | None = None
 
 
 def fit_head(rows: Rows, soft_weight: float, finding_share: float) -> RiskHead:
@@ -37,29 +41,44 @@ def fit_head(rows: Rows, soft_weight: float, finding_share: float) -> RiskHead:
 
     Its loss is the cross-entropy against ``w * target + (1 - w) * rare``, ``w`` being
     ``soft_weight``. The penalty is the one with the best AUROC of the labels on folds grouped by
-    disease. What knowledge says was learnt without these cases and joins with a fixed weight, by
-    which it moves the logit ``finding_share / (1 - finding_share)`` times as much as all the rest
-    do: fitted, it would be trusted too much, because knowledge holds the diseases of these cases.
+    disease. How well profiles match is one column beside a thousand and bears a hundredth of their
+    penalty. What knowledge says of findings was learnt without these cases and joins with a fixed
+    weight, by which it moves the logit ``finding_share / (1 - finding_share)`` times as much as
+    words and states do: fitted, it would be trusted too much, because it was learnt from the
+    profiles of these cases' diseases.
     """
     mean = rows.features.mean(axis=0)
     scale = rows.features.std(axis=0) + 1e-6
     scaled = (rows.features - mean) / scale
+    spoken, matched = (_marked(scaled.shape[1], one) for one in (rows.spoken, rows.matched))
+    trust = np.where(matched, np.float32(_MATCH_TRUST), np.float32(1))
     share = soft_weight * rows.target + (1 - soft_weight) * rows.rare
-    known = np.zeros(scaled.shape[1], dtype=bool)
-    if rows.spoken is not None:
-        known[rows.spoken] = True
-    asked = np.ascontiguousarray(scaled[:, ~known])
-    fitted = _fit(asked, share, (_choose_strength(rows, asked, share),))[0]
-    weights = np.zeros(len(known))
-    rest = 1 - finding_share * known.any()
-    weights[~known] = rest * fitted[:-1]
-    weights[known] = finding_share * float((asked @ fitted[:-1]).std())
-    head = RiskHead(len(known))
+    fitted = ~spoken
+    asked = np.ascontiguousarray((scaled * trust)[:, fitted])
+    found = _fit(asked, share, (_choose_strength(rows, asked, share),))[0]
+    weights = np.zeros(len(trust))
+    weights[fitted] = trust[fitted] * found[:-1]
+    if spoken.any():
+        read = fitted & ~matched
+        weights[spoken] = finding_share * float((scaled[:, read] @ weights[read]).std())
+        weights[read] *= 1 - finding_share
+    return _head(mean, scale, weights, found[-1:])
+
+
+def _marked(width: int, column: int | None) -> NDArray[np.bool_]:
+    marks = np.zeros(width, dtype=bool)
+    if column is not None:
+        marks[column] = True
+    return marks
+
+
+def _head(mean: Floats, scale: Floats, weights: Doubles, bias: Doubles) -> RiskHead:
+    head = RiskHead(len(weights))
     with torch.no_grad():
         head.mean.copy_(torch.from_numpy(mean))
         head.scale.copy_(torch.from_numpy(scale))
         head.linear.weight.copy_(torch.from_numpy(weights[None]))
-        head.linear.bias.copy_(torch.from_numpy(fitted[-1:]))
+        head.linear.bias.copy_(torch.from_numpy(bias))
     return head
 
 

@@ -79,7 +79,7 @@ def _digest(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> str:
 def _fit(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> FindingRisk:
     cases = list(knowledge_cases(chosen.knowledge_cases, barred, chosen.seed))
     prompts = [desk.encoder.prompt(item.case) for item in cases]
-    found = [[number for _, number in prompt.found] for prompt in prompts]
+    found = [[number for _, number in prompt.facts.brought()] for prompt in prompts]
     rare = np.array([item.label.label == "rare" for item in cases])
     return fit_finding_risk(found, [len(prompt.ids) for prompt in prompts], rare)
 

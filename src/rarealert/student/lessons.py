@@ -99,7 +99,7 @@ def make_lessons(
         rare = item.label.label == "rare"
         target = targets[case_id]
         given = given_tokens(encoder, text, told) if text else 0
-        read = (prompt.denied, prompt.found, given)
+        read = (prompt.denied, prompt.facts, given)
         examples.append(Example(case_id, prompt.ids, told, rare, target, *read))
     groups = tuple(item.label.disease_id for item in cases)
     return Lessons(tuple(examples), groups, truncated)

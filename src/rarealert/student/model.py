@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rarealert.language.base import BaseModel
     from rarealert.student.network import RiskHead
+    from rarealert.student.profilematch import ProfileMatch
 
 Origin = Literal["free", "guided", "listed"]
 """Where a rationale comes from: the student's own words, as far as they name findings of the visit;
@@ -63,13 +64,16 @@ class Reading:
 class Student:
     """A trained student; make one with ``Student.load``."""
 
-    def __init__(self, card: Card, base: "BaseModel", head: "RiskHead") -> None:
+    def __init__(
+        self, card: Card, base: "BaseModel", head: "RiskHead", match: "ProfileMatch | None"
+    ) -> None:
         from rarealert.student.network import Trunk
 
         self.card = card
         self._trunk = Trunk(base.model, card.risk_layer, card.lora_layers, card.rationale_layers)
         self._head = head
         self._trunk.finding_risk = head.finding_risk
+        self._trunk.profile_match = match
         self._encoder = Encoder(base.tokenizer, card.max_prompt_tokens)
         self._pad: int = int(base.tokenizer.pad_token_id)
         self._end: int = int(base.tokenizer.eos_token_id)
@@ -182,8 +186,8 @@ class Student:
                 chosen = order[first : first + batch_size]
                 ids, lengths = pad_right([prompts[index].ids for index in chosen], self._pad)
                 denied = denied_mask([prompts[index].denied for index in chosen], ids.shape[1])
-                found = [prompts[index].found for index in chosen]
-                words = self._trunk.words(ids, denied, found)
+                facts = [prompts[index].facts for index in chosen]
+                words = self._trunk.words(ids, denied, facts)
                 states = self._trunk.run(self._trunk.embed(ids), 0, self._trunk.risk_layer)
                 states = silenced(states, denied)
                 features = torch.cat([pool(words, lengths), pool(states, lengths)], dim=1)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rarealert.errors import BadInputError
-from rarealert.student.findingrisk import FindingRisk, Found
+from rarealert.student.facts import Facts
+from rarealert.student.findingrisk import FindingRisk
+from rarealert.student.profilematch import ProfileMatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,6 +50,7 @@ class Trunk:
         self.checkpointing = checkpointing
         self.model: Any = model
         self.finding_risk: FindingRisk | None = None
+        self.profile_match: ProfileMatch | None = None
         self.decoder: Any = model.model
         self.depth: int = len(self.decoder.layers)
         self.voice_start = self.depth - rationale_layers
@@ -68,20 +71,26 @@ class Trunk:
     @property
     def word_width(self) -> int:
         """Columns of ``words``."""
-        return int(self.model.config.hidden_size) + (self.finding_risk is not None)
+        return int(self.model.config.hidden_size) + len(self._knowledge)
 
-    def words(self, ids: Tensor, denied: Tensor, found: Sequence[Sequence[Found]]) -> Tensor:
+    @property
+    def _knowledge(self) -> Sequence[FindingRisk | ProfileMatch]:
+        sources = (self.finding_risk, self.profile_match)
+        return [source for source in sources if source is not None]
+
+    def words(self, ids: Tensor, denied: Tensor, facts: Sequence[Facts]) -> Tensor:
         """What words say by themselves, shape ``(batch, tokens, word_width)``.
 
-        Their embeddings, and last what knowledge says of the findings that they name, if there is
-        any: then in fp32 on the CPU, like the head that reads it. A word that is ``denied`` says
-        nothing.
+        Their embeddings, then what knowledge says of the findings that they name, as far as there
+        is any: what was learnt of each finding, and last how profiles match the visit. With
+        knowledge all is in fp32 on the CPU, like the head that reads it. A word that is
+        ``denied`` says nothing.
         """
         said = silenced(self.embed(ids), denied)
-        if self.finding_risk is None:
+        if not self._knowledge:
             return said
-        known = torch.from_numpy(self.finding_risk.at(found, ids.shape[1]))
-        return torch.cat([said.float().cpu(), known[..., None]], dim=2)
+        known = [torch.from_numpy(source.at(facts, ids.shape[1])) for source in self._knowledge]
+        return torch.cat([said.float().cpu(), *(one[..., None] for one in known)], dim=2)
 
     def run(self, hidden: Tensor, start: int, stop: int, lengths: Tensor | None = None) -> Tensor:
         """Layers ``start`` to ``stop`` (exclusive) on ``(batch, tokens, hidden)`` states.

@@ -1,7 +1,8 @@
 """The student on disk: adapter, head and one JSON file; no pickle, no case text.
 
 ``adapter_model.safetensors`` and ``adapter_config.json`` are peft's, ``head.safetensors`` holds
-the readout, ``tokenizer/`` the tokenizer, ``student.json`` all else that a prediction needs.
+the readout, ``profiles.safetensors`` the disease profiles that it looks findings up in,
+``tokenizer/`` the tokenizer, ``student.json`` all else that a prediction needs.
 ``calibrator.skops`` holds the calibrator of ``student.json`` as scikit-learn's estimator; a clinic,
 which has neither library, does not read it.
 """
@@ -25,16 +26,20 @@ from rarealert.student.encoding import ENCODING_VERSION
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from rarealert.student.adapter import Network
     from rarealert.student.network import RiskHead
+    from rarealert.student.profilematch import ProfileMatch
 
 CALIBRATOR = "calibrator.skops"
 _TOKENIZER = "tokenizer"
+_PROFILES = "profiles.safetensors"
 
 
 class Card(BaseModel):
     """``student.json``: what belongs to the weights. Digests are sha256 in hexadecimal.
 
-    ``tokenizer_digest`` is that of the packaged tokenizer; ``save_package`` enters it.
+    ``tokenizer_digest`` is that of the packaged tokenizer, ``profiles_digest`` that of the
+    profiles, empty for a student that looks nothing up; ``save_package`` enters both.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +47,7 @@ class Card(BaseModel):
     base_model: str
     base_digest: str
     tokenizer_digest: str = ""
+    profiles_digest: str = ""
     dtype: Dtype = "float32"
     renderer_version: str = RENDERER_VERSION
     encoding_version: str = ENCODING_VERSION
@@ -61,8 +67,7 @@ class Card(BaseModel):
 def save_package(
     folder: Path,
     card: Card,
-    peft_model: Any,
-    head: "RiskHead",
+    network: "Network",
     tokenizer: "PreTrainedTokenizerBase",
 ) -> None:
     """Write the whole student to ``folder``, which appears only once it is complete."""
@@ -73,27 +78,31 @@ def save_package(
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    state = {name: value.contiguous() for name, value in _lora(peft_model).items()}
+    state = {name: value.contiguous() for name, value in _lora(network.peft_model).items()}
     save_file(state, partial / "adapter_model.safetensors")
-    config = peft_model.peft_config["default"]
+    config = network.peft_model.peft_config["default"]
     config.base_model_name_or_path = card.base_model  # peft would note a path of this machine
     config.save_pretrained(str(partial))
     save_file(
-        {name: value.contiguous() for name, value in head.state_dict().items()},
+        {name: value.contiguous() for name, value in network.head.state_dict().items()},
         partial / "head.safetensors",
     )
     write_skops(partial / CALIBRATOR, card.calibration.estimator())
     tokenizer.save_pretrained(str(partial / _TOKENIZER))
-    digest = _digest_of(partial / _TOKENIZER)
-    card = card.model_copy(update={"tokenizer_digest": digest})
+    digests = {"tokenizer_digest": _digest_of(partial / _TOKENIZER)}
+    match = network.trunk.profile_match
+    if match is not None:
+        match.library.save(partial / _PROFILES)
+        digests["profiles_digest"] = _digest_of_file(partial / _PROFILES)
+    card = card.model_copy(update=digests)
     text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True)
     (partial / "student.json").write_text(text + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 
 
-def load_package(folder: Path) -> tuple[Card, Base, "RiskHead"]:
-    """The card, the base with LoRA merged into it, and the head of a saved student.
+def load_package(folder: Path) -> tuple[Card, Base, "RiskHead", "ProfileMatch | None"]:
+    """The card, the base with LoRA merged into it, the head and the profiles of a saved student.
 
     Words are cut by the packaged tokenizer, whatever lies beside the base's weights.
 
@@ -104,6 +113,7 @@ def load_package(folder: Path) -> tuple[Card, Base, "RiskHead"]:
     card = _read_card(folder)
     _check_versions(folder, card)
     tokenizer = _read_tokenizer(folder, card)
+    match = _read_profiles(folder, card)
     base = load_base(card.base_model, dtype=card.dtype, device="auto")
     if base.digest != card.base_digest:
         raise BadInputError(
@@ -122,7 +132,7 @@ def load_package(folder: Path) -> tuple[Card, Base, "RiskHead"]:
             f"({type(error).__name__}); run dvc repro distil or fetch the model again."
         ) from error
     merged = Base(name=base.name, digest=base.digest, model=model, tokenizer=tokenizer)
-    return card, merged, head
+    return card, merged, head, match
 
 
 def _read_card(folder: Path) -> Card:
@@ -157,12 +167,30 @@ def _read_tokenizer(folder: Path, card: Card) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def _read_profiles(folder: Path, card: Card) -> "ProfileMatch | None":
+    from rarealert.student.profilematch import ProfileMatch, load_library
+
+    if not card.profiles_digest:
+        return None
+    library = load_library(folder / _PROFILES)
+    if _digest_of_file(folder / _PROFILES) != card.profiles_digest:
+        raise BadInputError(
+            f"{folder / _PROFILES} is not what the student was trained with; run dvc repro distil "
+            "or fetch the model again."
+        )
+    return ProfileMatch(library)
+
+
 def _digest_of(folder: Path) -> str:
     """sha256 over names and bytes of the files in ``folder``."""
     whole = hashlib.sha256()
     for path in sorted(folder.glob("*")):
         whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
+
+
+def _digest_of_file(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _lora(peft_model: Any) -> dict[str, Any]:

@@ -216,8 +216,8 @@ def read_part(network: "Network", part: "Frozen", frame: tuple[int, int]) -> tup
             states = silenced(states, denied)
             ids, lengths = pad_right([part.examples[index].prompt for index in chosen], 0)
             pooled[rows] = pool(states, lengths).double().numpy()
-            found = [part.examples[index].found for index in chosen]
-            words = trunk.words(ids, denied, found).float().cpu()
+            facts = [part.examples[index].facts for index in chosen]
+            words = trunk.words(ids, denied, facts).float().cpu()
             spread = torch.cat([words, states.float().cpu()], dim=2)
             alone = network.head(spread).double().numpy()
             for row, index in enumerate(chosen):

@@ -94,7 +94,7 @@ def brought(tokenizer, **fields: str) -> dict[str, set[str]]:
     prompt = encoder.prompt(Case(case_id="a", source="s", **fields))
     places = encoder.offsets(prompt)
     found: dict[str, set[str]] = {}
-    for position, number in prompt.found:
+    for position, number in prompt.facts.brought():
         start, end = places[position - encoder.frame[0]]
         found.setdefault(prompt.text[start:end].strip(), set()).add(f"HP:{number:07d}")
     return found
@@ -106,6 +106,15 @@ def test_a_finding_brings_all_that_it_implies_once_at_its_first_token(tokenizer)
     assert set(found) == {"Seizures", "fever"}
     assert found["Seizures"] == ontology.ancestors("HP:0001250")
     assert found["fever"] == ontology.ancestors("HP:0001945") - ontology.ancestors("HP:0001250")
+
+
+def test_a_prompt_tells_who_the_patient_is_and_how_long_it_is(tokenizer) -> None:
+    case = Case(case_id="a", source="s", chief_complaint="Fever.", age_years=3.0, sex="female")
+    encoder = Encoder(tokenizer, 200)
+    prompt = encoder.prompt(case)
+    facts = prompt.facts
+    assert (facts.age_years, facts.sex) == (3.0, "female")
+    assert (facts.first, facts.length) == (encoder.frame[0], len(prompt.ids))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +130,7 @@ def test_a_finding_that_was_cut_off_brings_nothing(tokenizer) -> None:
     long = Case(case_id="a", source="s", chief_complaint="Well today. " * 60 + "Fever.")
     prompt = Encoder(tokenizer, 60).prompt(long)
     assert prompt.truncated
-    assert prompt.found == ()
+    assert prompt.facts.findings == ()
 
 
 SAID = some.lists(
@@ -165,6 +174,6 @@ def test_a_prompt_is_what_tokenizer_and_recogniser_say_one_by_one(tokenizer, tol
         if first is not None and not (mention.negated or mention.family):
             for term in ontology.ancestors(mention.hpo_id):
                 found.setdefault(term, first)
-    assert {(at, f"HP:{number:07d}") for at, number in prompt.found} == {
+    assert {(at, f"HP:{number:07d}") for at, number in prompt.facts.brought()} == {
         (at, term) for term, at in found.items()
     }

@@ -1,5 +1,6 @@
 """Knowledge-only examples: of no judged disease, balanced, and computed once."""
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,9 +16,11 @@ from rarealert.cases.splits import PARTS, Shares, assign
 from rarealert.errors import BadInputError
 from rarealert.params import SimulatedParams
 from rarealert.student.classroom import open_desk
+from rarealert.student.facts import Facts, Finding
 from rarealert.student.findingrisk import FindingRisk, fit_finding_risk
 from rarealert.student.head import Rows, fit_head
 from rarealert.student.knowledge import knowledge_of_findings, read_barred
+from rarealert.student.profilematch import ProfileMatch, packaged_library
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +167,12 @@ def _least(features: np.ndarray, share: np.ndarray, strength: float) -> np.ndarr
 
 def test_each_finding_speaks_where_it_stands_and_unknown_ones_are_silent() -> None:
     known = FindingRisk(np.array([5, 9]), np.array([0.5, -2.0], dtype=np.float32))
-    found = [((1, 5), (1, 9), (3, 9)), (), ((0, 4), (0, 9), (2, 10), (7, 5))]
-    expected = [[0, -1.5, 0, -2], [0, 0, 0, 0], [-2, 0, 0, 0]]
+    found = [
+        Facts((Finding(1, (5, 9)), Finding(3, (9, 10)))),  # 9 counts where it is first brought
+        Facts(),
+        Facts((Finding(0, (4, 9)), Finding(2, (10,)), Finding(7, (5,)))),
+    ]
+    expected = [[0, -1.5, 0, 0], [0, 0, 0, 0], [-2, 0, 0, 0]]
     assert known.at(found, 4).tolist() == expected
     nothing = FindingRisk(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
     assert not nothing.at(found, 4).any()
@@ -212,6 +219,17 @@ def test_knowledge_moves_its_share_of_the_logit_and_learns_nothing_of_the_cases(
     assert float(other.linear.weight.detach()[0, 1]) >= 0  # whatever the labels say
 
 
+def test_how_profiles_match_is_fitted_and_hardly_penalised() -> None:
+    rows = _rows(200, 3, 5)
+    penalised, trusted = (
+        fit_head(dataclasses.replace(rows, matched=column), 0.5, 0.3) for column in (None, 0)
+    )
+    before, after = (abs(float(one.linear.weight.detach()[0, 0])) for one in (penalised, trusted))
+    assert after > 1.2 * before  # and the share of what findings say leaves it as it is
+    unshared = fit_head(dataclasses.replace(rows, matched=0), 0.5, 0.0)
+    assert abs(float(unshared.linear.weight.detach()[0, 0])) == pytest.approx(after, rel=1e-5)
+
+
 def test_what_findings_say_is_the_same_at_work_as_in_training(
     tiny_base: Path, distil_params, cases, tmp_path: Path
 ) -> None:
@@ -223,10 +241,11 @@ def test_what_findings_say_is_the_same_at_work_as_in_training(
     denying = cases[0].case.model_copy(update={"chief_complaint": "Cough, no fever."})
     some = [cases[0].model_copy(update={"case": denying}), *cases[1:5]]
     part = make_lessons(some, {item.case.case_id: 0.5 for item in some}, desk.encoder)
-    found = [item.found for item in part.examples]
-    terms = np.unique([number for pairs in found for _, number in pairs])
+    found = [item.facts for item in part.examples]
+    terms = np.unique([number for facts in found for _, number in facts.brought()])
     odds = np.random.default_rng(5).normal(size=len(terms)).astype(np.float32)
     desk.trunk.finding_risk = FindingRisk(terms, odds)
+    desk.trunk.profile_match = match = ProfileMatch(packaged_library())
     frozen = freeze_prompts(desk.trunk, part.examples, 0, tmp_path / "x.f16", 2)
     ids, lengths = pad_right([item.prompt for item in part.examples], 0)
     assert frozen.words.shape == (5, desk.trunk.word_width)
@@ -237,10 +256,14 @@ def test_what_findings_say_is_the_same_at_work_as_in_training(
     assert not alone[denied].any()
     said = dict(zip(terms.tolist(), odds.tolist(), strict=True))
     means = [
-        sum(said[number] for _, number in item.found) / len(item.prompt) for item in part.examples
+        sum(said[number] for _, number in item.facts.brought()) / len(item.prompt)
+        for item in part.examples
     ]
     assert np.ptp(means) > 0
-    assert np.allclose(frozen.words[:, -1], means, atol=1e-5)
+    assert np.allclose(frozen.words[:, -2], means, atol=1e-5)
+    ratios = [sum(part for _, part in match.log_ratios(item)) for item in found]
+    assert np.ptp(ratios) > 0
+    assert np.allclose(frozen.words[:, -1], ratios, atol=1e-4)
 
 
 def test_a_head_carries_what_knowledge_says(tmp_path: Path) -> None:
@@ -257,6 +280,6 @@ def test_a_head_carries_what_knowledge_says(tmp_path: Path) -> None:
     other = RiskHead(3, state["terms"].shape[0])
     other.load_state_dict(state)
     assert torch.equal(other.terms, head.terms)
-    assert other.finding_risk.at([((0, 9),)], 1).tolist() == [[-2.0]]
+    assert other.finding_risk.at([Facts((Finding(0, (9,)),))], 1).tolist() == [[-2.0]]
     other.finding_risk = None
     assert other.finding_risk is None

@@ -1,5 +1,6 @@
 """The packaged student: reload parity, independence of the batch, and what must not be loaded."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from rarealert.student.classroom import open_desk
 from rarealert.student.model import Student
 from rarealert.student.network import RiskHead, pad_right, pool
 from rarealert.student.package import Card, save_package
+from rarealert.student.profilematch import ProfileMatch, packaged_library
 from rarealert.student.rationale import LOWERED, RAISED, choices
 
 SETTINGS = Settings(1e-3, 4, 2.0, 0.5, 0.5, 1, "all", 0.35, 0.5)
@@ -46,7 +48,7 @@ def package(folder: Path, chosen: DistilParams, hidden: int):
         training_data={"train": "0"},
         libraries={"torch": torch.__version__},
     )
-    save_package(folder, card, network.peft_model, head, desk.base.tokenizer)
+    save_package(folder, card, network, desk.base.tokenizer)
     return desk, network
 
 
@@ -171,6 +173,30 @@ def test_words_are_cut_by_the_packaged_tokenizer(saved, cases, tmp_path: Path) -
     shutil.rmtree(mine / "tokenizer")
     with pytest.raises(BadInputError, match="not the tokenizer"):
         Student.load(mine)
+
+
+def test_a_student_keeps_the_profiles_that_it_looks_findings_up_in(
+    tiny_base: Path, distil_params, cases, tmp_path: Path
+) -> None:
+    desk, network = package(tmp_path / "bare", distil_params(str(tiny_base), (2, 1)), 64)
+    match = ProfileMatch(packaged_library())
+    network.trunk.profile_match, network.head = match, RiskHead(2 * 64 + 1)
+    with torch.no_grad():
+        network.head.linear.weight[0, -65] = 3.0  # the match stands between words and states
+    folder = tmp_path / "adapter"
+    save_package(folder, Student.load(tmp_path / "bare").card, network, desk.base.tokenizer)
+    student = Student.load(folder)
+    chosen = [item.case for item in cases[:4]]
+    said = student.predict(chosen, 2)
+    again = Student(student.card, desk.base, network.head, match).predict(chosen, 3)
+    assert np.allclose([one.logit for one in said], [one.logit for one in again], atol=1e-5)
+    assert np.ptp([one.logit for one in said]) > 0.1
+    packaged_library().save(folder / "profiles.safetensors")
+    Student.load(folder)  # the same bytes
+    changed = dataclasses.replace(packaged_library(), n_rare=np.array([7]))
+    changed.save(folder / "profiles.safetensors")
+    with pytest.raises(BadInputError, match="is not what the student was trained with"):
+        Student.load(folder)
 
 
 @pytest.mark.parametrize("name", ["student.json", "head.safetensors", "adapter_model.safetensors"])

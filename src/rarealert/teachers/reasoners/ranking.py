@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rarealert.knowledge.profile_table import ProfileTable, Vector
 from rarealert.knowledge.profiles import DiseaseProfile
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.reasoners.engine import Engine, ProfileTable, Vector
+from rarealert.teachers.reasoners.engine import Engine
 from rarealert.teachers.reasoners.workup import Workup
 from rarealert.teachers.reasoners.writing import Point, Squash, compose, percent
 

@@ -10,9 +10,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from rarealert.knowledge.profile_table import ProfileTable, Vector
 from rarealert.language.sentences import embed_sentences
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.reasoners.engine import Engine, ProfileTable, Vector, load_engine
+from rarealert.teachers.reasoners.engine import Engine, load_engine
 from rarealert.teachers.reasoners.ranking import Ranked, leaders, rank
 from rarealert.teachers.reasoners.workup import Workup
 from rarealert.teachers.reasoners.writing import Point, Squash, compose

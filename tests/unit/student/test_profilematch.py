@@ -1,0 +1,116 @@
+"""Profiles are looked up as the reasoners do, and each finding is credited with its own part."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rarealert.errors import BadInputError
+from rarealert.knowledge.hpo import load_ontology
+from rarealert.knowledge.information import load_information_content
+from rarealert.knowledge.profiles import load_common_conditions, load_rare_profiles
+from rarealert.student.facts import Facts, Finding
+from rarealert.student.profilematch import (
+    Library,
+    ProfileMatch,
+    load_library,
+    make_library,
+    packaged_library,
+)
+from rarealert.teachers.reasoners.engine import load_engine
+
+FEVER, SEIZURE, FOCAL, RASH = "HP:0001945", "HP:0001250", "HP:0007359", "HP:0000988"
+PTOSIS, DIPLOPIA, DYSPHAGIA = "HP:0000508", "HP:0000651", "HP:0002015"
+
+
+def facts(*terms: str, age_years: float | None = None, sex: str | None = None) -> Facts:
+    """A visit whose finding number ``i`` stands at token ``10 + i`` of fifty."""
+    ancestors = load_ontology().ancestors
+    findings = (
+        Finding(10 + place, tuple(sorted(int(name[3:]) for name in ancestors(term))))
+        for place, term in enumerate(terms)
+    )
+    return Facts(tuple(findings), age_years, sex, first=5, length=50)
+
+
+@pytest.fixture(scope="module")
+def match() -> ProfileMatch:
+    return ProfileMatch(packaged_library())
+
+
+def total(match: ProfileMatch, visit: Facts) -> float:
+    return sum(part for _, part in match.log_ratios(visit))
+
+
+@pytest.mark.parametrize("terms", [(PTOSIS, DIPLOPIA, DYSPHAGIA), (FEVER, RASH), (SEIZURE,)])
+@pytest.mark.parametrize(("age", "sex"), [(None, None), (70.0, "male"), (3.0, "female")])
+def test_the_ratio_is_the_one_that_the_reasoners_engine_gives(match, terms, age, sex) -> None:
+    engine = load_engine()
+    work = dataclasses.replace(engine.work_up(""), present=terms, age_years=age, sex=sex)
+    rare, common = (
+        engine.joint_log_likelihood(table, work) for table in (engine.rare, engine.common)
+    )
+    expected = (rare.max() - common.max()) / np.sqrt(len(terms))
+    visit = facts(*terms, age_years=age, sex=sex)
+    assert total(match, visit) == pytest.approx(expected, abs=1e-5)
+
+
+def test_findings_of_a_rare_disease_speak_for_it_and_those_of_a_common_one_do_not(match) -> None:
+    assert total(match, facts(PTOSIS, DIPLOPIA, DYSPHAGIA)) > 1  # myasthenia gravis
+    flu = next(one for one in load_common_conditions() if one.profile.name == "Influenza")
+    told = [finding.hpo_id for finding in flu.profile.findings if not finding.excluded][:4]
+    assert total(match, facts(*told)) <= 0  # some of 4,281 rare diseases explain it as well
+
+
+def test_each_part_stands_at_its_finding_and_their_mean_is_what_counts(match) -> None:
+    visit = facts(PTOSIS, FEVER, age_years=40, sex="female")
+    parts = match.log_ratios(visit)
+    assert [position for position, _ in parts] == [5, 10, 11]
+    said = match.at([visit, Facts(), visit], 50)
+    assert said.shape == (3, 50)
+    assert not said[1].any()
+    assert said[0].mean() == pytest.approx(total(match, visit), rel=1e-5)
+    assert np.flatnonzero(said[0]).tolist() == [at for at, part in parts if part]
+    assert not match.at([visit], 5).any()  # cut before its first token
+
+
+def test_what_another_finding_implies_does_not_count_again(match) -> None:
+    alone, both = facts(FOCAL), facts(FOCAL, SEIZURE)
+    assert match.log_ratios(both) == match.log_ratios(alone)
+
+
+def test_without_a_finding_no_disease_fits_better(match) -> None:
+    assert match.log_ratios(facts(age_years=3, sex="female")) == []
+
+
+@given(st.permutations([PTOSIS, DIPLOPIA, DYSPHAGIA, FEVER, RASH]))
+def test_the_order_of_findings_changes_nothing(terms) -> None:
+    match = ProfileMatch(packaged_library())
+    assert total(match, facts(*terms)) == pytest.approx(
+        total(match, facts(PTOSIS, DIPLOPIA, DYSPHAGIA, FEVER, RASH)), rel=1e-9
+    )
+
+
+def test_a_disease_that_is_taken_out_no_longer_fits() -> None:
+    rare, conditions = load_rare_profiles(), load_common_conditions()
+    gone = next(profile for profile in rare if profile.disease_id == "ORPHA:558")  # Marfan
+    fewer = [profile for profile in rare if profile is not gone]
+    content = load_information_content()
+    both, one = (ProfileMatch(make_library(some, conditions, content)) for some in (rare, fewer))
+    told = [finding.hpo_id for finding in gone.findings if not finding.excluded][:5]
+    assert total(both, facts(*told)) > total(one, facts(*told))
+
+
+def test_a_library_is_read_back_as_it_was_and_damage_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "profiles.safetensors"
+    packaged_library().save(file)
+    again = load_library(file)
+    for field in dataclasses.fields(Library):
+        assert np.array_equal(getattr(again, field.name), getattr(packaged_library(), field.name))
+    assert file.stat().st_size < 6_000_000  # a clinic downloads it
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(BadInputError, match=r"profiles\.safetensors is missing or damaged"):
+        load_library(file)
