@@ -49,6 +49,8 @@ class Variant:
 VARIANTS = (
     Variant(REFERENCE),
     Variant("without knowledge of findings", {}, {"finding_share": 0.0}),
+    Variant("without matching profiles", {"profile_match": False}),
+    Variant("neither", {"profile_match": False}, {"finding_share": 0.0}),
     Variant("labels alone (soft weight 0)", {}, {"soft_weight": 0.0}),
     Variant("aligned risks alone (soft weight 1)", {}, {"soft_weight": 1.0}),
     Variant(f"a pass over {SIMULATED} simulated cases first", simulated=True),
@@ -60,12 +62,13 @@ VARIANTS = (
     Variant("risk at layer 16", {"risk_layer": 16}),
     Variant("knowledge of 6,000 examples", {"knowledge_cases": 6000}),
 )
+MATCH_ALONE = "matching profiles alone, nothing learnt"
 STEPS = ("head alone, no training", "without the second round")  # what the default was before
 
 
 def states_of(variant: Variant) -> tuple[tuple[str, Any], ...]:
     """The changes that frozen states depend on: variants alike in them share their states."""
-    kept = ("knowledge_cases", "lora_layers", "risk_layer")
+    kept = ("knowledge_cases", "lora_layers", "profile_match", "risk_layer")
     return tuple((name, variant.changes[name]) for name in kept if name in variant.changes)
 
 
@@ -128,6 +131,8 @@ def run(
     """Train ``variants``, which share their states."""
     chosen = distil.model_copy(update=dict(states_of(variants[0])))
     with classroom(chosen, paths, most) as (desk, room):
+        if variants[0].name == REFERENCE:
+            rows.add(MATCH_ALONE, room.judged, room.valid.words[:, -1].astype(float))
         for variant in variants:
             begun = now()
             with room.network(settings_of(variant), chosen.seed) as network:

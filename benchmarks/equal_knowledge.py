@@ -1,10 +1,12 @@
-"""How well do the reasoners rank without the profiles that the student never saw?
+"""How well do student and reasoners rank with the profiles of the judged diseases, and without?
 
-Command: ``python benchmarks/equal_knowledge.py`` in a workspace whose ``score`` ran. The student
-learns from no profile of a disease of the validation or test part (docs/decisions/0120); the
-reasoners hold all of them, those that simulated patients were drawn from included. Here each
-reasoner judges the test part twice: with all it knows, and with those profiles taken away. Prints
-AUROC with 95 % intervals over whole diseases, and the paired difference to the student.
+Command: ``python benchmarks/equal_knowledge.py`` in a workspace whose ``distil`` ran. Student and
+reasoners look findings up in all profiles, those that simulated patients were drawn from included
+(docs/decisions/0270). Here each judges the test part twice: with all profiles, and without those of
+the diseases of validation and test part, as if nobody had described them yet. The student is the
+same in both: it was fitted with all profiles, and what it learnt of findings is without them
+anyway. Prints AUROC with 95 % intervals over whole diseases, and the paired difference to the
+student with the same profiles.
 
 It reads the test part. Choose nothing by what it prints.
 """
@@ -14,7 +16,6 @@ from collections.abc import Sequence
 from unittest.mock import patch
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from rarealert.cases.case import Case
 from rarealert.cases.render import render
@@ -22,14 +23,22 @@ from rarealert.cases.simulate_knowledge import keys_of
 from rarealert.cases.store import disease_groups, is_rare, read_cases
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.information import load_information_content
-from rarealert.knowledge.profiles import load_common_conditions, load_rare_profiles
+from rarealert.knowledge.profiles import (
+    CommonCondition,
+    DiseaseProfile,
+    load_common_conditions,
+    load_rare_profiles,
+)
 from rarealert.knowledge.recognise import load_recogniser
 from rarealert.metrics.intervals import Bootstrap
 from rarealert.metrics.panel import Estimate, Study, compare, evaluate
 from rarealert.paths import Paths
 from rarealert.student.knowledge import read_barred
+from rarealert.student.model import Student
+from rarealert.student.package import load_package
+from rarealert.student.profilematch import ProfileMatch, make_library
 from rarealert.teachers.reasoners import METHODS
-from rarealert.teachers.reasoners.engine import Engine, load_engine
+from rarealert.teachers.reasoners.engine import Engine
 from rarealert.teachers.reasoners.retrieval import Space
 
 PLAN = Bootstrap(2000, 0.95, 0)
@@ -42,14 +51,18 @@ def main() -> None:
     items = read_cases(paths.build("split") / "test.parquet")
     cases = [item.case for item in items]
     barred = read_barred(paths.build("split") / "held_out.json")
-    risks = {"student": _student(paths, cases)}
-    for pattern, engine in (("{}", load_engine()), (EQUAL, _without(barred))):
-        risks |= {pattern.format(name): said for name, said in _judged(engine, cases).items()}
+    risks: dict[str, np.ndarray] = {}
+    pairs: dict[str, tuple[str, str]] = {}
+    for pattern, kept in (("{}", frozenset[str]()), (EQUAL, barred)):
+        student = pattern.format("student")
+        risks[student] = _student(paths, cases, kept)
+        for name, said in _judged(_without(kept), cases).items():
+            risks[pattern.format(name)] = said
+            pairs[pattern.format(name)] = student, pattern.format(name)
     study = Study(
         np.asarray(is_rare(items), dtype=float), np.asarray(disease_groups(items)), risks, {}
     )
     told = evaluate(study, {"all": np.arange(len(items))}, ("auroc",), PLAN)["all"]
-    pairs = {name: ("student", name) for name in risks if name != "student"}
     beside = compare(study, pairs, "auroc", PLAN)
     print("| model | AUROC | student minus it | p (Holm) |\n| --- | --- | --- | --- |")
     for name, result in told.items():
@@ -59,27 +72,25 @@ def main() -> None:
     print(f"\nn = {len(items)}, {len(set(study.clusters))} diseases, {len(barred)} keys held out")
 
 
-def _student(paths: Paths, cases: Sequence[Case]) -> np.ndarray:
-    rows = pq.read_table(
-        paths.build("score") / "predictions.parquet", columns=["case_id", "model", "part", "risk"]
-    ).to_pylist()
-    said = {
-        row["case_id"]: row["risk"]
-        for row in rows
-        if row["model"] == "student" and row["part"] == "test"
-    }
-    return np.asarray([said[case.case_id] for case in cases])
+def _student(paths: Paths, cases: Sequence[Case], barred: frozenset[str]) -> np.ndarray:
+    card, base, head, _ = load_package(paths.build("distil") / "adapter")
+    content = load_information_content()
+    match = ProfileMatch(make_library(*_profiles(barred), content))
+    said = Student(card, base, head, match).predict(cases, batch_size=32)
+    return np.asarray([one.risk for one in said])
+
+
+def _profiles(barred: frozenset[str]) -> tuple[list[DiseaseProfile], list[CommonCondition]]:
+    """All profiles without any disease that has a key in ``barred``."""
+    return (
+        [profile for profile in load_rare_profiles() if not keys_of(profile) & barred],
+        [one for one in load_common_conditions() if not keys_of(one.profile) & barred],
+    )
 
 
 def _without(barred: frozenset[str]) -> Engine:
-    """The engine without any disease that has a key in ``barred``."""
-    return Engine(
-        load_ontology(),
-        load_recogniser(),
-        [profile for profile in load_rare_profiles() if not keys_of(profile) & barred],
-        [one for one in load_common_conditions() if not keys_of(one.profile) & barred],
-        dict(load_information_content()),
-    )
+    kept = _profiles(barred)
+    return Engine(load_ontology(), load_recogniser(), *kept, load_information_content())
 
 
 def _judged(engine: Engine, cases: Sequence[Case]) -> dict[str, np.ndarray]:
