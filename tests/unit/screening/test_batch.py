@@ -111,6 +111,7 @@ def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
     ]
     assert refused[3]["reason"] == "chief_complaint: holds no word to read"
     assert refused[0]["reason"].startswith("age_years: ")
+    assert refused[1]["reason"].startswith("a case needs text in at least one of ")
     assert refused[2]["reason"] == "an unknown field"
     assert "secret" not in report.refused_file.read_text()
     assert report.refused == 7

@@ -141,6 +141,12 @@ def test_a_body_that_is_no_request_is_a_4xx(served, body):
     assert field == "body" or field.startswith("visits")
 
 
+def test_a_body_that_says_it_is_no_json_is_told_how_to_send_it(served):
+    sent = {"content": b'{"visits": []}', "headers": {"content-type": "text/plain"}}
+    [error] = served.client.post("/v1/screen", **sent).json()["errors"]
+    assert "Content-Type: application/json" in error["reason"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
