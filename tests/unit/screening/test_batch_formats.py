@@ -147,7 +147,7 @@ def test_a_csv_opens_in_a_spreadsheet_and_runs_nothing(tmp_path):
     assert out.read_bytes().startswith(b"\xef\xbb\xbf")
     with out.open(encoding="utf-8-sig", newline="") as stream:
         header, *rows = csv.reader(stream)
-    assert header == [*SAID, "rationale", "model_version", "model_digest"]
+    assert header == [*SAID, "rationale", "notes", "model_version", "model_digest"]
     assert [row[0] for row in rows] == ["'=1+1", "'@b", "c"]
     assert {row[header.index("rationale")] for row in rows} == {"'=HYPERLINK(1)"}
     assert rows[1][header.index("evidence")] == "müde, seit Tagen"

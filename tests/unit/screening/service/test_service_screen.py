@@ -147,6 +147,17 @@ def test_a_body_that_says_it_is_no_json_is_told_how_to_send_it(served):
     assert "Content-Type: application/json" in error["reason"]
 
 
+@pytest.mark.parametrize("asked", ["alerts", "all"])
+def test_what_cannot_be_read_gets_no_reasons(served, asked):
+    predict = served.scorer.predict
+    served.scorer.predict = lambda data, params: predict(data, params).assign(
+        not_english=True, band="alert"
+    )
+    [answer] = served.screen(visit("Maux de tête"), rationale=asked).json()["answers"]
+    assert answer["rationale"] is None
+    assert [note["code"] for note in answer["notes"]] == ["not_english"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
