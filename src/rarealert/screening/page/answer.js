@@ -25,7 +25,7 @@ function element(name, text = "", className = "") {
 }
 
 export function bandWords(answer) {
-  if (answer.not_english) return "Not read: write the visit in English";
+  if (answer.not_english) return "Not read: write the visit in English, in full words";
   return answer.abstain ? "Undecided: the model can’t tell this visit apart" : BANDS[answer.band];
 }
 
