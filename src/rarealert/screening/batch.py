@@ -21,7 +21,7 @@ from rarealert.cases.case import Case
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.screening.champion import ScreeningModel, loader
 from rarealert.screening.frames import request_frame
-from rarealert.screening.notes import case_remarks, flag_remarks
+from rarealert.screening.notes import FLAGS, case_remarks, flag_remarks
 from rarealert.screening.resume import Files, Progress, append, finish, partial, resume, save
 from rarealert.screening.rows import Row, kind_of, read_rows
 from rarealert.screening.saying import SAID
@@ -53,7 +53,8 @@ class Question:
 class ScreenReport:
     """What a run did; ``resumed`` counts the rows that an earlier, killed run had finished.
 
-    ``flagged`` visits have notes, and ``bands`` leaves out those that could not be read.
+    ``cut`` visits were longer than the model reads, ``flagged`` ones have other notes, and
+    ``bands`` leaves out those that could not be read.
     """
 
     out: Path
@@ -62,6 +63,7 @@ class ScreenReport:
     refused: int
     resumed: int
     flagged: int
+    cut: int
     bands: dict[str, int]
     version: str
 
@@ -74,6 +76,8 @@ class ScreenReport:
             said += f", {self.resumed:,} of the rows by an earlier run"
         if self.flagged:
             said += f"; {self.flagged:,} to be read with their notes"
+        if self.cut:
+            said += f"; {self.cut:,} longer than the model reads"
         if self.refused_file:
             said += f"; {self.refused:,} refused, see {self.refused_file}"
         return said + ". Decision support, not a diagnosis."
@@ -165,15 +169,11 @@ def _screen(
         for chunk, answers in engine(chunks):
             refusals = [row.refusal() for row in chunk if row.case is None]
             progress = replace(
-                progress,
+                _counted(progress, answers, len(refusals)),
                 rows=chunk[-1].number,
                 source_bytes=chunk[-1].end,
                 out_bytes=append(out, answers),
                 refused_bytes=append(refused, refusals),
-                screened=progress.screened + len(answers),
-                refused=progress.refused + len(refusals),
-                flagged=progress.flagged + sum(_is_flagged(answer) for answer in answers),
-                bands=_counted(progress.bands, answers),
             )
             save(files.progress, progress)
             bar.update(progress.source_bytes - bar.n)
@@ -248,11 +248,18 @@ def _given(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_flagged(answer: Mapping[str, Any]) -> bool:
-    return bool(answer["notes"])
+    return answer["notes"] not in (None, FLAGS["truncated"])
 
 
-def _counted(before: Mapping[str, int], answers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    return dict(Counter(before) + Counter(_band(answer) for answer in answers))
+def _counted(before: Progress, answers: Sequence[Mapping[str, Any]], refused: int) -> Progress:
+    return replace(
+        before,
+        screened=before.screened + len(answers),
+        refused=before.refused + refused,
+        flagged=before.flagged + sum(_is_flagged(answer) for answer in answers),
+        cut=before.cut + sum(bool(answer["truncated"]) for answer in answers),
+        bands=dict(Counter(before.bands) + Counter(_band(answer) for answer in answers)),
+    )
 
 
 def _band(answer: Mapping[str, Any]) -> str:
@@ -273,6 +280,7 @@ def _report(files: Files, progress: Progress, resumed: int, model: ScreeningMode
         refused=progress.refused,
         resumed=resumed,
         flagged=progress.flagged,
+        cut=progress.cut,
         bands=dict(progress.bands),
         version=model.version,
     )

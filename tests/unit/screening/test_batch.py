@@ -100,6 +100,16 @@ def test_a_visit_that_cannot_be_read_is_no_alert_and_gets_no_reasons(tmp_path):
     assert "1 to be read with their notes" in report.sentence()
 
 
+def test_a_visit_that_was_cut_is_counted_apart(tmp_path):
+    scorer = Scorer()
+    scorer.predict = lambda data, params=None: Scorer().predict(data, params).assign(truncated=True)
+    report = screen_file(
+        write(tmp_path / "in.jsonl", visits(8)), tmp_path / "out.jsonl", model(scorer), chunk_rows=3
+    )
+    assert (report.cut, report.flagged) == (8, 1)  # one is not English
+    assert "1 to be read with their notes; 8 longer than the model reads" in report.sentence()
+
+
 @pytest.mark.parametrize(
     ("fields", "note"),
     [
