@@ -44,19 +44,24 @@ async def answer_all(
     return answers
 
 
+def notes_of(row: Mapping[str, Any], prepared: Prepared) -> list[Note]:
+    """What a reader of the answer ``row`` must know."""
+    remarks = (*flag_remarks(row), *prepared.notes)
+    return [Note(code=each.code, message=each.message) for each in remarks]
+
+
 def _is_alert(row: Mapping[str, Any]) -> bool:
     return row["band"] == ALERT and not row.get("not_english")
 
 
 def _answer(answered: Answered, prepared: Prepared) -> Answer:
     row, model = answered.row, answered.model
-    remarks = [*flag_remarks(row), *prepared.notes]
     mark = ModelMark(name=model.name, version=model.version, digest=model.digest)
     said: dict[str, Any] = {
         **row,
         "rationale": None if row.get("not_english") else row.get("rationale"),
         "evidence": _evidence(row.get("evidence"), prepared.leads),
-        "notes": [Note(code=each.code, message=each.message) for each in remarks],
+        "notes": notes_of(row, prepared),
         "model": mark,
     }
     return Answer.model_validate(said)
