@@ -21,6 +21,7 @@ from rarealert.cases.case import Case
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.screening.champion import ScreeningModel, loader
 from rarealert.screening.frames import request_frame
+from rarealert.screening.notes import FLAGS, case_remarks, flag_remarks
 from rarealert.screening.resume import Files, Progress, append, finish, partial, resume, save
 from rarealert.screening.rows import Row, kind_of, read_rows
 from rarealert.screening.saying import SAID
@@ -38,7 +39,6 @@ Load = Callable[[], ScreeningModel]
 """What gives an actor its own copy of the model."""
 
 _Answered = Iterator[tuple[Sequence[Row], list[dict[str, Any]]]]
-_FLAGS = ("abstain", "out_of_distribution", "not_english")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Question:
 class ScreenReport:
     """What a run did; ``resumed`` counts the rows that an earlier, killed run had finished.
 
-    ``flagged`` visits abstain, are out of distribution or not English.
+    ``cut`` visits were longer than the model reads, ``flagged`` ones have other notes, and
+    ``bands`` leaves out those that could not be read.
     """
 
     out: Path
@@ -62,6 +63,7 @@ class ScreenReport:
     refused: int
     resumed: int
     flagged: int
+    cut: int
     bands: dict[str, int]
     version: str
 
@@ -70,10 +72,12 @@ class ScreenReport:
         bands = ", ".join(f"{count:,} {band}" for band, count in sorted(self.bands.items()))
         said = f"{self.screened:,} visits screened with version {self.version}"
         said += f" ({bands}) to {self.out}" if bands else f" to {self.out}"
-        if self.flagged:
-            said += f"; {self.flagged:,} flagged as uncertain, unusual or not English"
         if self.resumed:
-            said += f"; {self.resumed:,} of them by an earlier run"
+            said += f", {self.resumed:,} of the rows by an earlier run"
+        if self.flagged:
+            said += f"; {self.flagged:,} to be read with their notes"
+        if self.cut:
+            said += f"; {self.cut:,} longer than the model reads"
         if self.refused_file:
             said += f"; {self.refused:,} refused, see {self.refused_file}"
         return said + ". Decision support, not a diagnosis."
@@ -165,15 +169,11 @@ def _screen(
         for chunk, answers in engine(chunks):
             refusals = [row.refusal() for row in chunk if row.case is None]
             progress = replace(
-                progress,
+                _counted(progress, answers, len(refusals)),
                 rows=chunk[-1].number,
                 source_bytes=chunk[-1].end,
                 out_bytes=append(out, answers),
                 refused_bytes=append(refused, refusals),
-                screened=progress.screened + len(answers),
-                refused=progress.refused + len(refusals),
-                flagged=progress.flagged + sum(_is_flagged(answer) for answer in answers),
-                bands=_counted(progress.bands, answers),
             )
             save(files.progress, progress)
             bar.update(progress.source_bytes - bar.n)
@@ -219,13 +219,21 @@ def answer_chunk(
     if question.rationale == "alerts":
         _tell_alerts(rows, cases, model)
     marks = {"model_version": model.version, "model_digest": model.digest}
-    return [{**answer, **marks} for answer in rows]
+    return [{**_noted(*pair), **marks} for pair in zip(rows, cases, strict=True)]
+
+
+def _noted(answer: dict[str, Any], case: Case) -> dict[str, Any]:
+    """``answer`` with its notes, and without reasons for what could not be read."""
+    told = [each.message for each in (*flag_remarks(answer), *case_remarks(case))]
+    if answer["not_english"] and "rationale" in answer:
+        answer["rationale"] = None
+    return {**answer, "notes": " ".join(told) or None}
 
 
 def _tell_alerts(
     rows: Sequence[dict[str, Any]], cases: Sequence[Case], model: ScreeningModel
 ) -> None:
-    alerts = [place for place, row in enumerate(rows) if row["band"] == "alert"]
+    alerts = [place for place, row in enumerate(rows) if _band(row) == "alert"]
     for row in rows:
         row["rationale"] = None
     if alerts:
@@ -240,11 +248,22 @@ def _given(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_flagged(answer: Mapping[str, Any]) -> bool:
-    return any(answer[name] for name in _FLAGS)
+    return answer["notes"] not in (None, FLAGS["truncated"])
 
 
-def _counted(before: Mapping[str, int], answers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    return dict(Counter(before) + Counter(str(answer["band"]) for answer in answers))
+def _counted(before: Progress, answers: Sequence[Mapping[str, Any]], refused: int) -> Progress:
+    return replace(
+        before,
+        screened=before.screened + len(answers),
+        refused=before.refused + refused,
+        flagged=before.flagged + sum(_is_flagged(answer) for answer in answers),
+        cut=before.cut + sum(bool(answer["truncated"]) for answer in answers),
+        bands=dict(Counter(before.bands) + Counter(_band(answer) for answer in answers)),
+    )
+
+
+def _band(answer: Mapping[str, Any]) -> str:
+    return "not read" if answer["not_english"] else str(answer["band"])
 
 
 def _key(files: Files, model: ScreeningModel, question: Question, chunk_rows: int) -> str:
@@ -261,6 +280,7 @@ def _report(files: Files, progress: Progress, resumed: int, model: ScreeningMode
         refused=progress.refused,
         resumed=resumed,
         flagged=progress.flagged,
+        cut=progress.cut,
         bands=dict(progress.bands),
         version=model.version,
     )

@@ -29,6 +29,7 @@ _CARRIED = ("start.sh", "Dockerfile")
 _STATED = ("LICENSE", "NOTICE")
 _BUILT_FROM = ("pyproject.toml", "README.md", *_STATED)
 _STUDENT = Path("artifacts/adapter/student.json")
+_READS_GGUF = "gguf"
 _SHOWN = 1200  # characters of pip's complaint; its last lines say what is missing
 
 WheelMaker = Callable[[Path], None]
@@ -72,6 +73,7 @@ def bundle(out: Path, alias: str, make_wheels: WheelMaker | None = None) -> Bund
     _fetch(name, version, partial / "model")
     student = json.loads((partial / "model" / _STUDENT).read_text(encoding="utf-8"))
     carry_base(student["base_model"], partial / "base")
+    _require_what_is_carried(partial / "model" / "requirements.txt")
     (make_wheels or _wheels_of(paths.root))(partial / "wheels")
     marks = {"base_model": student["base_model"], "name": name, "version": version}
     _write(partial / "bundle.json", json.dumps(marks, indent=2, sort_keys=True) + "\n")
@@ -98,6 +100,16 @@ def _fetch(name: str, version: str, folder: Path) -> None:
         raise RareAlertError(f"The files of {uri} are not in MLflow's store; register it again.")
     # MLflow notes who registered it and where: a clinic has no use for it
     (folder / "registered_model_meta").unlink(missing_ok=True)
+
+
+def _require_what_is_carried(requirements: Path) -> None:
+    """Leave out what reads the base where the model was trained: the carried one is safetensors.
+
+    MLflow would warn at every start that it is missing, and say to fetch it.
+    """
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith(_READS_GGUF)]
+    _write(requirements, "".join(f"{line}\n" for line in kept))
 
 
 def _wheels_of(root: Path) -> WheelMaker:

@@ -24,6 +24,7 @@ class Progress:
     screened: int = 0
     refused: int = 0
     flagged: int = 0
+    cut: int = 0
     bands: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -126,7 +126,8 @@ def _entries(path: Path, kind: Kind) -> Iterator[Row]:
             reason = f"{item.field}: {item.reason}"
             yield Row(number, read, None, None, reason, item.file, item.row)
         else:
-            yield Row(number, read, item.case, item.case.case_id, None)
+            place = item.place
+            yield Row(number, read, item.case, item.case.case_id, None, place.file, place.row)
 
 
 def read_lines(path: Path, start: int = 0, number: int = 0) -> Iterator[Row]:
@@ -174,7 +175,8 @@ def _reason(error: ValidationError) -> str:
         if each["type"] == "extra_forbidden":  # an unknown key could be text gone astray
             parts.append("an unknown field")
         else:
-            parts.append(f"{known[0]}: {each['msg']}" if known else each["msg"])
+            told = each["msg"].removeprefix("Value error, ")
+            parts.append(f"{known[0]}: {told}" if known else told)
     return "; ".join(dict.fromkeys(parts))
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MARKS = ("model_version", "model_digest")
 """What every answer is marked with."""
 
+NOTES = "notes"
+"""What a reader of the answer must know, in words."""
+
 ENDINGS = (".jsonl", ".csv", ".parquet")
 """Endings of ``--out``."""
 
@@ -35,7 +38,7 @@ def check_ending(out: Path) -> None:
 
 def columns(rationale: bool) -> tuple[str, ...]:
     """Columns of the answers, in order."""
-    return (*SAID, *(("rationale",) if rationale else ()), *MARKS)
+    return (*SAID, *(("rationale",) if rationale else ()), NOTES, *MARKS)
 
 
 def write_table(lines: Path, out: Path, rationale: bool) -> None:

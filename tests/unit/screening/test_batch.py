@@ -73,6 +73,7 @@ def test_every_visit_is_answered_in_order_and_marked(tmp_path):
         "truncated": False,
         "evidence": "[]",
         "rationale": "because of v3",
+        "notes": None,
         "model_version": "2",
         "model_digest": "d" * 64,
     }
@@ -81,6 +82,55 @@ def test_every_visit_is_answered_in_order_and_marked(tmp_path):
     assert report.flagged == 1
     assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
     assert "25 visits" in report.sentence()
+
+
+def test_a_visit_that_cannot_be_read_is_no_alert_and_gets_no_reasons(tmp_path):
+    def unreadable(data, params=None):
+        rows = Scorer().predict(data, params)
+        return rows.assign(band="alert", not_english=[True, False])
+
+    source, out = write(tmp_path / "in.jsonl", visits(2)), tmp_path / "out.jsonl"
+    scorer = Scorer()
+    scorer.predict = unreadable
+    report = screen_file(source, out, model(scorer), Question("all"))
+    unread, other = read(out)
+    assert "not English" in unread["notes"]
+    assert (unread["rationale"], other["rationale"]) == (None, "because of v1")
+    assert report.bands == {"alert": 1, "not read": 1}
+    assert "1 to be read with their notes" in report.sentence()
+
+
+def test_a_visit_that_was_cut_is_counted_apart(tmp_path):
+    scorer = Scorer()
+    scorer.predict = lambda data, params=None: Scorer().predict(data, params).assign(truncated=True)
+    report = screen_file(
+        write(tmp_path / "in.jsonl", visits(8)), tmp_path / "out.jsonl", model(scorer), chunk_rows=3
+    )
+    assert (report.cut, report.flagged) == (8, 1)  # one is not English
+    assert "1 to be read with their notes; 8 longer than the model reads" in report.sentence()
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"chief_complaint": "Fever for two days. No fever."}, "Both stated and denied: Fever."),
+        (
+            {"chief_complaint": "An 18-month-old boy who falls.", "age_years": 18},
+            "The age given is 18 years, the text says 1.5 years.",
+        ),
+        (
+            {"chief_complaint": "Tired.", "findings_present": ["HP:0001250", "HP:0012378"]},
+            "1 coded finding was not read: the text does not name them in words.",
+        ),
+        ({"chief_complaint": "Seizures.", "findings_present": ["HP:0001250"]}, None),
+        ({"chief_complaint": "An 18-month-old boy who falls.", "age_years": 1.5}, None),
+    ],
+)
+def test_what_is_odd_about_a_visit_of_a_file_is_noted(tmp_path, fields, note):
+    out = tmp_path / "out.jsonl"
+    report = screen_file(write(tmp_path / "in.jsonl", [fields]), out, model())
+    assert read(out)[0]["notes"] == note
+    assert report.flagged == (note is not None)
 
 
 def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
@@ -111,6 +161,7 @@ def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
     ]
     assert refused[3]["reason"] == "chief_complaint: holds no word to read"
     assert refused[0]["reason"].startswith("age_years: ")
+    assert refused[1]["reason"].startswith("a case needs text in at least one of ")
     assert refused[2]["reason"] == "an unknown field"
     assert "secret" not in report.refused_file.read_text()
     assert report.refused == 7

@@ -93,6 +93,17 @@ def test_tables_of_every_kind_say_the_same(tmp_path, ending):
     assert "old" not in refused["reason"]
 
 
+def test_refused_rows_of_a_table_are_all_counted_in_lines(tmp_path):
+    source = tmp_path / "in.csv"
+    said = ["cough\nand chills", "38.6", "old"]  # the first takes two lines
+    VISITS[1:].assign(chief_complaint=said).to_csv(source, index=False)
+    report = screen_file(source, tmp_path / "out.jsonl", model())
+    refused = [json.loads(line) for line in report.refused_file.read_text().splitlines()]
+    assert [each["row"] for each in refused] == [4, 5]
+    assert "no word" in refused[0]["reason"]
+    assert [each["file"] for each in refused] == ["in.csv", "in.csv"]
+
+
 def test_records_and_phenopackets_are_screened(tmp_path):
     bundle = {"resourceType": "Bundle", "type": "collection"}
     bundle["entry"] = [{"resource": PATIENT}, {"resource": ENCOUNTER}]
@@ -136,7 +147,7 @@ def test_a_csv_opens_in_a_spreadsheet_and_runs_nothing(tmp_path):
     assert out.read_bytes().startswith(b"\xef\xbb\xbf")
     with out.open(encoding="utf-8-sig", newline="") as stream:
         header, *rows = csv.reader(stream)
-    assert header == [*SAID, "rationale", "model_version", "model_digest"]
+    assert header == [*SAID, "rationale", "notes", "model_version", "model_digest"]
     assert [row[0] for row in rows] == ["'=1+1", "'@b", "c"]
     assert {row[header.index("rationale")] for row in rows} == {"'=HYPERLINK(1)"}
     assert rows[1][header.index("evidence")] == "müde, seit Tagen"

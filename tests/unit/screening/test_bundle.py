@@ -57,6 +57,10 @@ def test_a_bundle_holds_the_registered_version_with_its_base(workspace, monkeypa
     marks = json.loads((made.folder / "bundle.json").read_text())
     assert (marks["name"], marks["version"]) == ("rarealert-student", "1")
 
+    required = (made.folder / "model" / "requirements.txt").read_text()
+    assert "transformers" in required
+    assert "gguf" not in required  # no wheel of it is carried, and nothing asks for it
+
     # where the model was trained is of no interest any more
     monkeypatch.setenv(CARRIED_VARIABLE, str(made.folder / "base"))
     model = FolderSource(made.folder / "model").load()

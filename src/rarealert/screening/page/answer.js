@@ -25,7 +25,7 @@ function element(name, text = "", className = "") {
 }
 
 export function bandWords(answer) {
-  if (answer.not_english) return "Not read: a text that is not English has no risk here";
+  if (answer.not_english) return "Not read: write the visit in English, in full words";
   return answer.abstain ? "Undecided: the model can’t tell this visit apart" : BANDS[answer.band];
 }
 
@@ -36,8 +36,9 @@ const SAID_HERE = ["not_english", "out_of_distribution", "abstain"];
 export function warningsOf(answer) {
   const said = [];
   if (answer.not_english) {
-    said.push("This does not read like English. The model reads English only: the risk below " +
-      "means nothing.");
+    said.push("This does not read like English. The model reads English only and gives no risk " +
+      "for it.");
+    return said;
   }
   if (answer.out_of_distribution) {
     said.push("This visit is unlike those that the model was trained on; trust the risk less.");
@@ -58,23 +59,35 @@ function evidenceOf(answer) {
   return typeof found === "string" ? JSON.parse(found) : found;
 }
 
-/** The visit's own text with the weighing words marked, field by field. */
+/** The visit's own text with the weighing words marked, field by field, then the findings. */
 export function drawEvidence(list, visit, answer, chips) {
   const found = evidenceOf(answer);
   const parts = [];
+  const chosen = new Map(chips.map(({ hpoId }) => [hpoId, null])); // with the evidence of each
   for (const [field, name] of Object.entries(FIELD_NAMES)) {
     const text = visit[field] ?? "";
     const here = found.filter((each) => each.field === field && each.direction !== "not read");
     const inside = here.filter((each) => each.end <= text.length && agrees(text, each));
-    const beyond = here.filter((each) => !inside.includes(each));
+    const outside = here.filter((each) => !inside.includes(each));
+    for (const each of outside) if (chosen.has(each.hpo_id)) chosen.set(each.hpo_id, each);
+    const beyond = outside.filter((each) => !chosen.has(each.hpo_id));
     if (!text && !beyond.length) continue;
     const told = element("dd");
     told.append(...marked(text, inside));
     for (const each of beyond) told.append(" ", mark(each.words, each));
     parts.push(element("dt", name), told);
   }
-  if (chips.length) parts.push(element("dt", "Findings"), element("dd", chips.join(", ")));
+  if (chips.length) parts.push(element("dt", "Findings"), chosenFindings(chips, chosen));
   list.replaceChildren(...parts);
+}
+
+function chosenFindings(chips, weighed) {
+  const told = element("dd");
+  chips.forEach(({ hpoId, words }, place) => {
+    const each = weighed.get(hpoId);
+    told.append(place ? ", " : "", each ? mark(words, each) : words);
+  });
+  return told;
 }
 
 // Offsets count code points, as Python does; JavaScript's strings count UTF-16 units.
@@ -127,8 +140,9 @@ function worth({ kind, answers }, told, now) {
     (each) => now * each.chance_if_rare + (1 - now) * each.chance_if_common,
   );
   const change = risks.reduce((sum, risk, i) => sum + chances[i] * Math.abs(risk - now), 0);
+  const [least, most] = [percent(Math.min(...risks)), percent(Math.max(...risks))];
   const ends = kind === "field"
-    ? `${percent(Math.min(...risks))} to ${percent(Math.max(...risks))}`
+    ? `then ${least === most ? `about ${least}` : `${least} to ${most}`}`
     : `if yes ${percent(risks[0])}, if no ${percent(risks[1])}`;
   return `${ends}; expected change ${points(change)}`;
 }

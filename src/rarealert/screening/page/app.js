@@ -75,6 +75,9 @@ function readVisit() {
 
 function check(visit) {
   if (Number.isNaN(visit.age_years)) return [{ field: "age_years", reason: "not a number" }];
+  if (visit.age_years < 0 || visit.age_years > 120) {
+    return [{ field: "age_years", reason: "give an age from 0 to 120 years" }];
+  }
   const told = FIELDS.some((field) => visit[field]) || visit.findings_present ||
     visit.findings_excluded;
   return told ? [] : [{ field: "chief_complaint", reason: "write why the patient came" }];
@@ -96,7 +99,7 @@ async function screen() {
     if (mine !== turn) return;
     current = { visit, answer: told.answers[0], at };
     showAnswer();
-    await askNext(mine);
+    if (!current.answer.not_english) await askNext(mine);
   } catch (error) {
     if (mine === turn) fail(error);
   } finally {
@@ -187,6 +190,10 @@ function showAnswer() {
   byId("result").classList.remove("stale");
   byId("patient").textContent = [ageWords(visit.age_years), visit.sex].filter(Boolean).join(", ");
   drawWarnings(byId("warnings"), answer);
+  // what can't be read has no risk: no number, and nothing that rests on one
+  for (const part of document.querySelectorAll("[data-of-risk]")) {
+    part.toggleAttribute("hidden", answer.not_english === true);
+  }
   byId("band").textContent = bandWords(answer);
   byId("band").dataset.band = answer.abstain || answer.not_english ? "watch" : answer.band;
   showRisk();
@@ -194,11 +201,13 @@ function showAnswer() {
   byId("explain").disabled = false;
   drawEvidence(byId("evidence"), visit, answer, picker.told);
   const { name, version, digest } = answer.model;
-  byId("model").textContent = `Model ${name}, version ${version} (${digest.slice(0, 12)})`;
+  const now = new Date().toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  byId("model").textContent =
+    `Screened ${now} by model ${name}, version ${version} (${digest.slice(0, 12)})`;
   byId("status").classList.add("unseen"); // the dial shows what a screen reader is told here
   if (matchMedia("(width < 60rem)").matches) byId("result").scrollIntoView();
-  byId("status").textContent = `Risk ${percent(answer.risk)}. ${bandWords(answer)}. Decision support, not a ` +
-    "diagnosis.";
+  const risk = answer.not_english ? "" : `Risk ${percent(answer.risk)}. `;
+  byId("status").textContent = `${risk}${bandWords(answer)}. Decision support, not a diagnosis.`;
 }
 
 function ageWords(years) {

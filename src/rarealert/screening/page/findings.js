@@ -26,9 +26,10 @@ export class FindingPicker {
     return { present: ids(true), excluded: ids(false) };
   }
 
-  /** The findings in words. */
+  /** The findings in words, each with its HPO id. */
   get told() {
-    return [...this.#held.values()].map((each) => `${each.present ? "" : "no "}${each.wording}`);
+    return [...this.#held].map(([hpoId, { wording, present }]) =>
+      ({ hpoId, words: `${present ? "" : "no "}${wording}` }));
   }
 
   add(hpoId, wording, present) {

@@ -19,9 +19,10 @@ from rarealert.cases.case import Case
 from rarealert.screening.asking import Question, next_questions
 from rarealert.screening.beliefs import load_knowledge
 from rarealert.screening.findings import MAX_QUERY, load_search
+from rarealert.screening.service.answers import notes_of
 from rarealert.screening.service.batching import Question as ServiceQuestion
 from rarealert.screening.service.problems import RESPONSES, RefusedError
-from rarealert.screening.service.schemas import Prevalence, Visit
+from rarealert.screening.service.schemas import Note, Prevalence, Visit
 from rarealert.screening.service.state import Service, service_of
 from rarealert.screening.service.visits import to_case
 
@@ -145,6 +146,8 @@ class Next(BaseModel):
 
     risk: float
     """The visit's risk, at the prevalence that was asked for."""
+    notes: list[Note] = []
+    """What a reader must know, in words, as in a screening."""
     questions: list[NextQuestion]
     """At most three findings to ask for, those that split the disease profiles most first."""
     absent_fields: list[NextQuestion]
@@ -200,12 +203,16 @@ async def what_next(request: NextRequest, service: Serving) -> Next:
 
 
 def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoop) -> Next:
-    case = to_case(request.visit, 1, "visit").case
+    prepared = to_case(request.visit, 1, "visit")
+    case = prepared.case
     knowledge = load_knowledge()
+    notes: list[Note] = []
 
     def risks(cases: Sequence[Case]) -> list[float]:
         asked = [ServiceQuestion(each, request.prevalence, False) for each in cases]
         answered = asyncio.run_coroutine_threadsafe(service.ask(asked), loop).result()
+        if cases[0] is case:  # asked for first, and alone
+            notes.extend(notes_of(answered[0].row, prepared))
         return [float(each.row["risk"]) for each in answered]
 
     found = next_questions(case, risks, knowledge, skip=frozenset(request.asked))
@@ -219,6 +226,7 @@ def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoo
     ]
     return Next(
         risk=found.risk,
+        notes=notes,
         questions=[_told(question) for question in found.findings],
         absent_fields=[_told(question) for question in found.fields],
         heads=heads,

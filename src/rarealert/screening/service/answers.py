@@ -5,27 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rarealert.screening.notes import flag_remarks
 from rarealert.screening.service.batching import Answered, Question
 from rarealert.screening.service.schemas import (
     Answer,
     Evidence,
     ModelMark,
     Note,
-    NoteCode,
     RationaleFor,
 )
 from rarealert.screening.service.state import Service
 from rarealert.screening.service.visits import Prepared
 
 ALERT = "alert"
-
-_FLAGS: Mapping[NoteCode, str] = {
-    "not_english": "The text is not English; the model can't read it, and the risk means nothing.",
-    "out_of_distribution": "The visit is unlike what the model has learnt from.",
-    "abstain": "The model does not decide on this visit.",
-    "truncated": "The visit is longer than the model reads; history was left out.",
-}
-"""Flags of a row that a reader must not miss, most serious first, in words."""
 
 
 async def answer_all(
@@ -42,7 +34,7 @@ async def answer_all(
     questions = [Question(each.case, prevalence, rationale == "all") for each in prepared]
     answered = await service.ask(questions)
     if rationale == "alerts":
-        wanted = [place for place, each in enumerate(answered) if each.row["band"] == ALERT]
+        wanted = [place for place, each in enumerate(answered) if _is_alert(each.row)]
         told = await service.ask([replace(questions[place], rationale=True) for place in wanted])
         for place, again in zip(wanted, told, strict=True):
             answered[place] = again
@@ -52,14 +44,24 @@ async def answer_all(
     return answers
 
 
+def notes_of(row: Mapping[str, Any], prepared: Prepared) -> list[Note]:
+    """What a reader of the answer ``row`` must know."""
+    remarks = (*flag_remarks(row), *prepared.notes)
+    return [Note(code=each.code, message=each.message) for each in remarks]
+
+
+def _is_alert(row: Mapping[str, Any]) -> bool:
+    return row["band"] == ALERT and not row.get("not_english")
+
+
 def _answer(answered: Answered, prepared: Prepared) -> Answer:
     row, model = answered.row, answered.model
-    flags = [Note(code=code, message=text) for code, text in _FLAGS.items() if row.get(code)]
     mark = ModelMark(name=model.name, version=model.version, digest=model.digest)
     said: dict[str, Any] = {
         **row,
+        "rationale": None if row.get("not_english") else row.get("rationale"),
         "evidence": _evidence(row.get("evidence"), prepared.leads),
-        "notes": [*flags, *prepared.notes],
+        "notes": notes_of(row, prepared),
         "model": mark,
     }
     return Answer.model_validate(said)

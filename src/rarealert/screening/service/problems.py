@@ -118,6 +118,9 @@ def _reason(error: dict[str, Any]) -> str:
         return "unknown field; /openapi.json lists the known ones"
     if error["type"] == "json_invalid":
         return "not valid JSON"
+    if error["loc"] == ("body",) and error["type"] == "model_attributes_type":
+        # curl -d says it sends a form, and FastAPI then reads no JSON
+        return "must be a JSON object, sent with Content-Type: application/json"
     return str(error["msg"]).removeprefix("Value error, ")
 
 

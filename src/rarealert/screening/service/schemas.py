@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from rarealert.cases.case import TEXT_FIELDS, HpoId
+from rarealert.screening.notes import NoteCode
 
 MAX_TEXT = 20_000
 """Characters of one field, as in ``Case``."""
@@ -112,17 +113,6 @@ class ExplainRequest(_Request):
 
 class _Response(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-NoteCode = Literal[
-    "abstain",
-    "age_differs",
-    "contradictory_findings",
-    "not_english",
-    "out_of_distribution",
-    "truncated",
-    "unknown_finding",
-]
 
 
 class ModelMark(_Response):

@@ -4,17 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rarealert.cases.case import TEXT_FIELDS, Case
-from rarealert.cases.sources.demographics import parse_age
 from rarealert.cases.sources.observable import told_findings
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.knowledge.recognise import load_recogniser
+from rarealert.screening.notes import Remark, age_remark, case_remarks, contradiction, mentioned
 from rarealert.screening.readable import NO_WORD, wordless_field
 from rarealert.screening.service.problems import FieldError, RefusedError
-from rarealert.screening.service.schemas import MAX_TEXT, Note, Visit
+from rarealert.screening.service.schemas import MAX_TEXT, Visit
 
 _SOURCE = "request"
-_AGE_SHARE = 0.25  # a rounded age differs by less, one in months instead of years by far more
-_AGE_YEARS = 1.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Prepared:
     """
 
     case: Case
-    notes: tuple[Note, ...]
+    notes: tuple[Remark, ...]
     leads: Mapping[str, int]
 
 
@@ -47,7 +44,7 @@ def to_case(visit: Visit, place: int, where: str) -> Prepared:
             [FieldError(field=f"{where}.findings_excluded", reason=reason)],
         )
     fields = {name: getattr(visit, name) for name in TEXT_FIELDS}
-    said, denied = _mentioned(fields)
+    said, denied = mentioned(fields)
     present, unknown = _living(visit.findings_present)
     excluded, more = _living(visit.findings_excluded)
     told = told_findings(
@@ -70,10 +67,10 @@ def to_case(visit: Visit, place: int, where: str) -> Prepared:
     if wordless := wordless_field(case):
         error = FieldError(field=f"{where}.{wordless}", reason=NO_WORD)
         raise RefusedError(422, "Nothing to read.", [error])
-    contradicted = (said | set(present)) & (denied | set(excluded))
-    contradicted |= _denied_above(present, excluded)
+    both = (said | set(present)) & (denied | set(excluded)) | _denied_above(present, excluded)
+    remarks = (contradiction(both), _unknown(unknown + more), age_remark(case))
     leads = {name: _lead(getattr(visit, name)) for name in TEXT_FIELDS}
-    return Prepared(case, _notes(case, contradicted, unknown + more), leads)
+    return Prepared(case, tuple(each for each in remarks if each), leads)
 
 
 def _denied_above(present: list[str], excluded: list[str]) -> set[str]:
@@ -84,23 +81,18 @@ def _denied_above(present: list[str], excluded: list[str]) -> set[str]:
 
 def from_record(case: Case) -> Prepared:
     """A case that came from a record."""
-    said, denied = _mentioned({name: getattr(case, name) for name in TEXT_FIELDS})
-    return Prepared(case, _notes(case, said & denied, 0), {})
+    return Prepared(case, tuple(case_remarks(case)), {})
 
 
 def _lead(text: str | None) -> int:
     return len(text) - len(text.lstrip()) if text else 0
 
 
-def _mentioned(fields: dict[str, str | None]) -> tuple[set[str], set[str]]:
-    """HPO ids that the text states, and those it denies, of the patient."""
-    said: set[str] = set()
-    denied: set[str] = set()
-    for name, text in fields.items():
-        for mention in load_recogniser().mentions(text or "", family=name == "family_history"):
-            if not mention.family:
-                (denied if mention.negated else said).add(mention.hpo_id)
-    return said, denied
+def _unknown(count: int) -> Remark | None:
+    if not count:
+        return None
+    message = f"{count} HPO codes are not known here and were not read."
+    return Remark("unknown_finding", message)
 
 
 def _living(terms: list[str]) -> tuple[list[str], int]:
@@ -108,27 +100,3 @@ def _living(terms: list[str]) -> tuple[list[str], int]:
     resolve = load_ontology().resolve
     found = [resolve(term) for term in terms]
     return list(dict.fromkeys(term for term in found if term)), found.count(None)
-
-
-def _notes(case: Case, contradicted: set[str], unknown: int) -> tuple[Note, ...]:
-    notes = []
-    if contradicted:
-        name = load_ontology().name
-        told = ", ".join(sorted(name(term) for term in contradicted)[:5])
-        message = f"Both stated and denied: {told}."
-        notes.append(Note(code="contradictory_findings", message=message))
-    if unknown:
-        message = f"{unknown} HPO codes are not known here and were not read."
-        notes.append(Note(code="unknown_finding", message=message))
-    said = _age_said(case)
-    if said is not None and case.age_years is not None:
-        apart = abs(said - case.age_years)
-        if apart > max(_AGE_YEARS, _AGE_SHARE * max(said, case.age_years)):
-            message = f"age_years is {case.age_years:g}, the text says {said:.3g} years."
-            notes.append(Note(code="age_differs", message=message))
-    return tuple(notes)
-
-
-def _age_said(case: Case) -> float | None:
-    texts = (case.chief_complaint, case.history_of_present_illness)
-    return next((age for text in texts if text and (age := parse_age(text)) is not None), None)

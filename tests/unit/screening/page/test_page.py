@@ -42,8 +42,8 @@ def open_page(browser, serve):
     """``open_page(width=400)`` opens a page on a server of its own; its errors fail the test."""
     contexts, wrong = [], []
 
-    def opened(server=None, width=1280, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+    def opened(server=None, width=1280, height=900, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
@@ -192,10 +192,38 @@ def test_doubts_stand_before_the_number(open_page, words, warning):
     assert page.locator("#warnings li").count() == 1  # each doubt is told once
     if "Schmerzen" in words:  # muscle cramps and stiff legs would be an alert in English
         expect(page, "#band", "Not read")
+        for told in ("#dial", "#interval", "#questions", "#explain", "#heads"):
+            assert not page.locator(told).is_visible()
+        assert "%" not in page.locator("#result").inner_text()
+        return
     above = (
         page.locator("#warnings").bounding_box()["y"] < page.locator("#dial").bounding_box()["y"]
     )
     assert above
+
+
+def test_the_form_is_in_reach_beside_a_long_answer_on_a_low_screen(open_page):
+    page = open_page(width=1366, height=650)
+    screen(page)
+    page.wait_for_selector("#questions li")
+    page.click("summary")
+    page.mouse.move(1000, 300)
+    page.mouse.wheel(0, 400)
+    playwright.expect(page.get_by_role("button", name="Screen")).to_be_in_viewport(ratio=1)
+    page.locator("#vitals").scroll_into_view_if_needed()
+    playwright.expect(page.locator("#vitals")).to_be_in_viewport(ratio=1)
+
+
+def test_a_chosen_finding_is_marked_where_it_was_chosen(open_page):
+    page = open_page()
+    page.fill("#finding", "muscle stiff")
+    page.wait_for_selector("[role=option]")
+    with page.expect_response("**/v1/screen"):
+        page.keyboard.press("Enter")
+        expect(page, "#chips", "stiff")
+        screen(page, history_of_present_illness="Cramps.")
+    expect(page, "#evidence dd:last-child mark", "stiff")
+    playwright.expect(page.locator("#evidence mark")).to_have_count(1)
 
 
 def test_an_absent_field_leads_to_its_place_in_the_form(open_page):
@@ -221,7 +249,7 @@ def test_errors_stand_beside_their_field(open_page):
     assert page.evaluate("document.activeElement.id") == "chief_complaint"
     fill(page, age="340")
     page.keyboard.press("Control+Enter")
-    expect(page, "#age_years-error", "less than or equal to 120")
+    expect(page, "#age_years-error", "from 0 to 120 years")
     assert page.get_attribute("#age", "aria-invalid") == "true"
     fill(page, age="ten")
     page.keyboard.press("Control+Enter")

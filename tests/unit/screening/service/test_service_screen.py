@@ -141,6 +141,30 @@ def test_a_body_that_is_no_request_is_a_4xx(served, body):
     assert field == "body" or field.startswith("visits")
 
 
+def test_a_body_that_says_it_is_no_json_is_told_how_to_send_it(served):
+    sent = {"content": b'{"visits": []}', "headers": {"content-type": "text/plain"}}
+    [error] = served.client.post("/v1/screen", **sent).json()["errors"]
+    assert "Content-Type: application/json" in error["reason"]
+
+
+def test_questions_come_with_the_notes_of_the_visit(served):
+    predict = served.scorer.predict
+    served.scorer.predict = lambda data, params: predict(data, params).assign(not_english=True)
+    told = served.client.post("/v1/next", json={"visit": visit("Fieber. Fever, no fever.")}).json()
+    assert [note["code"] for note in told["notes"]] == ["not_english", "contradictory_findings"]
+
+
+@pytest.mark.parametrize("asked", ["alerts", "all"])
+def test_what_cannot_be_read_gets_no_reasons(served, asked):
+    predict = served.scorer.predict
+    served.scorer.predict = lambda data, params: predict(data, params).assign(
+        not_english=True, band="alert"
+    )
+    [answer] = served.screen(visit("Maux de tête"), rationale=asked).json()["answers"]
+    assert answer["rationale"] is None
+    assert [note["code"] for note in answer["notes"]] == ["not_english"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
