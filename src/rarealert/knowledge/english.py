@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from rarealert.knowledge.hpo import data_file
-from rarealert.knowledge.names import name_words, word_set
+from rarealert.knowledge.names import name_words, singular, word_set
 from rarealert.knowledge.recognise import load_everyday_wordings
 
 MIN_SHARE = 0.5
@@ -37,16 +37,30 @@ _EVERYDAY = word_set(
 )
 """Words of a history that a dictionary of findings has no use for."""
 
+_SHORTHAND = word_set(
+    """abdo afebrile bid bmi ckd copd ctab cva cvs cxr doe dx ecg ekg ent gcs gerd gord hpc hrs hs
+    htn hx ibs ihd jvp lrti msk nad neuro nkda ntnd oe perrla pmh pmhx prn qds qid resp ros rrr rx
+    sats snt sob soboe spo sx tds tia tid tx urti uti wk wks wnl yrs"""
+)
+"""What clinicians write for words: a note may consist of little else. None is a common word of
+another language, so "mi" and "af" are missing."""
+
+_FOREIGN = word_set(
+    """da de del der di du een el en et fa het ho il ist la las le lo los mi mit na que se un una
+    und van zu"""
+)
+"""Small words of other languages that HPO's names hold ("de novo", "café au lait")."""
+
 
 @lru_cache(maxsize=1)
 def _vocabulary() -> frozenset[str]:
     text = data_file("hp.obo").read_text(encoding="utf-8")
-    words = set(_EVERYDAY)
+    words = {*_EVERYDAY, *map(singular, _SHORTHAND)}
     for quoted, bare in _PROSE.findall(text):
         words.update(name_words(quoted or bare))
     for wording, _ in load_everyday_wordings():
         words.update(name_words(wording))
-    return frozenset(words)
+    return frozenset(words - _FOREIGN)
 
 
 def english_share(texts: Iterable[str]) -> float | None:

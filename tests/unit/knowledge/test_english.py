@@ -9,6 +9,8 @@ from rarealert.knowledge.english import english_share, is_english
 ENGLISH = (
     "Tired for half a year, muscle cramps after climbing stairs; dark urine once.",
     "c/o SOB x3d, PMHx HTN, DM2, NKDA",
+    "OE: chest clear, HS 1+2+0, abdo SNT",
+    "CVS NAD, resp NAD, sats 97 %, JVP not raised; Rx TDS 5/7",
     "Can't breathe lying down, legs swollen. Mum had thyroid trouble.",
     "Denies fever. Pulse 72 bpm, BP 120/80 mmHg, temp 36.8 °C.",
     "chest pain",
@@ -21,6 +23,7 @@ OTHERS = {
     "French": "Depuis trois semaines, fièvre et toux, sueurs nocturnes. Perte de poids.",
     "Spanish": "Desde hace tres semanas tiene fiebre y tos, sudores nocturnos.",
     "Italian": "Da tre settimane febbre e tosse, sudorazione notturna, stanchezza.",
+    "Italian, short": "Da tre settimane mi fa male la testa, ho la febbre.",
     "Portuguese": "Há três semanas com febre e tosse, suores noturnos e fadiga.",
     "Dutch": "Sinds drie weken koorts en hoesten, nachtzweten en vermoeidheid.",
     "Polish": "Od trzech tygodni gorączka i kaszel, nocne poty.",
