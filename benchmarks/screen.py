@@ -11,6 +11,7 @@ import copy
 import http.client
 import json
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -135,7 +136,9 @@ def main() -> None:
     expected = [item.risk for item in student.predict(few, batch)]
     rows.append(int8_row(student, few, batch, expected))
     mean = sum(map(len, prompts.values())) / len(prompts)
-    if student.card.base_model in PACKAGED:
+    if student.card.base_model in PACKAGED and find_spec("xllamacpp") is None:
+        rows.append(["llama.cpp, whole model", NONE, NONE, NONE, "pip install xllamacpp first"])
+    elif student.card.base_model in PACKAGED:
         rate, how = llama_cpp_rate([prompts[c.case_id] for c in few], student.card.base_model)
         rows.append(["llama.cpp, whole model", f"{rate / mean:.1f}", NONE, f"{rate:.0f}", how])
     peak = gemm_peak()
