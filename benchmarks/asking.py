@@ -13,6 +13,9 @@ field that was cut), and the student scores the visit again. Policies:
 - ``likeliest``: the finding with the highest chance of a yes;
 - ``random``: any finding with a chance of at least 5 %, or an absent field.
 
+With ``--fresh N`` the file only says which diseases are asked about: N new visits of them are
+simulated, half of each label, so that chance in the visits and in the random order is less.
+
 Writes ``asking.json`` and ``asking.png``; prints a Markdown table.
 """
 
@@ -28,6 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.cases.case import Case, LabelledCase
+from rarealert.cases.simulate_knowledge import keys_of, knowledge_cases
+from rarealert.cases.simulate_world import load_world
 from rarealert.cases.store import read_cases
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.metrics.discrimination import auroc
@@ -63,6 +68,24 @@ class Patient:
 
 Policy = Callable[[Patient, float, random.Random], list[Question]]
 """What may be asked of a patient whose present risk is given; of several, the student chooses."""
+
+
+def first(items: Sequence[LabelledCase], half: int) -> list[LabelledCase]:
+    """The first ``half`` of either label."""
+    kept = [[i for i in items if i.label.label == label][:half] for label in ("rare", "nonrare")]
+    return [item for part in kept for item in part]
+
+
+def fresh(items: Sequence[LabelledCase], count: int) -> list[LabelledCase]:
+    """``count`` new visits of the diseases of ``items``, rare and non-rare in turn."""
+    held = {item.label.disease_id for item in items}
+    world = load_world()
+    profiles = (
+        *(disease.profile for disease in world.rare),
+        *(condition.profile for condition in world.conditions),
+    )
+    others = frozenset().union(*(keys_of(one) for one in profiles if one.disease_id not in held))
+    return list(knowledge_cases(count, others, SEED))
 
 
 def masked(item: LabelledCase) -> Patient:
@@ -260,9 +283,9 @@ def plot(told: dict[str, Any], path: Path) -> None:
         )
     axes.set(xlabel="questions answered", ylabel="AUROC of the student")
     axes.set_xticks(range(len(next(iter(told["policies"].values()))["auroc"])))
-    axes.set_title(f"Asking {told['n']} masked held-out visits", loc="left")
+    axes.set_title(f"Asking {told['n']:,} masked held-out visits", loc="left")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", frameon=False, ncols=2)
     figure.savefig(path, dpi=110)
 
 
@@ -273,6 +296,7 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, required=True, help="a part's parquet file")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--count", type=int, default=200, help="visits, half of each label")
+    parser.add_argument("--fresh", type=int, default=0, help="new visits of the same diseases")
     parser.add_argument("--questions", type=int, default=5)
     parser.add_argument("--policies", default="random,page,likeliest,student")
     chosen = parser.parse_args()
@@ -282,9 +306,7 @@ def main() -> None:
         return [each.risk for each in student.predict(cases, BATCH)]
 
     every = read_cases(chosen.cases)
-    half = chosen.count // 2
-    kept = [[i for i in every if i.label.label == label][:half] for label in ("rare", "nonrare")]
-    items = [item for part in kept for item in part]
+    items = fresh(every, chosen.fresh) if chosen.fresh else first(every, chosen.count // 2)
     chosen.out.mkdir(parents=True, exist_ok=True)
     known = policies(knowledge)
     curves: dict[str, tuple[Floats, float]] = {}
