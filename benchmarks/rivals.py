@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from rarealert.language.base import quiet
+from rarealert.language.offline import quiet
 from rarealert.student.activations import Example
 from rarealert.student.adapter import Settings
 from rarealert.student.classroom import Desk

@@ -20,7 +20,8 @@ import torch
 from machine import gemm_peak, in_turn, linear_weights, spent, table, visits
 
 from rarealert.cases.case import Case
-from rarealert.language.base import PACKAGED, load_base, packaged_file
+from rarealert.language.base import load_base
+from rarealert.language.packaged import PACKAGED, packaged_file
 from rarealert.params import load_params
 from rarealert.student.encoding import Encoder
 from rarealert.student.model import Student
@@ -88,7 +89,7 @@ def main() -> None:
     batch = load_params(chosen.workspace / "params.yaml").score.batch_size
     student = Student.load(chosen.workspace / "build" / "distil" / "adapter")
     base = load_base(student.card.base_model)
-    encoder = Encoder(base.tokenizer, student.card.max_prompt_tokens)
+    encoder = Encoder(base.tokenizer, student.card.max_prompt_tokens, student.card.prompt)
     cases = [item.case for item in visits(chosen.workspace, "test", chosen.cases)]
     few = cases[:: max(1, len(cases) // chosen.plain)][: chosen.plain]
     prompts = {case.case_id: list(encoder.prompt(case).ids) for case in cases}

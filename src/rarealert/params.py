@@ -114,6 +114,8 @@ class DistilParams(_Section):
     base_model: str
     dtype: Literal["float32", "bfloat16"]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?)$")]
+    prompt: Literal["plain", "chat"]
+    readout: Literal["mean", "mean_and_last"]
     gradient_checkpointing: bool
     packed_tokens: Annotated[int, Field(ge=64)] | None
     seed: Seed

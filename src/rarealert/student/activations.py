@@ -12,7 +12,7 @@ from torch import Tensor
 from rarealert.errors import RareAlertError
 from rarealert.language.devices import enough_memory
 from rarealert.student.facts import Facts
-from rarealert.student.network import Trunk, denied_mask, pad_right, pool, silenced
+from rarealert.student.network import Trunk, denied_mask, pad_right, pool
 
 _ASK_LESS = "lower distil.batch_size or distil.max_prompt_tokens"
 
@@ -56,7 +56,8 @@ class Frozen:
     bits of either, which NumPy has no name for.
 
     ``words`` holds the mean of what each prompt's words say, shape ``(n_examples, word_width)``,
-    and ``pooled`` the mean state at the risk layer before any adapter, ``(n_examples, hidden)``.
+    and ``pooled`` that of what is read out of the risk layer before any adapter,
+    ``(n_examples, state_width)``.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ def freeze_prompts(
     """States of the prompts below the risk block, with the features that the head starts from."""
     hidden = int(trunk.model.config.hidden_size)
     words = np.zeros((len(examples), trunk.word_width), dtype=np.float32)
-    pooled = np.zeros((len(examples), hidden), dtype=np.float32)
+    pooled = np.zeros((len(examples), trunk.state_width), dtype=np.float32)
 
     def below(chosen: Sequence[int], ids: Tensor, lengths: Tensor) -> Tensor:
         embedded = trunk.embed(ids)
@@ -126,7 +127,7 @@ def freeze_prompts(
         denied = denied_mask([examples[index].denied for index in chosen], ids.shape[1])
         facts = [examples[index].facts for index in chosen]
         words[chosen] = pool(trunk.words(ids, denied, facts), lengths).numpy()
-        pooled[chosen] = pool(silenced(at_risk, denied), lengths).numpy()
+        pooled[chosen] = pool(trunk.read_out(at_risk, denied, lengths), lengths).numpy()
         return states
 
     sequences = [item.prompt for item in examples]

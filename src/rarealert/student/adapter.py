@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rarealert.language.base import quiet
+from rarealert.language.offline import quiet
 from rarealert.student.network import RiskHead, Trunk, pool
 
 Modules = Literal["attention", "all"]

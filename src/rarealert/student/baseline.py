@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from rarealert.cases.case import Case, LabelledCase
 from rarealert.errors import BadInputError
-from rarealert.language.base import quiet
+from rarealert.language.offline import quiet
 from rarealert.language.sentences import DIMENSIONS, load_encoder
 from rarealert.student.activations import Example, Frozen, run_once
 from rarealert.student.calibration import fit_calibration

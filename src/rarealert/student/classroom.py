@@ -52,9 +52,11 @@ def open_desk(chosen: DistilParams) -> Desk:
         chosen.rationale_layers,
         packed_tokens=chosen.packed_tokens,
         checkpointing=chosen.gradient_checkpointing,
+        readout=chosen.readout,
     )
     voice = Voice(chosen.rationale_modules, chosen.rationale_rank)
-    return Desk(base, trunk, Encoder(base.tokenizer, chosen.max_prompt_tokens), voice)
+    encoder = Encoder(base.tokenizer, chosen.max_prompt_tokens, chosen.prompt)
+    return Desk(base, trunk, encoder, voice)
 
 
 class Classroom:

@@ -1,17 +1,20 @@
 r"""One text format for training and inference: instruction, visit, risk position, rationale.
 
-A prompt is ``<instruction><visit>\nAssessment:``; its last token is the risk position, and what
-follows it is the rationale. The instruction is the same for every case.
+A plain prompt is ``<instruction><visit>\nAssessment:``; its last token is the risk position, and
+what follows it is the rationale. A chat asks, by the base model's own template, for the diagnosis
+and whether it is rare; the risk position is where the answer would name it. All but the visit is
+the same for every case.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.cases.render import render
+from rarealert.errors import BadInputError
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.recognise import Mention, load_recogniser
 from rarealert.student.facts import Facts, Finding
@@ -19,11 +22,23 @@ from rarealert.student.facts import Facts, Finding
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ENCODING_VERSION = "4"
+ENCODING_VERSION = "5"
 """Part of every packaged student: raise it with any change of the format."""
 
 INSTRUCTION = "First visit; could it be a rare disease?\n"
 SUFFIX = "\nAssessment:"
+
+Style = Literal["plain", "chat"]
+"""How a visit is put to the base model."""
+
+Readout = Literal["mean", "mean_and_last"]
+"""What is read of its states: the prompt's mean, alone or beside the risk position's."""
+
+_QUESTION = (
+    "A patient's first visit:\n",
+    "\nName the diagnosis, then say whether it is rare or common.",
+)
+_ANSWER = "Diagnosis:"
 
 DROP_ORDER = ("social_history", "vitals", "family_history", "past_medical_history")
 """Fields left out of a visit that is too long, in this order and only as many as needed; what is
@@ -61,13 +76,42 @@ class Prompt:
     facts: Facts = field(default_factory=Facts)
 
 
+def _chat_frame(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
+    """What stands before a visit and after it where the model's chat template asks about it."""
+    if not tokenizer.chat_template:
+        raise BadInputError(
+            "distil.prompt is chat, but the base model's tokenizer has no chat template; set "
+            "distil.prompt to plain in params.yaml."
+        )
+    place = "<visit>"
+    said = tokenizer.apply_chat_template(
+        [{"role": "user", "content": place.join(_QUESTION)}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=False,  # for templates that know of it; others ignore it
+    )
+    before, after = str(said).split(place)
+    return before, after + _ANSWER
+
+
 class Encoder:
     """Turns cases into prompts of at most ``max_prompt_tokens`` tokens."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", max_prompt_tokens: int) -> None:
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        max_prompt_tokens: int,
+        style: Style = "plain",
+    ) -> None:
+        """Lay out the frame.
+
+        Raises:
+            BadInputError: a chat is asked for and the tokenizer has no template of one.
+        """
         self._tokenizer = tokenizer
-        self._head = self.tokens(INSTRUCTION)
-        self._tail = self.tokens(SUFFIX)
+        before, after = (INSTRUCTION, SUFFIX) if style == "plain" else _chat_frame(tokenizer)
+        self._head = self.tokens(before)
+        self._tail = self.tokens(after)
         self._room = max(1, max_prompt_tokens - len(self._head) - len(self._tail))
 
     def tokens(self, text: str) -> list[int]:
@@ -91,7 +135,13 @@ class Encoder:
         )
 
     def _pieces(self, text: str) -> list[_Piece]:
-        said = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        # a visit that spells a control token is text all the same
+        said = self._tokenizer(
+            text,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=True,
+        )
         pairs = zip(said["input_ids"], said["offset_mapping"], strict=True)
         return [_Piece(token, start, end) for token, (start, end) in pairs]
 

@@ -19,7 +19,7 @@ from rarealert.cases.render import RENDERER_VERSION
 from rarealert.cases.simulate import GENERATOR_VERSION
 from rarealert.cases.simulate_knowledge import knowledge_cases
 from rarealert.errors import BadInputError
-from rarealert.language.base import cache_root
+from rarealert.language.packaged import cache_root
 from rarealert.params import DistilParams
 from rarealert.student.encoding import ENCODING_VERSION
 from rarealert.student.findingrisk import FindingRisk, fit_finding_risk

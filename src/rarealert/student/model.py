@@ -70,11 +70,12 @@ class Student:
         from rarealert.student.network import Trunk
 
         self.card = card
-        self._trunk = Trunk(base.model, card.risk_layer, card.lora_layers, card.rationale_layers)
+        layers = card.risk_layer, card.lora_layers, card.rationale_layers
+        self._trunk = Trunk(base.model, *layers, readout=card.readout)
         self._head = head
         self._trunk.finding_risk = head.finding_risk
         self._trunk.profile_match = match
-        self._encoder = Encoder(base.tokenizer, card.max_prompt_tokens)
+        self._encoder = Encoder(base.tokenizer, card.max_prompt_tokens, card.prompt)
         self._pad: int = int(base.tokenizer.pad_token_id)
         self._end: int = int(base.tokenizer.eos_token_id)
 
@@ -175,10 +176,10 @@ class Student:
     def _passes(
         self, prompts: Sequence[Prompt], batch_size: int
     ) -> "Iterator[tuple[list[int], Tensor, Tensor, Tensor]]":
-        """Per batch: indices, the head's features, what words say, states at the risk layer."""
+        """Per batch: indices, the head's features, what words say, what is read of states."""
         import torch
 
-        from rarealert.student.network import denied_mask, pad_right, pool, silenced
+        from rarealert.student.network import denied_mask, pad_right, pool
 
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
         with torch.inference_mode():
@@ -189,7 +190,7 @@ class Student:
                 facts = [prompts[index].facts for index in chosen]
                 words = self._trunk.words(ids, denied, facts)
                 states = self._trunk.run(self._trunk.embed(ids), 0, self._trunk.risk_layer)
-                states = silenced(states, denied)
+                states = self._trunk.read_out(states, denied, lengths)
                 features = torch.cat([pool(words, lengths), pool(states, lengths)], dim=1)
                 yield chosen, features, words, states
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rarealert.errors import BadInputError
+from rarealert.student.encoding import Readout
 from rarealert.student.facts import Facts
 from rarealert.student.findingrisk import FindingRisk
 from rarealert.student.profilematch import ProfileMatch
@@ -36,6 +37,7 @@ class Trunk:
         rationale_layers: int,
         packed_tokens: int | None = None,
         checkpointing: bool = False,
+        readout: Readout = "mean",
     ) -> None:
         """Lay out the parts; ``risk_layer`` None reads the risk just below the rationale's block.
 
@@ -46,6 +48,7 @@ class Trunk:
         Raises:
             BadInputError: the two blocks do not fit the model's depth, or overlap.
         """
+        self.readout = readout
         self.packed_tokens = packed_tokens
         self.checkpointing = checkpointing
         self.model: Any = model
@@ -91,6 +94,26 @@ class Trunk:
             return said
         known = [torch.from_numpy(source.at(facts, ids.shape[1])) for source in self._knowledge]
         return torch.cat([said.float().cpu(), *(one[..., None] for one in known)], dim=2)
+
+    @property
+    def state_width(self) -> int:
+        """Columns of ``read_out``."""
+        return int(self.model.config.hidden_size) * (2 if self.readout == "mean_and_last" else 1)
+
+    def read_out(self, states: Tensor, denied: Tensor, lengths: Tensor) -> Tensor:
+        """What the head reads of states at the risk layer, ``(batch, tokens, state_width)``.
+
+        Its mean over the prompt is what counts, so the last token's state stands at its place as
+        often as the prompt has tokens: the share that each position has in a risk stays exact. A
+        word that is ``denied`` says nothing.
+        """
+        said = silenced(states, denied)
+        if self.readout == "mean":
+            return said
+        last = (torch.arange(len(states)), lengths - 1)
+        alone = torch.zeros_like(states, dtype=torch.float32)
+        alone[last] = states[last].float() * lengths.to(states.device)[:, None]
+        return torch.cat([said.float(), alone], dim=2)
 
     def run(self, hidden: Tensor, start: int, stop: int, lengths: Tensor | None = None) -> Tensor:
         """Layers ``start`` to ``stop`` (exclusive) on ``(batch, tokens, hidden)`` states.
@@ -220,8 +243,8 @@ def pool(states: Tensor, lengths: Tensor) -> Tensor:
 class RiskHead(nn.Module):
     """A linear readout on standardised pooled states: ``(batch, features)`` → logit ``(batch,)``.
 
-    Features are the mean of ``Trunk.words`` (which words occur) beside the mean state at the risk
-    layer. ``mean`` and ``scale`` are those of the training part and stay fixed, as does what
+    Features are the means of ``Trunk.words`` (which words occur) and of ``Trunk.read_out`` at the
+    risk layer. ``mean`` and ``scale`` are those of the training part and stay fixed, as does what
     knowledge says of ``terms``, which travels with the head; both have shape ``(n_terms,)``, 0
     without knowledge.
     """

@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rarealert.cases.render import RENDERER_VERSION
 from rarealert.errors import BadInputError
 from rarealert.language.base import BaseModel as Base
-from rarealert.language.base import load_base, quiet
+from rarealert.language.base import load_base
 from rarealert.language.devices import Dtype
+from rarealert.language.offline import quiet
 from rarealert.student.calibration import Bands, Calibration
-from rarealert.student.encoding import ENCODING_VERSION
+from rarealert.student.encoding import ENCODING_VERSION, Readout, Style
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +52,8 @@ class Card(BaseModel):
     dtype: Dtype = "float32"
     renderer_version: str = RENDERER_VERSION
     encoding_version: str = ENCODING_VERSION
-    readout: str = "pooled_linear"
+    prompt: Style = "plain"
+    readout: Readout = "mean"
     risk_layer: int
     lora_layers: int
     rationale_layers: int

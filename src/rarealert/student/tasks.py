@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from rarealert.student.activations import Frozen
 from rarealert.student.adapter import Network
-from rarealert.student.network import silenced
 
 _HEAD_RATE = 0.1  # of the adapter's; at the full rate the first pass undid the fit
 _JUDGE_BATCH = 32  # examples a pass where no gradient is kept
@@ -127,7 +126,7 @@ def _risk_logits(network: Network, part: Frozen, chosen: Sequence[int]) -> Tenso
     trunk = network.trunk
     lengths = torch.from_numpy(part.lengths[list(chosen)])
     states = trunk.run(part.batch(chosen), trunk.block_start, trunk.risk_layer, lengths)
-    states = silenced(states, part.denied(chosen))
+    states = trunk.read_out(states, part.denied(chosen), lengths)
     words = torch.from_numpy(part.words[list(chosen)])
     return network.risk_logits(states, words, lengths)
 

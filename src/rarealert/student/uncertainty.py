@@ -204,7 +204,7 @@ def read_part(network: "Network", part: "Frozen", frame: tuple[int, int]) -> tup
     """
     import torch
 
-    from rarealert.student.network import pad_right, pool, silenced
+    from rarealert.student.network import pad_right, pool
 
     trunk = network.trunk
     pooled, spoken = np.zeros(part.pooled.shape), np.zeros(len(part.examples))
@@ -213,8 +213,8 @@ def read_part(network: "Network", part: "Frozen", frame: tuple[int, int]) -> tup
             rows = list(chosen)
             denied = part.denied(chosen)
             states = trunk.run(part.batch(chosen), trunk.block_start, trunk.risk_layer)
-            states = silenced(states, denied)
             ids, lengths = pad_right([part.examples[index].prompt for index in chosen], 0)
+            states = trunk.read_out(states, denied, lengths)
             pooled[rows] = pool(states, lengths).double().numpy()
             facts = [part.examples[index].facts for index in chosen]
             words = trunk.words(ids, denied, facts).float().cpu()

@@ -27,7 +27,8 @@ def values(file: Path) -> dict[tuple[str, str], object]:
 
 
 def test_the_profiles_are_here() -> None:
-    assert [file.name for file in PROFILES] == ["params.full.yaml", "params.qwen3-4b.yaml"]
+    names = ["params.full.yaml", "params.qwen1.5b.yaml", "params.qwen3-4b.yaml"]
+    assert [file.name for file in PROFILES] == names
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda file: file.name)

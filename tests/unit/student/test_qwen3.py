@@ -1,7 +1,7 @@
 """A Qwen3 of a few layers with random weights through tune and distil, in bf16 and fp32.
 
-The packaged SmolLM2's tokenizer cuts its visits; packing and gradient checkpointing are on, as in
-params.qwen3-4b.yaml.
+The packaged SmolLM2's tokenizer cuts its visits and asks about them; packing and gradient
+checkpointing are on, as in params.qwen3-4b.yaml, prompt and readout as in params.qwen1.5b.yaml.
 """
 
 import json
@@ -36,7 +36,7 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("gguf")
     folder = tmp_path_factory.mktemp("qwen3")
     packaged, _ = locate_base("smollm2-135m-instruct")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(packaged / name, folder)
     vocabulary = json.loads((packaged / "config.json").read_text())["vocab_size"]
     torch.manual_seed(1)
@@ -55,6 +55,8 @@ def params_for(base: Path, dtype: str) -> Params:
         update={
             "base_model": str(base),
             "dtype": dtype,
+            "prompt": "chat",
+            "readout": "mean_and_last",
             "gradient_checkpointing": True,
             "packed_tokens": 256,
             "risk_layer": 3,

@@ -201,6 +201,32 @@ def test_frozen_activations_give_the_logits_of_a_whole_pass(room: Classroom) -> 
     np.testing.assert_allclose(cached, direct.numpy(), atol=2e-2)  # the cache is fp16
 
 
+def test_the_last_token_s_state_stands_beside_the_mean(
+    tiny_base: Path, distil_params, cases: list[LabelledCase], tmp_path: Path
+) -> None:
+    from rarealert.student.network import pad_right, pool
+
+    chosen = distil_params(str(tiny_base), (2, 1)).model_copy(update={"readout": "mean_and_last"})
+    desk = open_desk(chosen)
+    targets = {item.case.case_id: 0.9 if item.label.label == "rare" else 0.2 for item in cases}
+    parts = [make_lessons(part, targets, desk.encoder) for part in (cases[:40], cases[40:])]
+    room = Classroom(desk, *parts, tmp_path, 8)
+    examples = room.valid.examples
+    with room.network(SETTINGS, 5) as network:
+        history = learn(room, network)
+        assert history[-1].valid_loss < history[0].valid_loss
+        cached = logits_of(network, room.valid)
+        ids, lengths = pad_right([item.prompt for item in examples], 1)
+        embedded = network.trunk.embed(ids)
+        with torch.no_grad():
+            states = network.trunk.run(embedded, 0, network.trunk.risk_layer)
+        last = states[torch.arange(len(ids)), lengths - 1]
+        features = [pool(embedded, lengths), pool(states, lengths), last]
+        direct = network.head(torch.cat(features, dim=1)).detach()
+        assert len(network.head.mean) == 3 * embedded.shape[2]
+    np.testing.assert_allclose(cached, direct.numpy(), atol=2e-2)  # the cache is fp16
+
+
 def test_a_processor_runs_few_rows_at_a_time_to_the_same_end(
     room: Classroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
