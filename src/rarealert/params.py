@@ -115,7 +115,7 @@ class DistilParams(_Section):
     dtype: Literal["float32", "bfloat16"]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?)$")]
     prompt: Literal["plain", "chat"]
-    readout: Literal["mean", "mean_and_last"]
+    readout: Literal["mean", "last"]
     gradient_checkpointing: bool
     packed_tokens: Annotated[int, Field(ge=64)] | None
     seed: Seed

@@ -56,8 +56,8 @@ class Frozen:
     bits of either, which NumPy has no name for.
 
     ``words`` holds the mean of what each prompt's words say, shape ``(n_examples, word_width)``,
-    and ``pooled`` that of what is read out of the risk layer before any adapter,
-    ``(n_examples, state_width)``.
+    and ``pooled`` what is read of the risk layer's states before any adapter,
+    ``(n_examples, hidden)``.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ def freeze_prompts(
     """States of the prompts below the risk block, with the features that the head starts from."""
     hidden = int(trunk.model.config.hidden_size)
     words = np.zeros((len(examples), trunk.word_width), dtype=np.float32)
-    pooled = np.zeros((len(examples), trunk.state_width), dtype=np.float32)
+    pooled = np.zeros((len(examples), hidden), dtype=np.float32)
 
     def below(chosen: Sequence[int], ids: Tensor, lengths: Tensor) -> Tensor:
         embedded = trunk.embed(ids)

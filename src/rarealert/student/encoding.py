@@ -31,8 +31,8 @@ SUFFIX = "\nAssessment:"
 Style = Literal["plain", "chat"]
 """How a visit is put to the base model."""
 
-Readout = Literal["mean", "mean_and_last"]
-"""What is read of its states: the prompt's mean, alone or beside the risk position's."""
+Readout = Literal["mean", "last"]
+"""What is read of its states: their mean over the prompt, or that of the risk position."""
 
 _QUESTION = (
     "A patient's first visit:\n",

@@ -95,25 +95,19 @@ class Trunk:
         known = [torch.from_numpy(source.at(facts, ids.shape[1])) for source in self._knowledge]
         return torch.cat([said.float().cpu(), *(one[..., None] for one in known)], dim=2)
 
-    @property
-    def state_width(self) -> int:
-        """Columns of ``read_out``."""
-        return int(self.model.config.hidden_size) * (2 if self.readout == "mean_and_last" else 1)
-
     def read_out(self, states: Tensor, denied: Tensor, lengths: Tensor) -> Tensor:
-        """What the head reads of states at the risk layer, ``(batch, tokens, state_width)``.
+        """What the head reads of states at the risk layer, ``(batch, tokens, hidden)``.
 
-        Its mean over the prompt is what counts, so the last token's state stands at its place as
-        often as the prompt has tokens: the share that each position has in a risk stays exact. A
-        word that is ``denied`` says nothing.
+        Its mean over the prompt is what counts, and a word that is ``denied`` says nothing in it.
+        Where only the last token is read, its state stands alone, as often as the prompt has
+        tokens, so that every position's share of a risk stays exact.
         """
-        said = silenced(states, denied)
         if self.readout == "mean":
-            return said
+            return silenced(states, denied)
         last = (torch.arange(len(states)), lengths - 1)
         alone = torch.zeros_like(states, dtype=torch.float32)
         alone[last] = states[last].float() * lengths.to(states.device)[:, None]
-        return torch.cat([said.float(), alone], dim=2)
+        return alone
 
     def run(self, hidden: Tensor, start: int, stop: int, lengths: Tensor | None = None) -> Tensor:
         """Layers ``start`` to ``stop`` (exclusive) on ``(batch, tokens, hidden)`` states.

@@ -56,7 +56,7 @@ def params_for(base: Path, dtype: str) -> Params:
             "base_model": str(base),
             "dtype": dtype,
             "prompt": "chat",
-            "readout": "mean_and_last",
+            "readout": "last",
             "gradient_checkpointing": True,
             "packed_tokens": 256,
             "risk_layer": 3,
