@@ -18,15 +18,14 @@ from collections import deque
 from pathlib import Path
 
 import numpy as np
-from real_student import report
+from real_student import fitted_alone, report, tfidf_risks
 
-from rarealert.cases.store import is_rare, read_cases
-from rarealert.metrics.shortcuts import fit_controls
+from rarealert.cases.store import read_cases
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
 from rarealert.stages.distil import distil
 from rarealert.stages.profile import use_profile
-from rarealert.stages.score import control_frame, student_risks
+from rarealert.stages.score import student_risks
 
 
 def main() -> None:
@@ -36,12 +35,11 @@ def main() -> None:
     parts = {
         part: read_cases(here.build("split") / f"{part}.parquet") for part in ("train", "test")
     }
-    told = judged(params, here, home)
-    frame = control_frame([item.case for item in parts["train"]])
-    tfidf = fit_controls(frame, is_rare(parts["train"]), params.score.seed)["tfidf"]
-    asked = control_frame([item.case for item in parts["test"]])
-    risks = dict(zip(asked["case_id"], tfidf.predict(asked).tolist(), strict=True))
-    models = {"student": told, "tfidf": risks}
+    asked = [item.case for item in parts["test"]]
+    models = {
+        "student": judged(params, here, home),
+        "tfidf": tfidf_risks(parts["train"], asked, params.score.seed),
+    }
     sources = np.asarray([item.case.source for item in parts["test"]])
     for source in (*np.unique(sources), None):
         among = np.flatnonzero(sources == source) if source else np.arange(len(sources))
@@ -54,14 +52,6 @@ def laid_over(profile: Path, here: Paths, home: Paths) -> Params:
     shutil.copy(here.params, home.params)
     use_profile(profile, home)
     return load_params(home.params)
-
-
-def fitted_alone(params: Params) -> Params:
-    """The same without passes and rationales."""
-    nothing = dict.fromkeys(
-        ("epochs", "correction_epochs", "rationale_cases", "correction_rationales"), 0
-    )
-    return params.model_copy(update={"distil": params.distil.model_copy(update=nothing)})
 
 
 def judged(params: Params, here: Paths, home: Paths) -> dict[str, float]:

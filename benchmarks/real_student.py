@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from rarealert.cases.case import LabelledCase
+from rarealert.cases.case import Case, LabelledCase
 from rarealert.cases.leakage import near_duplicates, rendered, tied_groups
 from rarealert.cases.store import disease_groups, is_rare, read_cases
 from rarealert.metrics.intervals import Bootstrap
@@ -105,35 +105,37 @@ def judged(
         for item, number in zip(cases, fold_of, strict=True):
             place = (number - fold) % FOLDS
             rows.writerow((item.case.case_id, (*PARTS, *["train"] * FOLDS)[place]))
-    chosen = params.model_copy(
-        update={
-            "split": params.split.model_copy(update={"assign": "data/folds.csv"}),
-            "distil": params.distil.model_copy(
-                update={
-                    "epochs": 0,
-                    "correction_epochs": 0,
-                    "rationale_cases": 0,
-                    "correction_rationales": 0,
-                }
-            ),
-        }
-    )
+    assigned = params.split.model_copy(update={"assign": "data/folds.csv"})
+    chosen = fitted_alone(params).model_copy(update={"split": assigned})
     for stage in (split, align, distil):
         deque(stage(chosen, home), maxlen=0)
     train = read_cases(home.build("split") / "train.parquet")
     test = [item.case for item in read_cases(home.build("split") / "test.parquet")]
-    frame = control_frame([item.case for item in train])
-    tfidf = fit_controls(frame, is_rare(train), chosen.score.seed)["tfidf"]
-    asked = control_frame(test)
     found: Risks = {
         "student": dict(
             student_risks(home.build("distil") / "adapter", test, chosen.score.batch_size)
         ),
-        "tfidf": dict(zip(asked["case_id"], tfidf.predict(asked).tolist(), strict=True)),
+        "tfidf": tfidf_risks(train, test, chosen.score.seed),
     }
     done.write_text(json.dumps(found))
     print(f"fold {fold}: {len(train)} train, {len(test)} test", flush=True)
     return found
+
+
+def fitted_alone(params: Params) -> Params:
+    """The same without LoRA's passes and rationales."""
+    nothing = dict.fromkeys(
+        ("epochs", "correction_epochs", "rationale_cases", "correction_rationales"), 0
+    )
+    return params.model_copy(update={"distil": params.distil.model_copy(update=nothing)})
+
+
+def tfidf_risks(train: list[LabelledCase], test: list[Case], seed: int) -> dict[str, float]:
+    """What TF-IDF, fitted on ``train``, says of ``test``, by case id."""
+    frame = control_frame([item.case for item in train])
+    tfidf = fit_controls(frame, is_rare(train), seed)["tfidf"]
+    asked = control_frame(test)
+    return dict(zip(asked["case_id"], tfidf.predict(asked).tolist(), strict=True))
 
 
 def report(name: str, cases: list[LabelledCase], told: Risks) -> None:

@@ -80,27 +80,29 @@ def _installed(package: str, file: str) -> Path | None:
 def _joined(name: str, parts: list[Path], sha256: str) -> Path:
     """The file that ``parts`` make, in the cache folder; it appears only whole and checked."""
     file = cache_root() / f"{sha256[:32]}.gguf"
-    if file.is_file() and file.stat().st_size == sum(part.stat().st_size for part in parts):
+    if file.is_file() and _digest(file) == sha256:
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
-    whole = hashlib.sha256()
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix="partial-", delete=False) as target:
-        partial = Path(target.name)
-        try:
+    partial = Path(tempfile.mkstemp(prefix="partial-", dir=file.parent)[1])
+    try:
+        with partial.open("wb") as target:
             for part in parts:
                 with part.open("rb") as source:
-                    while block := source.read(1 << 20):
-                        whole.update(block)
-                        target.write(block)
-            if whole.hexdigest() != sha256:
-                raise BadInputError(
-                    f"the packages of {name} don't hold the file that is known under this name "
-                    f"(sha256 {sha256[:12]}…, found {whole.hexdigest()[:12]}…); don't use them."
-                )
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+                    shutil.copyfileobj(source, target)
+        if (found := _digest(partial)) != sha256:
+            raise BadInputError(
+                f"the packages of {name} don't hold the file that is known under this name "
+                f"(sha256 {sha256[:12]}…, found {found[:12]}…); don't use them."
+            )
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
     return file
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def cache_root() -> Path:

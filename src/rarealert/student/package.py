@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from rarealert.cases.render import RENDERER_VERSION
 from rarealert.errors import BadInputError
@@ -113,7 +113,6 @@ def load_package(folder: Path) -> tuple[Card, Base, "RiskHead", "ProfileMatch | 
             adapter was trained on, or the adapter does not fit it.
     """
     card = _read_card(folder)
-    _check_versions(folder, card)
     tokenizer = _read_tokenizer(folder, card)
     match = _read_profiles(folder, card)
     base = load_base(card.base_model, dtype=card.dtype, device="auto")
@@ -140,15 +139,18 @@ def load_package(folder: Path) -> tuple[Card, Base, "RiskHead", "ProfileMatch | 
 def _read_card(folder: Path) -> Card:
     file = folder / "student.json"
     try:
-        return Card.model_validate_json(file.read_text(encoding="utf-8"))
+        held = json.loads(file.read_text(encoding="utf-8"))
+        _check_versions(folder, held)
+        return Card.model_validate(held)
     except FileNotFoundError as error:
         raise BadInputError(f"{file} is missing; run dvc repro distil.") from error
-    except (ValidationError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{file} is not a student's card; run dvc repro distil.") from error
 
 
-def _check_versions(folder: Path, card: Card) -> None:
-    trained = (card.renderer_version, card.encoding_version)
+def _check_versions(folder: Path, held: dict[str, Any]) -> None:
+    """Before the card is read as one: another version's may have other fields."""
+    trained = (held["renderer_version"], held["encoding_version"])
     if trained != (RENDERER_VERSION, ENCODING_VERSION):
         raise BadInputError(
             f"{folder} was trained with renderer {trained[0]} and encoding {trained[1]}, this "

@@ -228,6 +228,16 @@ def test_a_student_of_another_world_is_refused(saved, tmp_path, key, value, said
         Student.load(folder)
 
 
+def test_a_student_of_another_encoding_is_told_so_whatever_its_card_holds(saved, tmp_path) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(saved[0], folder)
+    card = json.loads((folder / "student.json").read_text())
+    old = {**card, "encoding_version": "4", "readout": "pooled_linear"}
+    (folder / "student.json").write_text(json.dumps(old))
+    with pytest.raises(BadInputError, match="and encoding 4, this version has"):
+        Student.load(folder)
+
+
 @pytest.mark.slow
 def test_the_packaged_smollm2_reads_alike_in_any_batch(
     tmp_path: Path, distil_params, cases

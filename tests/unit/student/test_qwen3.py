@@ -49,14 +49,14 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def params_for(base: Path, dtype: str) -> Params:
+def params_for(base: Path, dtype: str, prompt: str, readout: str) -> Params:
     real = load_params(REPOSITORY / "params.yaml")
     distil_ = real.distil.model_copy(
         update={
             "base_model": str(base),
             "dtype": dtype,
-            "prompt": "chat",
-            "readout": "last",
+            "prompt": prompt,
+            "readout": readout,
             "gradient_checkpointing": True,
             "packed_tokens": 256,
             "risk_layer": 3,
@@ -92,15 +92,21 @@ def workspace(root: Path, cases: list[LabelledCase]) -> Paths:
     return paths
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_tune_and_distil_make_a_student_of_it(qwen3, cases, tmp_path, dtype: str) -> None:
-    paths, params = workspace(tmp_path, cases), params_for(qwen3, dtype)
+@pytest.mark.parametrize(
+    ("dtype", "prompt", "readout"),
+    [("float32", "plain", "mean"), ("bfloat16", "plain", "mean"), ("bfloat16", "chat", "last")],
+)
+def test_tune_and_distil_make_a_student_of_it(
+    qwen3, cases, tmp_path, dtype: str, prompt: str, readout: str
+) -> None:
+    paths, params = workspace(tmp_path, cases), params_for(qwen3, dtype, prompt, readout)
     list(tune(params, paths))
     list(distil(params, paths))
     report = json.loads((paths.report("distil") / "metrics.json").read_text())
     assert report["valid"]["auroc"] > 0.9  # each label has words of its own
     student = Student.load(paths.build("distil") / "adapter")
-    assert student.card.dtype == dtype
+    assert (student.card.dtype, student.card.prompt) == (dtype, prompt)
+    assert student.card.readout == readout
     read = [item.case for item in cases[40:]]
     first = [item.risk for item in student.predict(read, 8)]
     again = Student.load(paths.build("distil") / "adapter").predict(read, 8)
