@@ -17,7 +17,7 @@ from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
 from rarealert.stages.rounds import Course, Material, Rounds, learn_rounds
-from rarealert.stages.tune import curves, input_files, read_knowledge
+from rarealert.stages.tune import curves, input_files, read_knowledge, unanswered
 from rarealert.tracking.items import Dataset, Figure, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class _Inputs:
     judged: "Lessons"
     leanings: "dict[str, list[Leaning]]"
     digests: dict[str, str]
+    left_out: int  # training cases without an aligned risk
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def distil(params: Params, paths: Paths) -> Iterator[Item]:
         f"validation AUROC {figures['auroc']:.3f} (TF-IDF {figures['tfidf_auroc']:.3f}), "
         f"{len(inputs.train):,} cases, {inputs.taught.told} rationales learnt, "
         f"{figures['rationales_sound']:.0%} of {_JUDGED_RATIONALES} sound"
+        + unanswered(inputs.left_out)
     )
 
 
@@ -104,23 +106,26 @@ def _read(params: Params, paths: Paths) -> _Inputs:
         digest_of_file,
         make_lessons,
         read_targets,
+        with_targets,
     )
 
     files, chosen = _files(paths), params.distil
     leanings = read_leanings(files["answers"])
     desk = open_desk(chosen)
 
-    def lessons(part: str, told: int) -> "tuple[list[LabelledCase], Lessons]":
-        cases, targets = read_cases(files[part]), read_targets(files["risk"], part)
+    def lessons(cases: "list[LabelledCase]", targets: "dict[str, float]", told: int) -> "Lessons":
         texts = choose_rationales(cases, targets, leanings, told, chosen.seed)
-        limit = chosen.max_rationale_tokens
-        return cases, make_lessons(cases, targets, desk.encoder, texts, limit)
+        return make_lessons(cases, targets, desk.encoder, texts, chosen.max_rationale_tokens)
 
-    train, taught = lessons("train", chosen.rationale_cases)
-    valid, judged = lessons("valid", _JUDGED_RATIONALES)
+    every, valid = read_cases(files["train"]), read_cases(files["valid"])
+    targets = read_targets(files["risk"], "train")
+    train = with_targets(every, targets)
+    taught = lessons(train, targets, chosen.rationale_cases)
+    judged = lessons(valid, read_targets(files["risk"], "valid"), _JUDGED_RATIONALES)
     digests = {name: digest_of_file(file) for name, file in files.items()}
     read_knowledge(desk, chosen, files["held_out"])
-    return _Inputs(train, valid, desk, taught, judged, leanings, digests)
+    left_out = len(every) - len(train)
+    return _Inputs(train, valid, desk, taught, judged, leanings, digests, left_out)
 
 
 def _files(paths: Paths) -> dict[str, Path]:

@@ -55,7 +55,7 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
     for leftover in build.glob("activations-*"):  # of a run that was killed
         shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(dir=build, prefix="activations-") as folder:
-        room, base_digest = _classroom(params, paths, Path(folder))
+        room, base_digest, left_out = _classroom(params, paths, Path(folder))
         for name, lessons in (("train", room.train), ("valid", room.valid)):
             yield Dataset(name, inputs[name], digests[name], len(lessons.examples), f"tune {name}")
         shaping = params.tune.model_dump(exclude={"trials", "timeout_s"})
@@ -82,6 +82,7 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
     yield Metric("best_valid_auroc", float(best.user_attrs["valid_auroc"]))
     yield Summary(
         f"{len(finished)} trials, best validation AUROC {best.user_attrs['valid_auroc']:.3f}"
+        + unanswered(left_out)
     )
 
 
@@ -95,21 +96,28 @@ def input_files(paths: Paths) -> dict[str, Path]:
     }
 
 
-def _classroom(params: Params, paths: Paths, folder: Path) -> "tuple[Classroom, str]":
+def unanswered(left_out: int) -> str:
+    """What a summary adds of training cases without an aligned risk; nothing where all have one."""
+    return f", {left_out:,} training cases left out that no teacher answered" if left_out else ""
+
+
+def _classroom(params: Params, paths: Paths, folder: Path) -> "tuple[Classroom, str, int]":
+    """The room, the base model's digest, and how many training cases have no target."""
     from rarealert.cases.store import read_cases
     from rarealert.student.classroom import Classroom, open_desk
-    from rarealert.student.lessons import make_lessons, read_targets, subset
+    from rarealert.student.lessons import make_lessons, read_targets, subset, with_targets
 
     files, tuning = input_files(paths), params.tune
-    train = subset(read_cases(files["train"]), tuning.train_cases, tuning.seed)
+    every, targets = read_cases(files["train"]), read_targets(files["risk"], "train")
+    answered = with_targets(every, targets)
+    train = subset(answered, tuning.train_cases, tuning.seed)
     valid = subset(read_cases(files["valid"]), tuning.valid_cases, tuning.seed)
     desk = open_desk(params.distil)
-    lessons, judged = (
-        make_lessons(cases, read_targets(files["risk"], part), desk.encoder)
-        for part, cases in (("train", train), ("valid", valid))
-    )
+    lessons = make_lessons(train, targets, desk.encoder)
+    judged = make_lessons(valid, read_targets(files["risk"], "valid"), desk.encoder)
     read_knowledge(desk, params.distil, files["held_out"])
-    return Classroom(desk, lessons, judged, folder, params.distil.batch_size), desk.base.digest
+    room = Classroom(desk, lessons, judged, folder, params.distil.batch_size)
+    return room, desk.base.digest, len(every) - len(answered)
 
 
 def read_knowledge(desk: "Desk", chosen: DistilParams, held_out: Path) -> None:

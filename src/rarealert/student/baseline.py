@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from rarealert.cases.case import Case, LabelledCase
-from rarealert.errors import BadInputError
 from rarealert.language.offline import quiet
 from rarealert.language.sentences import DIMENSIONS, load_encoder
 from rarealert.student.activations import Example, Frozen, run_once
 from rarealert.student.calibration import fit_calibration
 from rarealert.student.encoding import fitted
 from rarealert.student.head import Rows, fit_head
+from rarealert.student.lessons import with_targets
 from rarealert.student.network import RiskHead, pool
 from rarealert.student.training import Schedule, train
 
@@ -59,17 +59,14 @@ def minilm_risks(
 ) -> dict[str, float]:
     """Calibrated risk 0-1 by case id of ``valid_cases`` and ``others``.
 
-    ``targets`` holds the out-of-fold aligned risk of every training case. Validation chooses the
-    epoch and the calibration; ``others`` are only read.
+    ``targets`` holds out-of-fold aligned risks; a training case without one, which no teacher
+    answered, is left out. Validation chooses the epoch and the calibration; ``others`` are only
+    read.
 
     Raises:
-        BadInputError: a training case has no aligned risk.
+        BadInputError: no training case has an aligned risk.
     """
-    for item in train_cases:
-        if item.case.case_id not in targets:
-            raise BadInputError(
-                f"align gave case {item.case.case_id} no risk; run dvc repro align."
-            )
+    train_cases = with_targets(train_cases, targets)
     with tempfile.TemporaryDirectory(prefix="rarealert-") as folder:
         encoder = _Encoder(Path(folder), recipe.max_tokens)
         learn = encoder.freeze([encoder.example(item, targets) for item in train_cases], "train")

@@ -74,6 +74,18 @@ def read_targets(file: Path, part: str) -> dict[str, float]:
     return targets
 
 
+def with_targets(cases: Sequence[LabelledCase], targets: Mapping[str, float]) -> list[LabelledCase]:
+    """The training cases that can be learnt from: what no teacher answered has no aligned risk.
+
+    Raises:
+        BadInputError: there are cases, and none of them has one.
+    """
+    kept = [item for item in cases if item.case.case_id in targets]
+    if cases and not kept:
+        raise BadInputError("align gave no training case a risk; run dvc repro align.")
+    return kept
+
+
 def make_lessons(
     cases: Sequence[LabelledCase],
     targets: Mapping[str, float],
@@ -83,21 +95,19 @@ def make_lessons(
 ) -> Lessons:
     """One example a case; ``rationales`` by case id, a case without one learns only its risk.
 
-    Raises:
-        BadInputError: a case has no aligned risk.
+    A case without an aligned risk has its label for a target: it is judged by that alone, and
+    ``with_targets`` keeps it from what is learnt.
     """
     examples = []
     truncated = 0
     for item in cases:
         case_id = item.case.case_id
-        if case_id not in targets:
-            raise BadInputError(f"align gave case {case_id} no risk; run dvc repro align.")
         prompt = encoder.prompt(item.case)
         truncated += prompt.truncated
         text = (rationales or {}).get(case_id)
         told = encoder.rationale(text, max_rationale_tokens) if text else ()
         rare = item.label.label == "rare"
-        target = targets[case_id]
+        target = targets.get(case_id, float(rare))
         given = given_tokens(encoder, text, told) if text else 0
         read = (prompt.denied, prompt.facts, given)
         examples.append(Example(case_id, prompt.ids, told, rare, target, *read))

@@ -196,6 +196,36 @@ def test_missing_inputs_are_one_sentence(workspace) -> None:
         list(tune(params, paths))
 
 
+def keep_targets(paths: Paths, silent: set[str]) -> None:
+    """Take the rows of ``silent`` out of what align left, as it does with what nobody answered."""
+    file = paths.build("align") / "risk.parquet"
+    rows = pq.read_table(file)
+    kept = [row["case_id"] not in silent for row in rows.to_pylist()]
+    pq.write_table(rows.filter(pa.array(kept)), file)
+
+
+def test_cases_that_no_teacher_answered_stop_neither_stage(workspace) -> None:
+    from rarealert.stages.distil import distil
+    from rarealert.stages.tune import tune
+
+    params, paths = workspace
+    params = params.model_copy(update={"tune": params.tune.model_copy(update={"trials": 1})})
+    keep_targets(paths, {"c3", "c20", "c50", "c77"})
+    said = [list(stage(params, paths))[-1] for stage in (tune, distil)]
+    assert all("2 training cases left out that no teacher answered" in item.text for item in said)
+    report = json.loads((paths.report("distil") / "metrics.json").read_text())
+    assert (report["train"]["n"], report["valid"]["n"]) == (46, 32)
+
+
+def test_without_any_aligned_risk_a_stage_is_refused(workspace) -> None:
+    from rarealert.stages.tune import tune
+
+    params, paths = workspace
+    keep_targets(paths, {f"c{index}" for index in range(80)})
+    with pytest.raises(BadInputError, match="gave no training case a risk; run dvc repro align"):
+        list(tune(params, paths))
+
+
 def test_importing_a_stage_is_cheap() -> None:
     import subprocess
 

@@ -7,15 +7,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
 from rarealert.student import lessons
 from rarealert.student.activations import Example
+from rarealert.student.encoding import Prompt
 from rarealert.student.lessons import (
     choose_rationales,
     digest_of,
     digest_of_examples,
+    make_lessons,
     read_targets,
     subset,
+    with_targets,
 )
 
 
@@ -68,6 +72,23 @@ def test_a_subset_keeps_the_share_of_labels_and_the_seed(cases) -> None:
     assert chosen == subset(cases, 20, 3)
     assert chosen != subset(cases, 20, 4)
     assert subset(cases, 1000, 3) == cases
+
+
+def test_what_no_teacher_answered_is_not_learnt_and_judged_by_its_label(cases) -> None:
+    targets = {item.case.case_id: 0.4 for item in cases[2:]}
+    assert with_targets(cases, targets) == cases[2:]
+    judged = make_lessons(cases, targets, Plain())
+    rare = [float(item.label.label == "rare") for item in cases[:2]]
+    assert judged.target.tolist() == [*rare, *[0.4] * (len(cases) - 2)]
+    with pytest.raises(BadInputError, match="gave no training case a risk; run dvc repro align"):
+        with_targets(cases, {})
+
+
+class Plain:
+    """Stands for the encoder: every visit is the same three tokens."""
+
+    def prompt(self, case: Case) -> Prompt:
+        return Prompt(case.case_id, (1, 2, 3), truncated=False, text="")
 
 
 def test_a_digest_follows_its_parts() -> None:
