@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 CONFIDENCES = (0.8, 0.9, 0.95)
 """Coverages 0-1 that sets are made for."""
-_GRID = 2001  # risks at which sets are asked for; finer than any risk is reported
+_ROUNDING = 1e-12  # of 1 - (1 - risk); cases whose risk ties with a cut belong inside it
 _KEPT = tuple(round(1 - 0.05 * step, 2) for step in range(16))  # shares of cases, 1 to 0.25
 
 
@@ -66,13 +66,14 @@ def conformal_cuts(rare: Bools, risks: Floats) -> Mapping[float, Cuts]:
     """Cuts for each of ``CONFIDENCES``, from cases that the model was not fitted on.
 
     Split conformal prediction with the least ambiguous sets (Sadinle, Lei and Wasserman, JASA
-    114:223, 2019), by mapie. A confidence that so few cases can't support gets sets of both
-    labels.
+    114:223, 2019), by mapie. It is asked for sets at the risks where one can change, so that a cut
+    lies on the risk that sets it: calibrated risks are often tied there, and sets that miss the
+    tie cover too little. A confidence that so few cases can't support gets sets of both labels.
     """
     from mapie.classification import SplitConformalClassifier
 
     model = _AsRisk().fit(np.empty((0, 1)), np.empty(0, dtype=bool))
-    able = [level for level in CONFIDENCES if (len(rare) + 1) * (1 - level) >= 1]
+    able = [level for level in CONFIDENCES if len(rare) * (1 - level) >= 1]  # mapie's own bound
     cuts = dict.fromkeys(CONFIDENCES, Cuts(0.0, 1.0))
     if not able:
         return cuts
@@ -82,13 +83,13 @@ def conformal_cuts(rare: Bools, risks: Floats) -> Mapping[float, Cuts]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty sets, which are an answer here
         splitter.conformalize(risks[:, None], rare.astype(int))
-        grid = np.linspace(0, 1, _GRID)
-        sets = splitter.predict_set(grid[:, None])[1]
+        places = np.unique(np.concatenate([risks, 1 - risks]))
+        sets = splitter.predict_set(places[:, None])[1]
     for place, level in enumerate(able):
         nonrare, is_rare = sets[:, 0, place], sets[:, 1, place]
         cuts[level] = Cuts(
-            float(grid[is_rare].min()) if is_rare.any() else 1.0,
-            float(grid[nonrare].max()) if nonrare.any() else 0.0,
+            max(0.0, float(places[is_rare].min()) - _ROUNDING),
+            min(1.0, float(places[nonrare].max()) + _ROUNDING),
         )
     return cuts
 

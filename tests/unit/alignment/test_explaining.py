@@ -77,8 +77,25 @@ def test_cuts_are_those_of_the_quantile_by_hand() -> None:
     for level in CONFIDENCES:
         quantile = np.sort(unlikeliness)[math.ceil(301 * level) - 1]
         cuts = conformal_cuts(rare, risks)[level]
-        assert cuts.rare_from == pytest.approx(1 - quantile, abs=0.001)
-        assert cuts.nonrare_to == pytest.approx(quantile, abs=0.001)
+        assert cuts.rare_from == pytest.approx(1 - quantile, abs=2e-12)
+        assert cuts.nonrare_to == pytest.approx(quantile, abs=2e-12)
+
+
+def test_sets_cover_as_stated_where_many_cases_share_a_risk() -> None:
+    rng = np.random.default_rng(7)
+    plateaus = np.asarray([0.0203, 0.0811, 0.2347, 0.5013, 0.7333, 0.9107, 0.9699])
+    for cases in (150, 400, 2000):  # as isotonic calibration leaves them
+        risks = rng.choice(plateaus, cases)
+        rare = rng.random(cases) < risks
+        for level, cuts in conformal_cuts(rare, risks).items():
+            assert cuts.holds(rare, risks).mean() >= level
+
+
+@pytest.mark.parametrize("cases", [*range(2, 24), 99, 100, 199])
+def test_any_number_of_cases_gets_sets(cases: int) -> None:
+    rare, risks = _calibrated(cases, seed=cases)
+    for level, cuts in conformal_cuts(rare, risks).items():
+        assert cuts.holds(rare, risks).mean() >= level
 
 
 def test_too_few_cases_rule_nothing_out() -> None:
