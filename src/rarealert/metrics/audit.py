@@ -101,7 +101,9 @@ def audit_shortcuts(
         few = _too_few(truth[index], clusters[index])
         if few:
             absent[scope] = few
-            continue
+    judged = {scope: index for scope, index in scopes.items() if scope not in absent}
+    plan = plan.for_tests(len(judged) * len(set(CONTROLS) - {WORDS}))
+    for scope, index in judged.items():
         risks = out_of_fold(frame.iloc[index], truth[index], clusters[index], seed)
         aurocs[scope], p_values = _measured(risks, truth[index], clusters[index], plan)
         chances |= {(scope, name): value for name, value in p_values.items() if name != WORDS}

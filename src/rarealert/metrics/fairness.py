@@ -73,6 +73,7 @@ def contrasts(study: Study, model: str, blocks: Mapping[str, Cells], plan: Boots
                 if np.unique(study.labels[answered]).size == 2:
                     job = study.job(model, answered, {"auroc": auroc_of})
                     jobs[f"{block}\n{name}\n{side}"] = job
+    plan = plan.for_tests(sum(key.endswith("\nin") for key in jobs))
     drawn = draw(jobs, study.diseases, plan)
     estimates: dict[str, Estimate] = {}
     p_values: dict[str, float] = {}

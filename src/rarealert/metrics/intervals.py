@@ -5,7 +5,7 @@ Every model, subgroup and pair sees the same resamples, so differences are paire
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ _CHUNK_WEIGHTS = 2_000_000  # weights held at once: 16 MB, whatever the number o
 _CHUNK_ROWS = 256  # resamples at once; their counts stay in the processor's cache
 _MAX_GROUPS = 2048  # distinct risks told apart in a resample; finer moves no bound by 0.001
 _MIN_DEFINED_SHARE = 0.9  # of resamples; below it an interval would describe the lucky ones
+_PER_TEST = 100  # resamples; the smallest p-value after Holm's correction is then 0.02
+_MOST_FOR_TESTS = 20_000  # resamples; half a minute on 160,000 cases, enough for 400 tests
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,15 @@ class Bootstrap:
     resamples: int
     confidence: float
     seed: int
+
+    def for_tests(self, tests: int) -> "Bootstrap":
+        """As many resamples as ``tests`` p-values need if they are to be adjusted together.
+
+        A p-value from r resamples is 2 / (r + 1) at least, and Holm multiplies the smallest by
+        the number of tests: with too few resamples none of them could ever be significant.
+        """
+        wanted = min(_PER_TEST * tests, _MOST_FOR_TESTS)
+        return replace(self, resamples=max(self.resamples, wanted))
 
     def weights(self, groups: int) -> Iterator[FloatArray]:
         """How often each of ``groups`` is drawn, in chunks of shape ``(resamples, groups)``.

@@ -66,6 +66,15 @@ def test_redaction_marks_in_one_source_are_flagged_there():
     assert not any("in b" in flag for flag in found.flags)
 
 
+def test_many_sources_and_few_resamples_still_flag_what_tells_the_label():
+    frame, labels, diseases = corpus(sources=("a", "b", "c", "d"), n=320)
+    frame["text"] = np.where(labels, frame["text"] + " " + frame["text"] * 3, frame["text"])
+    found = audit_shortcuts(frame, labels, diseases, Bootstrap(100, 0.95, 1), seed=0)
+    for scope in (POOLED, "a", "b", "c", "d"):
+        assert found.aurocs[scope]["length"].value > 0.9
+        assert any("length alone" in flag and flag.endswith(f"in {scope}") for flag in found.flags)
+
+
 def test_a_source_of_one_label_is_flagged_and_has_no_figures():
     frame, labels, diseases = corpus()
     frame["source"] = np.where(labels, "atlas", "clinic")

@@ -1,5 +1,7 @@
 """What alerts mean in use: prevalence, abstention, prediction sets, fairness, retold visits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -182,6 +184,16 @@ def test_a_group_that_is_served_worse_is_found_and_chance_is_not():
     assert found["by_sex"]["male"]["value"] == pytest.approx(expected)
     calm = contrasts(one, "student", blocks_of(one, who), PLAN)
     assert min(row["p_holm"] for block in calm.values() for row in block.values()) > 0.05
+
+
+def test_a_gap_between_many_groups_is_significant_with_few_resamples_too():
+    one = study(1000)
+    cells = {"by_source": {f"s{place}": np.arange(place, 1000, 20) for place in range(20)}}
+    risks = one.risks["student"].copy()
+    risks[::20] = 1 - risks[::20]
+    spoilt = Study(one.labels, one.clusters, {"student": risks}, one.thresholds)
+    found = contrasts(spoilt, "student", cells, replace(PLAN, resamples=100))
+    assert found["by_source"]["s0"]["p_holm"] < 0.05
 
 
 def test_a_risk_that_rises_with_a_change_is_seen_with_its_interval():
