@@ -37,7 +37,7 @@ DEFAULTS: dict[str, float | int | str] = {
     "tau": 0.35,
     "replay_share": 0.5,
 }
-"""The first trial of every study; the others have to beat it."""
+"""The first trial of every study to come to an end; the others have to beat it."""
 
 
 def tune(params: Params, paths: Paths) -> Iterator[Item]:
@@ -157,7 +157,9 @@ def _open_study(journal: Path, name: str, seed: int) -> Any:
         study.tell(trial.number, state=TrialState.FAIL)
     # a resumed study must not draw again what it drew before the kill
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=3)
-    if not study.trials:
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    held = any(trial.system_attrs.get("fixed_params") == DEFAULTS for trial in waiting)
+    if not (held or _finished(study)):  # a kill during the first trial takes its place in the queue
         study.enqueue_trial(DEFAULTS)
     return study
 

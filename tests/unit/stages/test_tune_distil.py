@@ -165,6 +165,27 @@ def test_a_finished_or_killed_study_goes_on_counting(workspace) -> None:
     assert best(paths) == first
 
 
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_kill_in_the_first_trial_does_not_lose_the_defaults(tmp_path: Path, kills: int) -> None:
+    from optuna.trial import TrialState
+
+    from rarealert.stages.tune import DEFAULTS, _open_study, _suggest
+
+    for _ in range(kills):
+        study = _open_study(tmp_path / "study.log", "one", 13)
+        _open_study(tmp_path / "study.log", "one", 13)  # nothing asked in between: one will do
+        _suggest(study.ask(), 1)
+    study = _open_study(tmp_path / "study.log", "one", 13)
+    for place in range(2):
+        trial = study.ask()
+        _suggest(trial, 1)
+        assert (trial.params == DEFAULTS) == (place == 0)
+        study.tell(trial, 0.5)
+    assert not _open_study(tmp_path / "study.log", "one", 13).get_trials(
+        states=(TrialState.WAITING,)
+    )
+
+
 def test_a_study_of_other_data_starts_afresh(workspace) -> None:
     from rarealert.stages.tune import tune
 
