@@ -1,8 +1,8 @@
 """tune: search the student's rates, LoRA, loss weights and second round (``rarealert tune``).
 
-A seeded TPE study (Bergstra et al. 2011) with median pruning after each epoch. Its journal
-outlives a kill: a study of the same data and settings goes on counting where it stopped, one of
-other data starts afresh beside it.
+A seeded TPE study (Bergstra et al. 2011) with median pruning after each epoch but the last. Its
+journal outlives a kill: a study of the same data and settings goes on counting where it stopped,
+one of other data starts afresh beside it.
 """
 
 import shutil
@@ -189,8 +189,10 @@ def _one_trial(study: Any, room: "Classroom", params: Params) -> Child:
 
     def on_epoch(epoch: "Epoch") -> None:
         epochs.append(epoch)
+        if not 0 < epoch.epoch < params.tune.epochs:  # the start says nothing of how it learns
+            return
         trial.report(epoch.valid_loss, epoch.epoch)
-        if epoch.epoch < params.tune.epochs and trial.should_prune():
+        if trial.should_prune():
             raise TrialPruned
 
     schedule = Schedule(params.tune.epochs, params.distil.batch_size, params.tune.seed)

@@ -1,8 +1,11 @@
 """tune and distil from end to end on a tiny base model."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -184,6 +187,59 @@ def test_a_kill_in_the_first_trial_does_not_lose_the_defaults(tmp_path: Path, ki
     assert not _open_study(tmp_path / "study.log", "one", 13).get_trials(
         states=(TrialState.WAITING,)
     )
+
+
+class Classes:
+    """Stands for the classroom: nothing is learnt, and nothing is judged wrongly."""
+
+    @contextlib.contextmanager
+    def network(self, *_: object) -> Iterator[None]:
+        yield None
+
+    def risk_task(self, *_: object) -> None:
+        return None
+
+    def errors(self, *_: object) -> object:
+        return SimpleNamespace(wrong=(), learnt=())
+
+
+@pytest.mark.parametrize(
+    ("epochs", "learnt", "pruned"),
+    [(1, [1, 1, 1, 1], [False] * 4), (2, [2, 2, 1, 2], [False, False, True, False])],
+)
+def test_a_trial_is_pruned_between_epochs_and_never_before_it_learnt(
+    workspace, monkeypatch: pytest.MonkeyPatch, epochs: int, learnt: list[int], pruned: list[bool]
+) -> None:
+    from rarealert.stages import tune as stage
+    from rarealert.student import training
+    from rarealert.student.training import Epoch
+
+    params, paths = workspace
+    params = params.model_copy(
+        update={"tune": params.tune.model_copy(update={"epochs": epochs, "trials": 4})}
+    )
+    paths.build("tune").mkdir(parents=True)
+    study = stage._open_study(paths.build("tune") / "study.log", "one", 13)
+    # by trial: the loss at its start, which gets worse and worse, and after each epoch
+    losses = iter([(0.40, 0.38, 0.37), (0.42, 0.39, 0.38), (0.45, 0.44, 0.1), (0.46, 0.30, 0.2)])
+    passes = []
+
+    def train(_task, _rate, schedule, *_, on_epoch=None, **__) -> list[Epoch]:
+        course = next(losses)
+        history = [Epoch(0, None, course[0], {"valid_auroc": 0.8})]
+        on_epoch(history[0])
+        passes.append(0)
+        for number in range(1, schedule.epochs + 1):
+            passes[-1] = number
+            history.append(Epoch(number, 0.3, course[number], {"valid_auroc": 0.9}))
+            on_epoch(history[-1])
+        return history
+
+    monkeypatch.setattr(training, "train", train)
+    for _ in range(4):
+        stage._one_trial(study, Classes(), params)
+    assert passes == learnt
+    assert [trial.state.name == "PRUNED" for trial in study.trials] == pruned
 
 
 def test_a_study_of_other_data_starts_afresh(workspace) -> None:
