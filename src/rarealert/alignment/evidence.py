@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.alignment.features import build_features
-from rarealert.alignment.folds import TrainingSet
+from rarealert.alignment.folds import TrainingSet, drawn_in_folds
 from rarealert.alignment.panel import Panel
 from rarealert.alignment.search import weighted_auroc
 from rarealert.alignment.targets import CrossFitted
@@ -62,13 +62,11 @@ class Evidence:
         return order
 
     def sample(self, cases: int, seed: int) -> "Evidence":
-        """At most ``cases`` of the cases, drawn at random; the models stay as they are."""
-        total = len(self.data.rare)
-        if total <= cases:
+        """At most ``cases`` of the cases, drawn by fold and label; the models stay as they are."""
+        mask = drawn_in_folds(self.data.rare, self.models.fold, cases, seed)
+        if mask.all():
             return self
-        rows = np.sort(np.random.default_rng(seed).choice(total, cases, replace=False))
-        mask = np.zeros(total, dtype=bool)
-        mask[rows] = True
+        rows = np.flatnonzero(mask)
         return replace(
             self,
             panel=self.panel.rows(rows),

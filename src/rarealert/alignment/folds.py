@@ -78,3 +78,25 @@ def disease_folds(data: TrainingSet, folds: int, seed: int) -> NDArray[np.intp]:
     for number, (_, held_out) in enumerate(splitter.split(data.values, data.rare, data.disease)):
         fold[held_out] = number
     return fold
+
+
+def drawn_in_folds(
+    rare: NDArray[np.bool_], fold: NDArray[np.intp], most: int, seed: int
+) -> NDArray[np.bool_]:
+    """Which cases to look at, ``(n_cases,)``: at most ``most``, drawn by fold and label.
+
+    Each fold keeps its share of the cases of either label, one at least, so that none is left
+    empty however large a disease is. The folds themselves stay as they are.
+    """
+    total = len(rare)
+    if total <= most:
+        return np.ones(total, dtype=bool)
+    rng = np.random.default_rng(seed)
+    depth = np.empty(total)  # 0 for the first of a stratum, near 1 for its last
+    stratum = 2 * fold + rare
+    for number in np.unique(stratum):
+        rows = rng.permutation(np.flatnonzero(stratum == number))
+        depth[rows] = np.arange(len(rows)) / len(rows)
+    drawn = np.zeros(total, dtype=bool)
+    drawn[np.argsort(depth, kind="stable")[:most]] = True
+    return drawn

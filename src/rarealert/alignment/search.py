@@ -41,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate with the AUROC on each fold that was done; NaN where a fold has one class.
+    """A candidate with the AUROC on each fold that was done; NaN where it has none.
 
     ``repeated`` holds the folds' AUROC of further repeats of the cross-validation.
     """
@@ -122,11 +122,18 @@ class Judge:
     seed: int
 
     def folds(self, candidate: Candidate) -> Iterator[float]:
-        """The AUROC of ``candidate`` on one fold after the other."""
+        """The AUROC of ``candidate`` on one fold after the other.
+
+        NaN where a fold has no case, or the others have cases of one class only: a teacher who
+        answered on few diseases leaves such folds.
+        """
         data = self.data.only(self.columns[candidate.feature_set])
         for number in range(int(self.fold.max()) + 1):
             out = self.fold == number
             inside = data.part(~out)
+            if not out.any() or np.unique(inside.rare).size < 2:
+                yield float("nan")
+                continue
             model = fit_pipeline(
                 candidate.algorithm,
                 candidate.settings,

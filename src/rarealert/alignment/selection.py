@@ -2,12 +2,9 @@
 
 import time
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rarealert.alignment.algorithms import algorithms_for
 from rarealert.alignment.features import FeatureMatrix
-from rarealert.alignment.folds import TrainingSet, disease_folds
+from rarealert.alignment.folds import TrainingSet, disease_folds, drawn_in_folds
 from rarealert.alignment.search import Search, best_algorithms, make_judge, screen
 from rarealert.alignment.study import tune
 
@@ -28,14 +25,15 @@ def search(
 ) -> Search:
     """Screen all cells, then tune the best algorithms with ``trials`` Optuna trials each.
 
-    ``data.values`` and ``features`` hold the same rows. Of more than ``most_cases`` cases, whole
-    diseases are drawn to search on; only algorithms that can be fitted on all of them stand for
-    election. ``storage`` is where the studies lie (``study.storage_of``). The same inputs give the
-    same search, bit for bit, unless ``timeout_s`` ends it early, which ``out_of_time`` tells.
+    ``data.values`` and ``features`` hold the same rows. Of more than ``most_cases`` cases, that
+    many are drawn in all folds to search on; only algorithms that can be fitted on every case
+    stand for election. ``storage`` is where the studies lie (``study.storage_of``). The same inputs
+    give the same search, bit for bit, unless ``timeout_s`` ends it early, which ``out_of_time``
+    tells.
     """
     started = time.monotonic()
     fold = disease_folds(data, folds, seed)
-    drawn = _whole_diseases(data, most_cases, seed)
+    drawn = drawn_in_folds(data.rare, fold, most_cases, seed)
     judge = make_judge(data.part(drawn), features, fold[drawn], seed)
     screened = screen(
         judge,
@@ -52,13 +50,3 @@ def search(
     )
     late = time.monotonic() > started + timeout_s
     return Search((*screened, *tuned), fold, judge.columns, late)
-
-
-def _whole_diseases(data: TrainingSet, most: int, seed: int) -> NDArray[np.bool_]:
-    """Which cases to search on: all, or those of randomly drawn diseases up to ``most`` cases."""
-    if len(data.rare) <= most:
-        return np.ones(len(data.rare), dtype=bool)
-    diseases, which, sizes = np.unique(data.disease, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(diseases))
-    enough = np.searchsorted(np.cumsum(sizes[order]), most) + 1
-    return np.isin(which, order[:enough])

@@ -12,9 +12,9 @@ from rarealert.alignment.balance import NeutralImputer, independence_weights
 from rarealert.alignment.calibration import METHODS, choose_calibrator, held_out_losses
 from rarealert.alignment.ensemble import Ensemble, fit_model, load_ensemble
 from rarealert.alignment.features import FeatureMatrix, build_features
-from rarealert.alignment.folds import TrainingSet, check_learnable, disease_folds
+from rarealert.alignment.folds import TrainingSet, check_learnable, disease_folds, drawn_in_folds
 from rarealert.alignment.panel import panel_of
-from rarealert.alignment.search import Candidate, Search
+from rarealert.alignment.search import Candidate, Judge, Search
 from rarealert.alignment.selection import search
 from rarealert.alignment.targets import cross_fit
 from rarealert.alignment.uncertainty import conformal_cuts, learn_familiarity
@@ -112,6 +112,49 @@ def test_folds_cut_no_disease_and_shrink_with_few_diseases() -> None:
     assert all(np.unique(fold[disease == one]).size == 1 for one in np.unique(disease))
     few = np.asarray([f"{int(r)}-{n % 3}" for n, r in enumerate(rare)])
     assert disease_folds(TrainingSet(values, rare, few), 5, 1).max() == 2
+
+
+def _huge_and_few(rare_diseases: int, huge: int) -> TrainingSet:
+    """A few rare diseases, and as many others, of which one holds most cases."""
+    sizes = [20] * rare_diseases + [huge] + [20] * rare_diseases
+    disease = np.repeat([f"d{place}" for place in range(len(sizes))], sizes).astype(np.str_)
+    rare = np.repeat([place < rare_diseases for place in range(len(sizes))], sizes)
+    values = np.random.default_rng(1).normal(size=(len(rare), 3)) + rare[:, None]
+    return TrainingSet(values, rare, disease, values)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_draw_to_search_on_keeps_every_fold_and_label(seed: int) -> None:
+    data = _huge_and_few(6, 1500)
+    fold = disease_folds(data, 5, seed)
+    drawn = drawn_in_folds(data.rare, fold, 300, seed)
+    assert drawn.sum() == 300
+    strata = set(zip(fold.tolist(), data.rare.tolist(), strict=True))
+    kept = set(zip(fold[drawn].tolist(), data.rare[drawn].tolist(), strict=True))
+    assert kept == strata
+    assert drawn_in_folds(data.rare, fold, len(fold), seed).all()
+
+
+def test_a_search_on_a_draw_survives_one_huge_disease(tmp_path: Path) -> None:
+    data = _huge_and_few(6, 900)
+    names = ("risk:a", "risk:b", "risk:c")
+    features = FeatureMatrix(tuple(map(str, range(len(data.rare)))), names, data.values)
+    asked = {"folds": 5, "repeats": 2, "trials": 1, "timeout_s": 0.1, "most_cases": 200}
+    for seed in range(4):
+        found = search(data, features, **asked, seed=seed, storage=str(tmp_path / f"{seed}.log"))
+        assert all(not np.isnan(trial.auroc) for trial in found.trials)
+
+
+def test_a_fold_without_cases_or_with_one_class_beside_it_has_no_auroc() -> None:
+    values, rare, disease = _noise(60, 2, seed=3)
+    fold = np.where(rare, 0, 2)  # all rare cases in the first, none in the second
+    columns = {"risk": np.arange(2)}
+    candidate = Candidate("logistic", "risk", ALGORITHMS["logistic"].default)
+    judge = Judge(TrainingSet(values, rare, disease), columns, fold, np.ones(60), 1)
+    assert np.isnan(list(judge.folds(candidate))).tolist() == [True, True, True]
+    fold[::2] = 0
+    judge = Judge(TrainingSet(values, rare, disease), columns, fold, np.ones(60), 1)
+    assert np.isnan(list(judge.folds(candidate))).tolist() == [True, True, True]
 
 
 def test_one_class_is_refused_in_one_sentence() -> None:
