@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,6 +213,12 @@ def _too_few(study: Study, index: IntArray, classes: tuple[int, ...] = (0, 1)) -
         if np.unique(study.diseases[of_class]).size < _MIN_CLUSTERS:
             return f"all {word} cases have one disease, which leaves no spread for an interval"
     return None
+
+
+def why_absent(report: Mapping[str, Any], model: str, metric: str) -> str:
+    """Why ``metrics.json`` has no ``metric`` of ``model`` on the test part."""
+    reasons: Mapping[str, str] = report.get("absent", {}).get("models", {}).get(model, {})
+    return reasons.get(metric, "it was not scored")
 
 
 def _absent(study: Study, model: str, index: IntArray, names: tuple[str, ...]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import rarealert
 from rarealert.files import write_json, write_text
+from rarealert.metrics.panel import why_absent
 from rarealert.metrics.predictions import STUDENT
 from rarealert.params import Params
 from rarealert.paths import Paths
@@ -153,18 +154,24 @@ def _figures(report: Mapping[str, Any]) -> dict[str, float]:
     """The student's figures as ``x``, ``x.ci_low`` and ``x.ci_high``, as `evaluate` logs them."""
     return {
         name if part == "value" else f"{name}.{part}": float(figure[part])
-        for name, figure in sorted(report["models"][STUDENT].items())
+        for name, figure in sorted(report["models"].get(STUDENT, {}).items())
         for part in ("value", "ci_low", "ci_high")
     }
 
 
 def _description(report: Mapping[str, Any], failed: Sequence[str]) -> str:
-    figure = report["models"][STUDENT]["auroc"]
+    figure = report["models"].get(STUDENT, {}).get("auroc")
     verdict = f"Failed {', '.join(failed)}" if failed else "All gates passed"
+    if figure is None:
+        said = f"AUROC is not defined on the test part ({why_absent(report, STUDENT, 'auroc')})"
+    else:
+        said = (
+            f"AUROC {figure['value']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f}, "
+            f"n = {figure['n']}) on the locked test part"
+        )
     return (
-        f"AUROC {figure['value']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f}, "
-        f"n = {figure['n']}) on the locked test part. {verdict}; see card.md among the model's "
-        "files. Decision support, not a diagnosis."
+        f"{said}. {verdict}; see card.md among the model's files. "
+        "Decision support, not a diagnosis."
     )
 
 

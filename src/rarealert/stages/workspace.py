@@ -8,6 +8,7 @@ import subprocess
 from typing import Any
 
 from rarealert.errors import BadInputError, RareAlertError
+from rarealert.metrics.panel import why_absent
 from rarealert.params import load_params
 from rarealert.paths import Paths
 
@@ -58,12 +59,12 @@ def what_next() -> str:
     """
     paths = Paths.here()
     gates = _read_report(paths, "register", "gates.json")
-    models = _read_report(paths, "evaluate", "metrics.json")["models"]
+    report = _read_report(paths, "evaluate", "metrics.json")
     champion = gates["promoted"]
     alias = "champion" if champion else "challenger"
     lines = [f"registered  {gates['model_name']} version {gates['version']} as {alias}"]
     lines += [f"  gate {gate['code']} failed: {gate['reason']}" for gate in _failed(gates)]
-    lines += [f"  auroc     {name:<10} {_interval(models[name]['auroc'])}" for name in HEADLINE]
+    lines += [f"  auroc     {name:<10} {_auroc(report, name)}" for name in HEADLINE]
     lines += [
         "next        make ui                                   compare runs in MLflow",
         "            reports/evaluate/index.html               every figure with its interval",
@@ -80,7 +81,10 @@ def _failed(gates: dict[str, Any]) -> list[dict[str, Any]]:
     return [gate for gate in gates["gates"] if not gate["passed"]]
 
 
-def _interval(metric: dict[str, float]) -> str:
+def _auroc(report: dict[str, Any], name: str) -> str:
+    metric = report["models"].get(name, {}).get("auroc")
+    if metric is None:
+        return f"not defined on the test part ({why_absent(report, name, 'auroc')})"
     low, high = metric["ci_low"], metric["ci_high"]
     return f"{metric['value']:.3f} ({low:.3f} to {high:.3f}), n={metric['n']}"
 

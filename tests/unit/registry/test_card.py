@@ -77,3 +77,7 @@ def test_a_report_of_figures_alone_still_makes_a_card(facts, report):
     text = render_card(facts, bare, [])
     assert "## Subgroups" not in text
     assert "0.800" in text
+
+
+def test_a_report_without_an_auroc_still_makes_a_card(facts):
+    assert "## Gates" in render_card(facts, {"models": {"student": {}}}, GATES)

@@ -50,3 +50,11 @@ def test_a_loss_within_noise_fails_because_the_burden_lies_with_the_challenger(
 def test_judged_on_other_cases_the_bound_meets_the_champions_figure(gate, sound, auroc, passed):
     result = gate.check(sound(champion=champion({"other": 0.5}, auroc)))
     assert result.passed is passed
+
+
+def test_without_an_auroc_of_its_own_it_fails_and_says_why(gate, sound):
+    why = {"absent": {"models": {"student": {"auroc": "no rare case"}}}}
+    for reported in ({"models": {"student": {}}, **why}, {"models": {}, **why}):
+        result = gate.check(sound(champion=champion({"other": 0.5}), reported=reported))
+        assert not result.passed
+        assert result.reason == "AUROC is not defined on the test part (no rare case)."

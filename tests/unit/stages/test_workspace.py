@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rarealert.errors import BadInputError, RareAlertError
+from rarealert.files import write_json
 from rarealert.stages.workspace import materialise, what_next
 
 ROOT = Path(__file__).parents[3]
@@ -67,3 +68,23 @@ def test_what_differs_from_the_pin_is_said_and_left_alone(workspace: Path) -> No
 def test_what_next_before_a_run_says_so(workspace: Path) -> None:
     with pytest.raises(BadInputError, match="dvc repro"):
         what_next()
+
+
+def test_where_no_auroc_is_defined_it_is_said_and_nothing_breaks(workspace: Path) -> None:
+    from rarealert.stages.register import _description, _figures
+
+    reason = "all rare cases have one disease, which leaves no spread for an interval"
+    brier = {"value": 0.2, "ci_low": 0.1, "ci_high": 0.3, "n": 40}
+    report = {
+        "models": {"student": {"brier": brier}},
+        "absent": {"models": {"student": {"auroc": reason}}},
+    }
+    gates = {"promoted": False, "model_name": "toy", "version": "1", "gates": []}
+    write_json(workspace / "reports/evaluate/metrics.json", report)
+    write_json(workspace / "reports/register/gates.json", gates)
+    said = what_next()
+    assert f"student    not defined on the test part ({reason})" in said
+    assert "ensemble   not defined on the test part (it was not scored)" in said
+    expected = f"AUROC is not defined on the test part ({reason}). Failed RA001;"
+    assert _description(report, ["RA001"]).startswith(expected)
+    assert set(_figures(report)) == {"brier", "brier.ci_low", "brier.ci_high"}

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from rarealert.metrics.calibration import ece
 from rarealert.metrics.intervals import Bootstrap
+from rarealert.metrics.panel import why_absent
 from rarealert.registry.evidence import Champion, Evidence
 from rarealert.registry.gates.gate import Gate, GateResult
 from rarealert.registry.gates.paired import Pairing
@@ -52,9 +53,13 @@ class NotBelowChampion(Gate):
         return self._result(low >= -self.max_loss, reason, low, -self.max_loss)
 
     def _unpaired(self, evidence: Evidence, champion: Champion) -> GateResult:
-        low = evidence.reported["models"][evidence.challenger]["auroc"]["ci_low"]
+        told = evidence.reported["models"].get(evidence.challenger, {}).get("auroc")
+        if told is None:
+            why = why_absent(evidence.reported, evidence.challenger, "auroc")
+            return self._result(False, f"AUROC is not defined on the test part ({why}).")
         if champion.auroc is None:
             return self._result(False, f"Version {champion.version} has no AUROC to compare with.")
+        low = told["ci_low"]
         floor = champion.auroc - self.max_loss
         reason = (
             f"Version {champion.version} was judged on other cases with AUROC "
