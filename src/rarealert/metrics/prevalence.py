@@ -95,7 +95,8 @@ def prevalence_table(
     Each row holds the figures at the alert threshold chosen on validation, that threshold as a
     risk at this prevalence (``threshold_as_risk``), and under ``at_shifted_risk`` the figures of
     the other rule: act where the risk, shifted to this prevalence, reaches ``ACT_AT``.
-    ``measured_at`` is the share of rare cases that the model is calibrated at (validation).
+    ``measured_at`` is the share of rare cases that the model is calibrated at: validation's for
+    the student, that of the training cases it learnt from for the ensemble.
     Empty where the model has no threshold or its answers one class only.
     """
     index = study.answered(model, np.arange(study.labels.size))

@@ -5,7 +5,7 @@ left out and its reason stands under ``absent``. Nothing is ever NaN.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,10 +43,19 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reference:
-    """The validation part: labels ``(n,)`` and risks by model ``(n,)``, NaN where unanswered."""
+    """The validation part: labels ``(n,)`` and risks by model ``(n,)``, NaN where unanswered.
+
+    ``measured_at`` is the share of rare cases that a model is calibrated at, by model, where it
+    was not calibrated on this part.
+    """
 
     labels: FloatArray
     risks: Mapping[str, FloatArray]
+    measured_at: Mapping[str, float] = field(default_factory=dict)
+
+    def prevalence(self, model: str) -> float:
+        """The share of rare cases that ``model``'s risks mean."""
+        return self.measured_at.get(model, float(self.labels.mean()))
 
     def answered(self, model: str) -> tuple[FloatArray, FloatArray]:
         """Labels and risks of the cases that ``model`` answered."""
@@ -146,7 +155,6 @@ def _practice(
     study: Study, reference: Reference, cells: Mapping[str, Cells], plan: Bootstrap
 ) -> Json:
     """What the claimed models would mean in use: predictive values, gaps, when to say nothing."""
-    measured_at = float(reference.labels.mean())
     claimed = [model for model in CLAIMED if model in study.risks]
     answered = {model: reference.answered(model) for model in study.risks}
     return {
@@ -154,7 +162,7 @@ def _practice(
             {
                 model: rows
                 for model in claimed
-                if 0 < measured_at < 1
+                if 0 < (measured_at := reference.prevalence(model)) < 1
                 and (rows := prevalence_table(study, model, measured_at, plan))
             }
         ),

@@ -1,13 +1,15 @@
 """Measure every model on the test part, with intervals and controls: ``rarealert evaluate``.
 
 Reads the predictions of ``score`` and the labels; thresholds come from the validation part, the
-training part is only counted. Writes ``reports/evaluate/``: ``metrics.json`` (the contract),
-``summary.json``, the points behind the plots as CSV, the plots, and ``index.html``.
+training part is only counted, and its aligned risks tell which cases the ensemble learnt from.
+Writes ``reports/evaluate/``: ``metrics.json`` (the contract), ``summary.json``, the points behind
+the plots as CSV, the plots, and ``index.html``.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +40,7 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
     """Build the report and hand its figures to the run."""
     from rarealert.metrics.gallery import draw_all
     from rarealert.metrics.intervals import Bootstrap
-    from rarealert.metrics.predictions import PARTS, check_predictions, read_predictions
+    from rarealert.metrics.predictions import ENSEMBLE, PARTS, check_predictions, read_predictions
     from rarealert.metrics.report import build_report
     from rarealert.metrics.robustness import read_robustness
     from rarealert.metrics.strata import within_strata
@@ -55,6 +57,8 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
 
     plan = Bootstrap(params.evaluate.resamples, params.evaluate.confidence, params.evaluate.seed)
     study, reference = read_study(frame, cases["valid"], cases["test"])
+    learnt = _share_learnt(paths.build("align") / "risk.parquet", cases["train"])
+    reference = replace(reference, measured_at={ENSEMBLE: learnt})
     ids = _ids(cases["test"])
     report = build_report(
         study,
@@ -115,6 +119,31 @@ def read_study(
         thresholds=reference.thresholds(risks["test"]),
     )
     return study, reference
+
+
+def _share_learnt(file: Path, train: Sequence[LabelledCase]) -> float:
+    """Share of rare cases among the training cases that the ensemble is calibrated on.
+
+    Raises:
+        BadInputError: ``file`` is missing or damaged, or holds none of ``train``.
+    """
+    import pyarrow.parquet as pq
+
+    if not file.is_file():
+        raise BadInputError(f"{file} is missing; run dvc repro align.")
+    try:
+        columns = pq.read_table(file, columns=["case_id", "part"]).to_pydict()
+        rows = zip(columns["case_id"], columns["part"], strict=True)
+    except (ValueError, KeyError, OSError) as error:
+        raise BadInputError(
+            f"{file} is not a file of aligned risks; run dvc repro align."
+        ) from error
+    answered = {case_id for case_id, part in rows if part == "train"}
+    rare = [kept for kept, item in zip(is_rare(train), train, strict=True)
+            if item.case.case_id in answered]  # fmt: skip
+    if not rare:
+        raise BadInputError(f"{file} holds no case of the training part; run dvc repro align.")
+    return sum(rare) / len(rare)
 
 
 def summary(report: Json) -> Json:

@@ -13,6 +13,7 @@ from rarealert.cases.splits import lock_digest
 from rarealert.cases.store import write_cases
 from rarealert.errors import BadInputError
 from rarealert.metrics.page import checklist
+from rarealert.metrics.prevalence import shifted
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.stages import evaluate as evaluate_stage
@@ -52,6 +53,19 @@ def _risk(case_id):
     return round(0.2 + 0.35 * (number % 2) + 0.4 * ((number * 7919) % 97) / 97, 4)
 
 
+def write_risks(paths, train):
+    """The aligned risks of ``train``, and of one validation case, as align leaves them."""
+    rows = {
+        "case_id": [*train, "valid-000"],
+        "part": ["train"] * len(train) + ["valid"],
+        "fold": [*[0] * len(train), None],
+        "risk": 0.5,
+    }
+    file = paths.build("align") / "risk.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_parquet(file, index=False)
+
+
 @pytest.fixture
 def paths(tmp_path, monkeypatch):
     found = Paths(tmp_path)
@@ -68,6 +82,7 @@ def paths(tmp_path, monkeypatch):
     left_out = {"invalid": {"age_years: not a number": 4}}
     sources = {"simulated": {"left_out": left_out}}
     summary.write_text(json.dumps({"cases": 200, "left_out": 4, "sources": sources}))
+    write_risks(found, [item.case.case_id for item in parts["train"]])
     answers = []
     for item in [*parts["valid"], *parts["test"]]:
         name = item.case.case_id
@@ -242,6 +257,32 @@ def test_evaluate_twice_writes_the_same_bytes(paths, params):
         list(evaluate_stage.evaluate(params, paths))
         written.append({f.name: f.read_bytes() for f in paths.report("evaluate").iterdir()})
     assert written[0] == written[1]
+
+
+def test_the_ensemble_is_shifted_from_the_share_it_was_calibrated_at(paths, params):
+    list(score_stage.score(params, paths))
+    answered = [f"train-{n:03d}" for n in range(60) if n % 2 or n < 20]  # 30 rare of 40
+    write_risks(paths, answered)
+    list(evaluate_stage.evaluate(params, paths))
+    report = json.loads((paths.report("evaluate") / "metrics.json").read_text())
+    for model, share in (("ensemble", 0.75), ("student", 0.5)):
+        alert = report["thresholds"][model]["at_95_specificity"]
+        row = report["prevalence"][model][0]
+        expected = float(shifted(alert, share, row["prevalence"]))
+        assert row["threshold_as_risk"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_evaluate_refuses_aligned_risks_of_other_cases(paths, params):
+    list(score_stage.score(params, paths))
+    write_risks(paths, ["someone else"])
+    with pytest.raises(BadInputError, match="holds no case of the training part; run dvc repro"):
+        list(evaluate_stage.evaluate(params, paths))
+    (paths.build("align") / "risk.parquet").write_bytes(b"not parquet")
+    with pytest.raises(BadInputError, match="is not a file of aligned risks; run dvc repro align"):
+        list(evaluate_stage.evaluate(params, paths))
+    (paths.build("align") / "risk.parquet").unlink()
+    with pytest.raises(BadInputError, match=r"risk\.parquet is missing; run dvc repro align"):
+        list(evaluate_stage.evaluate(params, paths))
 
 
 def test_evaluate_refuses_tampered_predictions(paths, params):
