@@ -16,7 +16,8 @@ from rarealert.errors import BadInputError, RareAlertError
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
-_MAX_GROUPS = 512  # risks a calibration curve is fitted on in a resample; finer changes nothing
+_MAX_GROUPS = 512  # risks a calibration curve is fitted on in a resample
+_SOME = 1e-12  # cases; less than any that was drawn, and no division by zero
 
 
 class UndefinedMetricError(RareAlertError):
@@ -69,14 +70,18 @@ class RiskCounts:
 
     @cached_property
     def coarse(self) -> "RiskCounts":
-        """Neighbouring risks merged in a bootstrap, so that a fit per resample stays affordable."""
+        """Neighbouring risks merged in a bootstrap, so that a fit per resample stays affordable.
+
+        Merged risks weigh by their cases: where many share one risk, a plain mean would move them.
+        """
         groups = self.risk.size
         if groups <= _MAX_GROUPS or self.rare.shape[0] == 1:
             return self
         starts = np.linspace(0, groups, _MAX_GROUPS, endpoint=False).astype(np.intp)
-        sizes = np.diff(np.append(starts, groups))
+        cases = (self.rare + self.nonrare).sum(axis=0)
+        cases = np.maximum(cases, _SOME)  # a risk that no resample drew
         return RiskCounts(
-            np.add.reduceat(self.risk, starts) / sizes,
+            np.add.reduceat(self.risk * cases, starts) / np.add.reduceat(cases, starts),
             np.add.reduceat(self.rare, starts, axis=1),
             np.add.reduceat(self.nonrare, starts, axis=1),
         )

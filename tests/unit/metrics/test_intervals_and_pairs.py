@@ -6,6 +6,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.metrics import roc_auc_score
 
 from rarealert.errors import BadInputError
+from rarealert.metrics import counts
 from rarealert.metrics.compare import bootstrap_p_value, delong, holm
 from rarealert.metrics.discrimination import auroc, auroc_of
 from rarealert.metrics.intervals import Bootstrap, bootstrap_interval
@@ -159,3 +160,16 @@ def test_fourteen_pairs_get_below_the_floor_of_the_intervals_resamples():
     assert min(few.values()) > 0.1
     assert len(found) == 14
     assert max(each["p_holm"] for each in found.values()) < 0.05
+
+
+def test_calibration_intervals_hold_where_many_cases_share_one_risk(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = (rng.random(3000) < 0.05).astype(float)
+    risks = 1 / (1 + np.exp(-(1.5 * labels + rng.normal(size=3000) - 3.7)))
+    risks[rng.random(3000) < 0.5] = 0.5  # visits that said too little
+    plan = Bootstrap(60, 0.95, 1)
+    metrics = [METRICS[name] for name in ("calibration_slope", "calibration_intercept", "ici")]
+    merged = [bootstrap_interval(labels, risks, metric, plan) for metric in metrics]
+    monkeypatch.setattr(counts, "_MAX_GROUPS", 10_000)
+    exact = [bootstrap_interval(labels, risks, metric, plan) for metric in metrics]
+    np.testing.assert_allclose(merged, exact, atol=0.002)
