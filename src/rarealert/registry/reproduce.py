@@ -1,37 +1,39 @@
 """A run made again from its commit and its data: ``rarealert reproduce RUN``.
 
 Everything is computed anew (``dvc repro --force``) in a git worktree with a tracking store of its
-own; recorded answers of teachers are data and are taken from DVC's cache. On request the run's own
-stage is made again alone, on the inputs of the digests that the run recorded. Nothing in the
-checkout changes.
+own; recorded answers of teachers are data and are taken from DVC's cache, and no endpoint is asked.
+On request the run's own stage is made again alone, on the inputs of the digests that the run
+recorded. Nothing in the checkout changes.
 """
 
-import hashlib
 import json
 import math
-import os
-import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.paths import Paths
-from rarealert.tracking.lineage import stage_inputs
+from rarealert.registry.refill import fill_answers, fill_data, fill_recorded, is_taught, keys
+from rarealert.registry.worktree import run, worktree
 from rarealert.tracking.sink import connect
 
 _TIMINGS = ("second", "latency")
 """Parts of metric names that measure the machine."""
 
-_PLACES = ("MLFLOW_TRACKING", "MLFLOW_EXPERIMENT", "MLFLOW_RUN")
-"""Variables, some set by MLflow itself, that would lead the stages to another store."""
+_OF_THE_CALLS = ("cases_that_instruct_the_model", "cache_lines_set_aside")
+"""What ``teach`` counts of new answers and of old files: nothing that a later run finds again."""
 
-_ANSWERS = "build/teach/cache"
+_SUMMED = {
+    "answers_answered": "answers_had",
+    "answers_cached": "answers_had",
+    "answers_failed": "answers_lacking",
+    "answers_not_asked": "answers_lacking",
+}
+"""Which answers were new is a matter of the day, how many there are is a result."""
 
 
 def reproduce(run_id: str, tolerance: float, stage_only: bool = False) -> str:
@@ -46,18 +48,20 @@ def reproduce(run_id: str, tolerance: float, stage_only: bool = False) -> str:
         RareAlertError: a stage fails, or a figure differs by more than the tolerance.
     """
     paths = Paths.here()
-    run = _find(run_id, paths.tracking_uri)
-    stage, commit = run.data.tags["stage"], run.data.tags["git.commit"]
-    with _ending_on_sigterm(), _worktree(paths.root, commit) as tree:
-        _run(tree, "dvc", "config", "--local", "cache.dir", str(paths.root / ".dvc/cache"))
+    first = _find(run_id, paths.tracking_uri)
+    stage, commit = first.data.tags["stage"], first.data.tags["git.commit"]
+    with _ending_on_sigterm(), worktree(paths.root, commit) as tree:
+        run(tree, "dvc", "config", "--local", "cache.dir", str(paths.root / ".dvc/cache"))
         if stage_only:
-            _fill_recorded(tree, paths.root, stage, _inputs_of(run))
-            _run(tree, "dvc", "repro", "--quiet", "--force", "--single-item", stage)
+            fill_recorded(tree, paths.root, stage, _inputs_of(first))
         else:
-            _fill(tree)
-            _run(tree, "dvc", "repro", "--quiet", "--force", stage)
+            fill_data(tree)
+        if stage == "teach" if stage_only else is_taught(tree, stage):
+            fill_answers(tree, paths.root)
+        alone = ["--single-item"] if stage_only else []
+        run(tree, "dvc", "repro", "--quiet", "--force", *alone, stage, without=keys(tree))
         made = _metrics_of(tree, stage)
-    return _verdict(stage, commit, compare_metrics(run.data.metrics, made, tolerance), tolerance)
+    return _verdict(stage, commit, compare_metrics(first.data.metrics, made, tolerance), tolerance)
 
 
 def _find(run_id: str, tracking_uri: str) -> Any:
@@ -68,7 +72,9 @@ def _find(run_id: str, tracking_uri: str) -> Any:
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
-        raise BadInputError(f"{run_id} is no run of {tracking_uri}.") from error
+        raise BadInputError(
+            f"{run_id} is no run of this tracking store; its runs and their ids: make ui."
+        ) from error
     tags = run.data.tags
     if "stage" not in tags or tags.get("git.commit", "unknown") == "unknown":
         raise BadInputError(
@@ -88,16 +94,26 @@ def _inputs_of(run: Any) -> dict[str, str]:
 def compare_metrics(
     first: Mapping[str, float], second: Mapping[str, float], tolerance: float
 ) -> dict[str, bool]:
-    """Metric → whether both runs have it and agree; those that measure the machine are left out."""
-    names = sorted(
-        name for name in first.keys() | second.keys() if not any(part in name for part in _TIMINGS)
-    )
+    """Metric → whether both runs have it and agree.
+
+    Those that measure the machine are left out, and of answers only sums are compared.
+    """
+    first, second = _comparable(first), _comparable(second)
+    names = sorted(first.keys() | second.keys())
     return {
         name: name in first
         and name in second
         and math.isclose(first[name], second[name], rel_tol=0, abs_tol=tolerance)
         for name in names
     }
+
+
+def _comparable(metrics: Mapping[str, float]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        if name not in _OF_THE_CALLS and not any(part in name for part in _TIMINGS):
+            found[_SUMMED.get(name, name)] = found.get(_SUMMED.get(name, name), 0.0) + value
+    return found
 
 
 def _verdict(stage: str, commit: str, found: Mapping[str, bool], tolerance: float) -> str:
@@ -114,17 +130,6 @@ def _verdict(stage: str, commit: str, found: Mapping[str, bool], tolerance: floa
 
 
 @contextmanager
-def _worktree(root: Path, commit: str) -> Iterator[Path]:
-    with TemporaryDirectory(prefix="rarealert-") as folder:
-        tree = Path(folder) / "tree"
-        _run(root, "git", "worktree", "add", "--quiet", "--detach", str(tree), commit)
-        try:
-            yield tree
-        finally:
-            _run(root, "git", "worktree", "remove", "--force", str(tree))
-
-
-@contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
     """A scheduler's SIGTERM ends the block like an error, so that the worktree is removed."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -134,90 +139,9 @@ def _ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fill(tree: Path) -> None:
-    """Data and recorded answers from the checkout's DVC cache, or data made anew."""
-    if _failure(tree, "dvc", "checkout", "--quiet", "data.dvc"):
-        _run(tree, "rarealert", "data", "materialise")
-    _failure(tree, "dvc", "checkout", "--quiet", _ANSWERS)
-
-
-def _fill_recorded(tree: Path, root: Path, stage: str, recorded: Mapping[str, str]) -> None:
-    """The stage's inputs of the recorded digests: from DVC's cache, or reports kept in git.
-
-    A run is logged before its ``dvc.lock`` is committed, so the lock that pins what it read is its
-    commit's or the checkout's.
-    """
-    lock = next((place for place in (tree, root) if _pins(place, stage, recorded)), None)
-    if lock is None:
-        raise BadInputError(
-            f"What this run of {stage} read is pinned neither by its commit nor by this "
-            "checkout's dvc.lock: leave --stage-only out, and all above it is made again too."
-        )
-    if lock is root:
-        shutil.copyfile(root / "dvc.lock", tree / "dvc.lock")
-    wanted = [one.path for one in stage_inputs(lock, stage)]
-    reports = [path for path in wanted if path.startswith("reports/")]
-    for path in reports:
-        if _md5(tree / path) != recorded[path] and _md5(root / path) == recorded[path]:
-            shutil.copyfile(root / path, tree / path)
-    cached = [path for path in wanted if path not in reports]
-    gone = _failure(tree, "dvc", "checkout", "--quiet", *cached) if cached else ""
-    if gone or any(_md5(tree / path) != recorded[path] for path in reports):
-        raise BadInputError(
-            f"What this run of {stage} read is no longer in DVC's cache or in reports/: `dvc pull` "
-            "it, or leave --stage-only out."
-        )
-
-
-def _pins(root: Path, stage: str, recorded: Mapping[str, str]) -> bool:
-    pinned = stage_inputs(root, stage)
-    return bool(pinned) and all(recorded.get(one.path) == one.md5 for one in pinned)
-
-
-def _md5(path: Path) -> str:
-    """DVC's digest of a file."""
-    if not path.is_file():
-        return ""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
 def _metrics_of(tree: Path, stage: str) -> dict[str, float]:
     import mlflow
 
     record = json.loads((tree / "build" / stage / "run.json").read_text(encoding="utf-8"))
     client = mlflow.MlflowClient(f"sqlite:///{tree / 'mlruns' / 'mlflow.db'}")
     return dict(client.get_run(record["run_id"]).data.metrics)
-
-
-def _failure(folder: Path, *command: str) -> str:
-    """What a command says where it fails, empty where it does not.
-
-    It runs in a process group of its own, which ends with this process: a stage that went on
-    writing below a removed worktree would keep the machine busy for nothing.
-    """
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(_PLACES)}
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=kept | {"PYTHONPATH": str(folder / "src")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        said, _ = process.communicate()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    last = said.strip().splitlines() or [f"exit code {process.returncode}"]
-    return last[-1] if process.returncode else ""
-
-
-def _run(folder: Path, *command: str) -> None:
-    failure = _failure(folder, *command)
-    if failure:
-        raise RareAlertError(
-            f"`{' '.join(command[:3])}` failed in a worktree of the run's commit: {failure}"
-        )

@@ -5,6 +5,7 @@ a killed run goes on where it stopped. The only stage that may talk to a network
 case without its label.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Dataset, Item, Metric, Parameters, Summary, Table, Trace
+from rarealert.tracking.lineage import ENDPOINTS_CLOSED
 
 if TYPE_CHECKING:
     from rarealert.cases.case import Case
@@ -75,16 +77,20 @@ def _ask(
     on_ray = params.teach.engine == "ray"
     judging = judge_on_ray if on_ray else judge_here
     known, replay = cache.answered(), params.teach.replay_only
-    endpoints = [one for one in teachers if isinstance(one, EndpointTeacher) and not replay]
+    closed = replay or ENDPOINTS_CLOSED in os.environ
+    endpoints = [one for one in teachers if isinstance(one, EndpointTeacher)]
     locals_ = [one for one in teachers if isinstance(one, LocalTeacher)]
     others = [one for one in teachers if one not in endpoints and one not in locals_]
-    found = ask_panel(others, cases, cache, known=known, replay_only=replay, progress=board.advance)
+    heard: dict[str, Any] = {"known": known, "progress": board.advance}
+    found = ask_panel(others, cases, cache, replay_only=replay, **heard)
     for one in locals_:
         found[one.id] = ask_local(
             one, cases, cache, known, replay_only=replay, board=board, judging=judging
         )
     asked = Asked()
-    if endpoints:
+    if closed:
+        found |= ask_panel(endpoints, cases, cache, replay_only=True, **heard)
+    elif endpoints:
         spent = sum(entry.cost_usd for entry in cache.stats().values())
         budget = Budget(params.teach.cost_cap_usd, spent)
         said: dict[str, Any] = {

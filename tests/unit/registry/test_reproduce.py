@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from rarealert.errors import BadInputError, RareAlertError
+from rarealert.registry import reproduce as module
 from rarealert.registry.reproduce import compare_metrics, reproduce
+from rarealert.registry.worktree import failure
 
 STAGE = """
 import json, pathlib, mlflow
@@ -31,6 +33,18 @@ def test_metrics_agree_within_the_tolerance_and_timings_do_not_count():
     second = {"auroc": 0.8000001, "n": 6, "cases_per_second": 9}
     found = compare_metrics(first, second, 1e-6)
     assert found == {"auroc": True, "n": False, "only": False}
+
+
+def test_of_answers_their_number_counts_and_not_which_of_them_were_new():
+    first = {"answers_answered": 9, "answers_cached": 0, "answers_failed": 1, "answers_missing": 2}
+    second = {
+        "answers_cached": 9,
+        "answers_not_asked": 1,
+        "answers_missing": 2,
+        "cases_that_instruct_the_model": 4,
+    }
+    assert set(compare_metrics(first, second, 0).values()) == {True}
+    assert not compare_metrics(first, second | {"answers_cached": 8}, 0)["answers_had"]
 
 
 @pytest.fixture
@@ -62,7 +76,7 @@ def checkout(mlflow_store, tmp_path, monkeypatch):
     return tmp_path
 
 
-def log_run(checkout, auroc, inputs=(), **tags):
+def log_run(checkout, figures, inputs=(), **tags):
     import mlflow
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.data.sources import LocalArtifactDatasetSource
@@ -73,7 +87,7 @@ def log_run(checkout, auroc, inputs=(), **tags):
     connect(f"sqlite:///{checkout / 'mlruns/mlflow.db'}")
     held = {"stage": "score", "git.commit": git_commit(checkout), "git.dirty": "false", **tags}
     with mlflow.start_run(tags=held) as run:
-        mlflow.log_metrics({"auroc": auroc, "cases_per_second": 900})
+        mlflow.log_metrics({**figures, "cases_per_second": 900})
         for path, digest in inputs:
             source = LocalArtifactDatasetSource(path)
             mlflow.log_input(MetaDataset(source, name=path, digest=digest))
@@ -82,7 +96,7 @@ def log_run(checkout, auroc, inputs=(), **tags):
 
 @pytest.mark.slow  # DVC and a new MLflow database in a worktree, twice
 def test_a_run_is_made_again_from_its_commit_and_not_from_what_lies_around(checkout):
-    good, wrong = log_run(checkout, 0.8), log_run(checkout, 0.9)
+    good, wrong = log_run(checkout, {"auroc": 0.8}), log_run(checkout, {"auroc": 0.9})
     (checkout / "data/number.txt").write_text("0.1")
     said = reproduce(good, 1e-6)
     assert "all 1 metrics agree" in said
@@ -111,8 +125,8 @@ def test_a_stage_alone_is_made_again_on_the_inputs_that_its_run_recorded(checkou
     subprocess.run(["git", "commit", "-qm", "two stages"], cwd=checkout, check=True)
     lock = yaml.safe_load((checkout / "dvc.lock").read_text())
     digest = lock["stages"]["upstream"]["outs"][0]["md5"]
-    known = log_run(checkout, 0.8, inputs=[("build/number.txt", digest)])
-    unknown = log_run(checkout, 0.8, inputs=[("build/number.txt", "0" * 32)])
+    known = log_run(checkout, {"auroc": 0.8}, inputs=[("build/number.txt", digest)])
+    unknown = log_run(checkout, {"auroc": 0.8}, inputs=[("build/number.txt", "0" * 32)])
     assert "all 1 metrics agree" in reproduce(known, 1e-6, stage_only=True)
     with pytest.raises(BadInputError, match="pinned neither by its commit nor"):
         reproduce(unknown, 1e-6, stage_only=True)
@@ -121,11 +135,81 @@ def test_a_stage_alone_is_made_again_on_the_inputs_that_its_run_recorded(checkou
         reproduce(known, 1e-6, stage_only=True)
 
 
+TEACH = """
+import json, os, pathlib, mlflow
+cache = pathlib.Path("build/teach/cache")
+cache.mkdir(parents=True, exist_ok=True)
+bought = not list(cache.iterdir())
+if bought:
+    (cache / "answers-1.jsonl").write_text("dear")
+mlflow.set_tracking_uri(f"sqlite:///{pathlib.Path.cwd()}/mlruns/mlflow.db")
+with mlflow.start_run() as run:
+    may_ask = "PANEL_KEY" in os.environ or "RAREALERT_ENDPOINTS_CLOSED" not in os.environ
+    mlflow.log_metrics({"answers_missing": bought, "endpoints": may_ask})
+pathlib.Path("build/teach/run.json").write_text(json.dumps({"run_id": run.info.run_id}))
+"""
+PANEL = """
+teachers:
+- {id: a, kind: reasoner, method: red_flags}
+- {id: b, kind: endpoint, base_url: "http://127.0.0.1:9/v1", model: m, key_variable: PANEL_KEY}
+"""
+
+
+@pytest.mark.slow  # DVC and a new MLflow database in a worktree, twice
+def test_answers_of_endpoints_are_data_and_nobody_is_asked_again(checkout, monkeypatch):
+    """In the order of every day: the code is committed, the run made, then its lock committed."""
+
+    def run(*command):
+        subprocess.run(command, cwd=checkout, check=True, capture_output=True)
+
+    (checkout / "data/panel.yaml").write_text(PANEL)
+    (checkout / "params.yaml").write_text("teach: {panel: data/panel.yaml}")
+    (checkout / "teach.py").write_text(TEACH)
+    teach = {
+        "cmd": f"{sys.executable} teach.py",
+        "deps": ["data"],
+        "outs": [{"build/teach/cache": {"persist": True}}, "build/teach/run.json"],
+    }
+    (checkout / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"teach": teach}}))
+    run("dvc", "add", "-q", "data")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "a panel")
+    pinned = yaml.safe_load((checkout / "data.dvc").read_text())["outs"][0]["md5"]
+    figures = {"answers_missing": 0, "endpoints": 0}
+    made = log_run(checkout, figures, [("data", pinned)], stage="teach")
+    run("dvc", "repro", "-q", "teach")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "what it made")
+    monkeypatch.setenv("PANEL_KEY", "sk-not-to-be-seen")
+    for alone in (False, True):
+        assert "all 2 metrics agree" in reproduce(made, 1e-6, stage_only=alone)
+    lock = yaml.safe_load((checkout / "dvc.lock").read_text())
+    (held,) = [one for one in lock["stages"]["teach"]["outs"] if one["path"].endswith("cache")]
+    (checkout / ".dvc/cache/files/md5" / held["md5"][:2] / held["md5"][2:]).unlink()
+    for alone in (False, True):
+        with pytest.raises(BadInputError, match="nobody is asked again: `dvc pull build/teach"):
+            reproduce(made, 1e-6, stage_only=alone)
+
+
+def test_a_command_in_a_worktree_is_led_to_no_other_store(monkeypatch, tmp_path):
+    for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.setenv(name, "elsewhere")
+    assert failure(tmp_path, "sh", "-c", "env | grep elsewhere && exit 3; true") == ""
+
+
+def test_the_sentence_on_an_unknown_run_shows_no_password(mlflow_store, monkeypatch):
+    monkeypatch.setattr(module, "connect", lambda uri: None)
+    with pytest.raises(BadInputError) as said:
+        module._find("abc", "postgresql://alice:hunter2@db.example/mlflow")
+    assert "abc is no run of this tracking store" in str(said.value)
+    assert "hunter2" not in str(said.value)
+
+
 @pytest.mark.slow  # a command of its own, killed
 def test_a_terminated_reproduction_leaves_neither_worktree_nor_stage_behind(checkout):
     (checkout / "stage.py").write_text("import time; open('started', 'w'); time.sleep(600)")
     subprocess.run(["git", "commit", "-qam", "slow"], cwd=checkout, check=True)
-    run = log_run(checkout, 0.8)
+    run = log_run(checkout, {"auroc": 0.8})
     command = [sys.executable, "-c", "from rarealert.cli import main; main()", "reproduce", run]
     with subprocess.Popen(command, cwd=checkout, stderr=subprocess.DEVNULL) as working:
         tree = wait_for_worktree(checkout, working)
@@ -158,7 +242,7 @@ def worktrees(checkout):
 @pytest.mark.parametrize("tags", [{"git.dirty": "true"}, {"git.commit": "unknown"}])
 def test_a_run_of_uncommitted_code_cannot_be_made_again(checkout, tags):
     with pytest.raises(BadInputError, match="can't be made again"):
-        reproduce(log_run(checkout, 0.8, **tags), 1e-6)
+        reproduce(log_run(checkout, {"auroc": 0.8}, **tags), 1e-6)
 
 
 def test_an_unknown_run_is_refused(checkout):
