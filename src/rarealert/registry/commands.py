@@ -105,7 +105,7 @@ def _connected() -> tuple[Paths, str]:
 
 def _resolve(name: str, which: str) -> str:
     if which.isdecimal():
-        return which
+        return str(int(which))  # as MLflow stores it: the log would name no version by "01"
     held = aliased(name, which)
     if held is None:
         raise RareAlertError(f"No version of {name} is called {which!r}; see the MLflow UI.")

@@ -130,13 +130,20 @@ def _move(chain: tuple[Entry, ...], entry: Entry, smoke: SmokeTest) -> None:
     point(entry.name, written)
     try:
         smoke(entry.name, CHAMPION)
-    except RareAlertError as error:
+    except BaseException as error:  # whatever it was: nobody has seen this version answer
         why = f"version {entry.version} failed its smoke test"
         back = replace(entry, action=_UNDO, version=entry.previous, previous=entry.version)
         point(entry.name, append(replace(back, when=_now(), reason=why), written))
+        if not isinstance(error, Exception):
+            raise
+        said = str(error) if isinstance(error, RareAlertError) else _silent(entry.name, error)
         raise RareAlertError(
-            f"{error} The champion is version {entry.previous or 'none'} as before."
+            f"{said} The champion is version {entry.previous or 'none'} as before."
         ) from error
+
+
+def _silent(name: str, error: Exception) -> str:
+    return f"{name}@{CHAMPION} does not answer ({type(error).__name__}); register it again."
 
 
 def point(name: str, chain: tuple[Entry, ...]) -> None:

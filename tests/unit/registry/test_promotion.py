@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarealert.errors import RareAlertError
+from rarealert.registry import commands
 from rarealert.registry.ledger import BrokenLedgerError, Entry, OutrunError, append, read_ledger
 from rarealert.registry.promotion import Decision, promote, rollback, settle, standing
 
@@ -116,6 +117,39 @@ def test_a_version_that_does_not_answer_is_taken_back(registry):
         move("1", expected="3", smoke=failing)
     assert aliases(registry) == {"champion": "3", "previous": "2"}
     assert [entry.action for entry in read_ledger(NAME)][-1] == "undo"
+
+
+@pytest.mark.parametrize("cause", [RuntimeError("Error(s) in loading state_dict"), KeyError("x")])
+def test_whatever_a_smoke_test_raises_the_version_is_taken_back_in_a_sentence(registry, cause):
+    def breaking(name, alias):
+        raise cause
+
+    move("1")
+    named = rf"does not answer \({type(cause).__name__}\).* champion is version 1 as before"
+    with pytest.raises(RareAlertError, match=named):
+        move("2", expected="1", smoke=breaking)
+    assert aliases(registry) == {"champion": "1"}
+    move("2", expected="1")
+    with pytest.raises(RareAlertError, match="champion is version 2 as before"):
+        rollback(NAME, "abc", "", breaking)
+    assert aliases(registry) == {"champion": "2", "previous": "1"}
+
+
+def test_an_interrupted_smoke_test_leaves_the_champion_as_before(registry):
+    def interrupted(name, alias):
+        raise KeyboardInterrupt
+
+    move("1")
+    with pytest.raises(KeyboardInterrupt):
+        move("2", expected="1", smoke=interrupted)
+    assert aliases(registry) == {"champion": "1"}
+    assert [entry.action for entry in settle(NAME)][-1] == "undo"
+
+
+@pytest.mark.parametrize("which", ["01", "1", "\u0661", "challenger"])
+def test_a_version_is_named_as_the_registry_stores_it(registry, which):
+    registry.set_registered_model_alias(NAME, "challenger", "1")
+    assert commands._resolve(NAME, which) == "1"
 
 
 def test_a_move_that_was_killed_before_it_was_made_is_made_by_the_next(registry):
