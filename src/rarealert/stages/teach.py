@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "valid", "test")
 
+_REST = (
+    "Once that is mended, `dvc repro -fs teach` asks for what is missing and for nothing else, and "
+    "`dvc repro` goes on with it."
+)
+"""DVC takes a stage that ended well for done, also where a teacher of it was given up."""
+
 
 def teach(params: Params, paths: Paths) -> Iterator[Item]:
     """Fill the cache; yields the tally of each teacher.
@@ -54,7 +60,7 @@ def teach(params: Params, paths: Paths) -> Iterator[Item]:
     yield from _report(asked, damaged)
     yield from _traces(asked)
     if not any(tally.cached + tally.answered for tally in asked.tallies.values()):
-        raise BadInputError(_nobody(params))
+        raise BadInputError(_nobody(params, asked))
     yield Summary(_sentence(asked.tallies, len(cases), damaged))
 
 
@@ -138,7 +144,8 @@ def _report(asked: "Asked", damaged: int) -> Iterator[Item]:
         f"{len(asked.flagged)} cases hold text that tries to instruct the model; their answers are "
         "flagged instruction_in_case, the ids are in flagged.json of this MLflow run."
     ]
-    for sentence in (*asked.notes, *silent, *(flagged if asked.flagged else ())):
+    rest = [_REST] if asked.notes or silent else []
+    for sentence in (*asked.notes, *silent, *rest, *(flagged if asked.flagged else ())):
         print(sentence, file=sys.stderr)
 
 
@@ -171,18 +178,25 @@ def _sentence(tallies: "dict[str, Tally]", cases: int, damaged: int) -> str:
     asked = sum(tally.answered for tally in tallies.values())
     cached = sum(tally.cached for tally in tallies.values())
     failed = sum(tally.failed for tally in tallies.values())
+    not_asked = sum(tally.not_asked for tally in tallies.values())
     text = (
         f"{len(tallies)} teachers, {cases:,} cases: {asked:,} new answers, "
         f"{cached:,} from the cache, {failed:,} failed"
     )
+    text += f", {not_asked:,} not asked" if not_asked else ""
     return text + (f", {damaged} damaged cache lines set aside" if damaged else "")
 
 
-def _nobody(params: Params) -> str:
+def _nobody(params: Params, asked: "Asked") -> str:
     if params.teach.replay_only:
         return (
             f"No teacher of the panel {params.teach.panel!r} has an answer in build/teach/cache; "
             "set teach.replay_only to false or dvc pull the cache."
+        )
+    if asked.notes or any(tally.failed for tally in asked.tallies.values()):
+        return (
+            f"No teacher of the panel {params.teach.panel!r} answered a single case; why stands in "
+            "the lines above: mend it and run the command again."
         )
     return (
         f"No teacher of the panel {params.teach.panel!r} answered a single case; "

@@ -84,8 +84,7 @@ def cap_reached(budget: Budget) -> str:
     """One sentence for a user whose budget is spent."""
     return (
         f"The cost cap of {budget.cap_usd:.2f} US dollars (teach.cost_cap_usd) is "
-        f"reached, {budget.spent_usd:.2f} are spent; all answers are kept. Raise it "
-        "and run the command again for the rest."
+        f"reached, {budget.spent_usd:.2f} are spent; all answers are kept. Raise it for the rest."
     )
 
 

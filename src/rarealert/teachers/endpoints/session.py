@@ -101,7 +101,7 @@ class EndpointSession:
             self.breaker.give_up()
             raise GivenUpError(
                 f"The teacher {self.spec.id} was not asked: set the environment variable {name} "
-                "to its key and run the command again."
+                "to its key."
             )
         self._client = AsyncOpenAI(
             api_key=self._key or "none",
@@ -145,8 +145,7 @@ class EndpointSession:
         if not await self.breaker.admit():
             raise GivenUpError(
                 f"The teacher {self.spec.id} was given up after {self.spec.limits.outage_s:.0f} s "
-                f"without a good response of {self.spec.base_url}; what it did answer is kept, "
-                "run the command again for the rest."
+                f"without a good response of {self.spec.base_url}; what it did answer is kept."
             )
         worst = price_of(self.spec.price, *worst_tokens(messages, self.spec))
         if not await self.purse.reserve(worst):
@@ -225,7 +224,7 @@ class EndpointSession:
         if status in (401, 403):
             return GivenUpError(
                 f"The endpoint of the teacher {self.spec.id} refused the key in "
-                f"{self.spec.key_variable} ({status}); renew it and run the command again."
+                f"{self.spec.key_variable} ({status}); renew it."
                 if self.spec.key_variable
                 else f"The endpoint of the teacher {self.spec.id} asks for a key ({status}); "
                 "name its variable as key_variable in the panel."

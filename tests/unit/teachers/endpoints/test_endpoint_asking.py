@@ -224,8 +224,7 @@ def test_a_revoked_key_is_one_sentence_and_the_other_teachers_go_on(replay, tmp_
     asked = run([teacher(revoked, "revoked"), teacher(good, "good")], cases, tmp_path)
     assert asked.tallies == {"revoked": Tally(not_asked=10), "good": Tally(answered=10)}
     assert asked.notes == [
-        "The endpoint of the teacher revoked refused the key in TEST_KEY (401); renew it and run "
-        "the command again."
+        "The endpoint of the teacher revoked refused the key in TEST_KEY (401); renew it."
     ]
     assert len(revoked.seen) <= 2
 
