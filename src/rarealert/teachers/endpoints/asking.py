@@ -164,8 +164,10 @@ class EndpointRun:
         except (BudgetSpentError, GivenUpError) as error:
             if str(error) and str(error) not in self.asked.notes:
                 self.asked.notes.append(str(error))
-            if exchange.calls:  # a first reply was paid for, its repair was not to be had
-                await self.ledger.fail(request, case.case_id, error, exchange.usage)
+            # a first reply was paid for, or a try that gave none; the rest was not to be had
+            if exchange.calls or exchange.cost_usd:
+                kept = exchange.fault or error
+                await self.ledger.fail(request, case.case_id, kept, exchange.usage)
             self._count(teacher, "not_asked", exchange)
         except Exception as error:
             await self.ledger.fail(request, case.case_id, error, exchange.usage)

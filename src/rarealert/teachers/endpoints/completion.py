@@ -1,6 +1,7 @@
 """One whole response of an endpoint, read from its JSON without a model of every field."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,9 +30,15 @@ class Completion:
 
 
 def read_completion(
-    body: bytes, headers: Mapping[str, str], price: Price | None, redact: Callable[[str], str]
+    body: bytes,
+    headers: Mapping[str, str],
+    price: Price | None,
+    redact: Callable[[str], str],
+    worst_usd: float,
 ) -> Completion:
     """The completion in ``body``, a chat completion's JSON; ``redact`` takes keys out of its text.
+
+    A server that does not count its tokens is taken to have charged ``worst_usd``.
 
     Raises:
         ValueError, TypeError, AttributeError, LookupError: the body is cut short or is of another
@@ -40,21 +47,49 @@ def read_completion(
     said = _parsed(body)
     choice = said["choices"][0]
     message = choice["message"]
-    usage = said.get("usage") or {}
-    read, written = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
-    listed = (choice.get("logprobs") or {}).get("content") or ()
+    read, written = _counted(said.get("usage"))
+    counted = read is not None and written is not None
     return Completion(
-        content=redact(_text(message.get("content")) or ""),
+        content=redact(_joined(message.get("content"))),
         refusal=_text(message.get("refusal")),
         finish_reason=_text(choice.get("finish_reason")),
-        prompt_tokens=read,
-        completion_tokens=written,
-        cost_usd=price_of(price, read, written),
+        prompt_tokens=read or 0,
+        completion_tokens=written or 0,
+        cost_usd=price_of(price, read or 0, written or 0) if counted else worst_usd,
         request_id=_text(headers.get(_REQUEST_ID) or said.get("id")),
-        tokens=tuple(
-            Token(one["token"], one["logprob"], one.get("top_logprobs") or ()) for one in listed
-        ),
+        tokens=_tokens(choice),
     )
+
+
+def _counted(usage: object) -> tuple[int | None, int | None]:
+    """Tokens of prompt and reply, ``None`` where the server gives no number."""
+    held = usage if isinstance(usage, dict) else {}
+    said = (held.get("prompt_tokens"), held.get("completion_tokens"))
+    read, written = (
+        int(count) if isinstance(count, int | float) and 0 <= count < math.inf else None
+        for count in said
+    )
+    return read, written
+
+
+def _joined(content: object) -> str:
+    """What was said, in one piece or as a list of parts, of which those of text count."""
+    if not isinstance(content, list):
+        return _text(content) or ""
+    return "".join(_text(part.get("text")) or "" for part in content if part["type"] == "text")
+
+
+def _tokens(choice: Any) -> tuple[Token, ...]:
+    """Empty where they are of another shape: the answer is good without them."""
+    try:
+        listed = (choice.get("logprobs") or {}).get("content") or ()
+        return tuple(
+            Token(one["token"], one.get("logprob"), one.get("top_logprobs") or ())
+            for one in listed
+            if isinstance(one["token"], str)
+        )
+    except (AttributeError, LookupError, TypeError):
+        return ()
 
 
 def _parsed(body: bytes) -> Any:

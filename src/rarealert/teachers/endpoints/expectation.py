@@ -6,7 +6,7 @@ number by its probability recovers the grades (Liu et al., G-Eval, EMNLP 2023).
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 _RISK = re.compile(r'"risk"\s*:\s*(\d{1,3})')
@@ -17,11 +17,11 @@ class Token(NamedTuple):
     """One token of a reply with the log-probabilities of itself and of its alternatives.
 
     These are as the server sent them, ``{"token", "logprob"}`` each: of hundreds of tokens, those
-    of the risk alone are looked at.
+    of the risk alone are looked at. So a log-probability may be anything, such as null.
     """
 
     text: str
-    logprob: float
+    logprob: Any
     alternatives: Sequence[Mapping[str, Any]]
 
 
@@ -45,23 +45,22 @@ def expected_risk(content: str, tokens: Sequence[Token]) -> float | None:
         tail = token.text[max(0, stop - begin) :]
         own = token.text[len(lead) : len(token.text) - len(tail)]
         options = _options(token, lead, prefix)
-        if not options:
-            return None
         mass = sum(options.values())
+        if not mass or own not in options:
+            return None
         still_open = stop - min(at, stop)
         for text, chance in options.items():
             if text != own:
                 value = _value(prefix + text, still_open if text else 0)
                 total += path * chance / mass * value
-        path *= options.get(own, 0.0) / mass
+        path *= options[own] / mass
         prefix += own
     return min(_MAX, total + path * int(prefix)) if prefix else None
 
 
 def _options(token: Token, lead: str, prefix: str) -> dict[str, float]:
     """Digit strings that could stand here, with probabilities; "" ends the number."""
-    said = {one["token"]: one["logprob"] for one in token.alternatives}
-    said[token.text] = token.logprob
+    said = dict(_numbered(token))
     options: dict[str, float] = {}
     for text, logprob in said.items():
         if not text.startswith(lead):
@@ -74,6 +73,17 @@ def _options(token: Token, lead: str, prefix: str) -> dict[str, float]:
         if prefix + number and int(prefix + number) <= _MAX:
             options[number] = options.get(number, 0.0) + math.exp(logprob)
     return options
+
+
+def _numbered(token: Token) -> Iterator[tuple[str, float]]:
+    """Texts with their log-probabilities, the token's own last; others than numbers are no basis.
+
+    Servers round: a little above 0 is 0.
+    """
+    for one in (*token.alternatives, {"token": token.text, "logprob": token.logprob}):
+        text, logprob = one.get("token"), one.get("logprob")
+        if isinstance(text, str) and isinstance(logprob, int | float) and not math.isnan(logprob):
+            yield text, min(0.0, logprob)
 
 
 def _value(digits: str, still_open: int) -> float:

@@ -54,7 +54,8 @@ class Budget:
     """A hard cap on what all teachers of a run, and the runs before it, may cost together.
 
     A call is only made once its worst case fits beside what was spent and what is in flight, so
-    the cap holds whatever the replies' lengths turn out to be.
+    the cap holds whatever the replies' lengths turn out to be. Where nobody says what a call cost
+    (a time-out, a reply without usage or that can't be read), it counts with its worst case.
     """
 
     cap_usd: float | None

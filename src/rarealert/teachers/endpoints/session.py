@@ -3,9 +3,9 @@
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rarealert.teachers.endpoints.completion import Completion, read_completion
 from rarealert.teachers.endpoints.ledger import Purse
@@ -33,6 +33,9 @@ _REJECTIONS = 10  # in a row: then it is the panel's settings, not a case
 class EndpointError(Exception):
     """A call that gave no reply; its class is what the failure file keeps."""
 
+    billed: ClassVar[bool] = False
+    """Whether the host may charge for it all the same."""
+
     def __init__(self, message: str = "", retry_after_s: float | None = None):
         super().__init__(message)
         self.retry_after_s = retry_after_s
@@ -43,11 +46,19 @@ class RateLimitedError(EndpointError):
 
 
 class ServerError(EndpointError):
-    """5xx, or a body that is no completion, until the attempts were used up."""
+    """5xx until the attempts were used up."""
+
+
+class UnreadableError(ServerError):
+    """A body that is no completion, until the attempts were used up."""
+
+    billed = True
 
 
 class TimedOutError(EndpointError):
     """No whole reply within ``timeout_s``, until the attempts were used up."""
+
+    billed = True
 
 
 class UnreachableError(EndpointError):
@@ -64,6 +75,10 @@ class GivenUpError(EndpointError):
 
 class BudgetSpentError(EndpointError):
     """The next call might have gone beyond the cost cap, so it was not made."""
+
+
+Charge = Callable[[float, EndpointError | None], None]
+"""Told what a try costs in US dollars, and what went wrong where it gave no reply."""
 
 
 def worst_tokens(messages: list[Message], spec: EndpointSpec) -> tuple[int, int]:
@@ -123,8 +138,10 @@ class EndpointSession:
         """``text`` without the key, should an endpoint ever echo it."""
         return text.replace(self._key, REDACTED) if self._key else text
 
-    async def complete(self, messages: list[Message]) -> Completion:
+    async def complete(self, messages: list[Message], charge: Charge) -> Completion:
         """One call, repeated while the endpoint is busy, broken or silent.
+
+        ``charge`` is told of each try that costs, or may cost, anything.
 
         Raises:
             EndpointError: one of its kinds; ``GivenUpError`` once the endpoint is dead.
@@ -138,9 +155,9 @@ class EndpointSession:
             retry=retry_if_exception_type(again),
             reraise=True,
         )
-        return await retrying(self._attempt, messages)
+        return await retrying(self._attempt, messages, charge)
 
-    async def _attempt(self, messages: list[Message]) -> Completion:
+    async def _attempt(self, messages: list[Message], charge: Charge) -> Completion:
         await self._pace.wait(sum(worst_tokens(messages, self.spec)))
         if not await self.breaker.admit():
             raise GivenUpError(
@@ -153,10 +170,13 @@ class EndpointSession:
             raise BudgetSpentError
         cost = 0.0
         try:
-            completion = await self._call(messages)
+            completion = await self._call(messages, worst)
             cost = completion.cost_usd
+            charge(cost, None)
         except EndpointError as error:
-            cost = worst if isinstance(error, TimedOutError) else 0.0  # it may have been billed
+            if error.billed:
+                cost = worst
+                charge(cost, error)
             self._judge(error)
             raise
         finally:
@@ -181,7 +201,7 @@ class EndpointSession:
                     "structured_output, temperature, max_tokens_field and top_logprobs."
                 ) from None
 
-    async def _call(self, messages: list[Message]) -> Completion:
+    async def _call(self, messages: list[Message], worst_usd: float) -> Completion:
         """One call through the SDK's request, its body and its response as bytes.
 
         Models of every message and log-probability cost more time than all else of a call.
@@ -198,7 +218,9 @@ class EndpointSession:
                     content=self._body(messages),
                     options={"security": {"bearer_auth": True}},
                 )
-            return read_completion(said.content, said.headers, self.spec.price, self.redact)
+            return read_completion(
+                said.content, said.headers, self.spec.price, self.redact, worst_usd
+            )
         except (TimeoutError, openai.APITimeoutError) as error:
             if isinstance(error.__cause__, httpx2.ConnectTimeout):  # nobody there, nothing billed
                 raise UnreachableError from None
@@ -209,7 +231,7 @@ class EndpointSession:
             raise self._status_error(error.status_code, error.response.headers) from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError):
             # a body cut short or of another shape
-            raise ServerError from None
+            raise UnreadableError from None
 
     def _body(self, messages: list[Message]) -> bytes:
         return self._around[0] + json.dumps(messages).encode() + self._around[1]

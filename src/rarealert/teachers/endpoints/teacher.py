@@ -21,7 +21,7 @@ from rarealert.teachers.endpoints.prompt import (
     repair_messages,
 )
 from rarealert.teachers.endpoints.reply import ReplyError, check_finish, parse_reply, wire_schema
-from rarealert.teachers.endpoints.session import EndpointSession, settings_sent
+from rarealert.teachers.endpoints.session import EndpointError, EndpointSession, settings_sent
 from rarealert.teachers.panel import EndpointSpec
 from rarealert.teachers.teacher import Request, canonical_json, digest
 
@@ -43,13 +43,20 @@ class Exchange:
     request_id: str | None = None
     response: str | None = field(default=None, repr=False)
 
+    fault: EndpointError | None = field(default=None, repr=False)
+    """Why the last try that may have been billed gave no reply."""
+
+    def charge(self, cost_usd: float, fault: EndpointError | None) -> None:
+        """Add what a try costs, whether or not it gave a reply."""
+        self.cost_usd += cost_usd
+        self.fault = fault
+
     def note(self, said: Completion) -> None:
-        """Add one call."""
+        """Add a reply; ``charge`` has counted what it cost."""
         self.calls += 1
         self.ended_ns = time.time_ns()
         self.prompt_tokens += said.prompt_tokens
         self.completion_tokens += said.completion_tokens
-        self.cost_usd += said.cost_usd
         self.finish_reason = said.finish_reason
         self.request_id = said.request_id
         self.response = said.content
@@ -136,7 +143,7 @@ class EndpointTeacher:
         messages = self.messages(case)
         flags: tuple[Flag, ...] = ("instruction_in_case",) if commands_the_model(case) else ()
         for repair in range(REPAIRS + 1):
-            said = await session.complete(messages)
+            said = await session.complete(messages, exchange.charge)
             exchange.note(said)
             try:
                 check_finish(said.finish_reason, said.refusal)

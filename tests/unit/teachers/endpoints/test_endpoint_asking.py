@@ -276,6 +276,45 @@ def test_the_cost_cap_holds_and_a_higher_one_goes_on_where_it_stopped(replay, tm
     assert len(proxy.seen) == 8
 
 
+def without_usage(recorded):
+    return json.dumps(json.loads(recorded) | {"usage": None}).encode()
+
+
+def test_the_cost_cap_holds_where_the_server_counts_no_tokens(replay, tmp_path):
+    proxy = replay()
+    proxy.recorded = without_usage(proxy.recorded)
+    asked = run([teacher(proxy)], [case(n) for n in range(8)], tmp_path, cap=2.0)
+    assert asked.tallies["llama"] == Tally(answered=len(proxy.seen), not_asked=8 - len(proxy.seen))
+    spent = RationaleCache(tmp_path).stats()["llama"].cost_usd
+    assert 0.6 * len(proxy.seen) < spent <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [(Fault(hang_s=30), "TimedOutError"), (Fault(cut_body=True), "UnreadableError")],
+)
+def test_what_may_have_been_billed_without_an_answer_counts_in_the_next_run(
+    fault, error, replay, tmp_path
+):
+    proxy = replay(fault=lambda n, _: fault)
+    one = teacher(proxy, limits={"timeout_s": 0.5, "attempts": 2, "concurrency": 1})
+    run([one], [case(0)], tmp_path, cap=2.0)
+    assert failures(tmp_path) == {"llama": {error: 1}}
+    spent = RationaleCache(tmp_path).stats()["llama"].cost_usd
+    assert spent > 2 * 0.6, "both tries"
+    proxy.fault = lambda n, _: None
+    assert run([one], [case(1)], tmp_path, cap=spent).tallies == {"llama": Tally(not_asked=1)}
+    assert len(proxy.seen) == 2
+
+
+def test_a_try_that_may_have_been_billed_is_part_of_what_the_answer_cost(replay, tmp_path):
+    proxy = replay(fault=lambda n, _: None if n else Fault(cut_body=True))
+    one = teacher(proxy)
+    assert run([one], [case(0)], tmp_path).tallies == {"llama": Tally(answered=1)}
+    (row,) = rows(tmp_path)
+    assert row["usage"]["cost_usd"] > 0.6
+
+
 def test_no_more_calls_are_in_flight_than_allowed_and_no_fewer(replay, tmp_path):
     proxy = replay(latency_s=0.1)
     one = teacher(proxy, limits={"concurrency": 6})

@@ -10,6 +10,7 @@ from fault_proxy import Proxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rarealert.teachers.endpoints.completion import read_completion
 from rarealert.teachers.endpoints.expectation import Token, expected_risk
 from rarealert.teachers.endpoints.prompt import commands_the_model, messages_for
 from rarealert.teachers.endpoints.reply import (
@@ -20,6 +21,7 @@ from rarealert.teachers.endpoints.reply import (
     parse_reply,
     wire_schema,
 )
+from rarealert.teachers.panel import Price
 
 from endpoint_kit import case  # isort: skip
 
@@ -175,6 +177,59 @@ def test_without_probabilities_or_with_other_text_there_is_no_mean():
     assert expected_risk('{"risk": 80}', []) is None
     assert expected_risk('{"risk": 80}', tokens(('{"risk": 90}', {}))) is None
     assert expected_risk("no number", tokens(("no number", {}))) is None
+
+
+@pytest.mark.parametrize("logprob", [-9999.0, None, "-0.1", math.nan, -math.inf])
+def test_without_usable_probabilities_there_is_no_mean(logprob):
+    said = [*tokens(('{"risk": ', {})), Token("80", logprob, [{"token": " ", "logprob": -0.1}])]
+    assert expected_risk('{"risk": 80}', [*said, *tokens(("}", {}))]) is None
+
+
+def test_an_alternative_without_a_number_is_skipped_and_a_little_above_zero_is_zero():
+    other = [{"token": "20", "logprob": None}, {"token": None, "logprob": -1.0}, {}]
+    said = [*tokens(('{"risk": ', {})), Token("80", 1e-6, other), *tokens(("}", {}))]
+    assert expected_risk('{"risk": 80}', said) == 80
+
+
+PRICE = Price(input=1, output=10)
+
+
+def completion(content="said", usage=None, **choice):
+    body = {"choices": [{"message": {"content": content}, **choice}], "usage": usage}
+    return read_completion(json.dumps(body).encode(), {}, PRICE, str, 0.5)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        "none",
+        {"prompt_tokens": 9, "completion_tokens": None},
+        {"prompt_tokens": -1, "completion_tokens": 9},
+        {"prompt_tokens": "9", "completion_tokens": 9},
+    ],
+)
+def test_a_reply_without_usable_usage_costs_the_worst_case(usage):
+    assert completion(usage=usage).cost_usd == 0.5
+    counted = completion(usage={"prompt_tokens": 10, "completion_tokens": 100})
+    assert counted.cost_usd == pytest.approx((10 + 1000) / 1e6)
+
+
+def test_content_in_parts_is_joined_and_thoughts_are_left_out():
+    parts = [
+        {"type": "thinking", "thinking": "hm"},
+        {"type": "text", "text": "one "},
+        {"type": "text", "text": "two"},
+    ]
+    assert completion(content=parts).content == "one two"
+
+
+@pytest.mark.parametrize("listed", [[{"logprob": -0.1}], [None], 7, [{"token": "a"}]])
+def test_a_good_reply_survives_log_probabilities_of_another_shape(listed):
+    found = completion(logprobs={"content": listed})
+    assert found.content == "said"
+    assert expected_risk(found.content, found.tokens) is None
 
 
 @settings(deadline=None, max_examples=50)
