@@ -2,16 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import RareAlertError
-from rarealert.registry.digests import ADAPTER_CARD, adapter_sha256
+from rarealert.registry.digests import ADAPTER_CARD
 from rarealert.registry.gates.approval import APPROVAL_GATES, Approval
 from rarealert.registry.gates.gate import GateResult
 from rarealert.registry.promotion import settle
+from rarealert.registry.versions import identity_of
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -34,8 +35,10 @@ def digest_of(judgement: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
 
 
-def approve(name: str, version: str, expected_codes: Iterable[str]) -> tuple[GateResult, ...]:
+def approve(name: str, version: str, limits: Mapping[str, float | None]) -> tuple[GateResult, ...]:
     """The verdict of the gates at the door on ``version`` of ``name``.
+
+    ``limits`` are those of the gates that must have judged it, as ``catalogue.limits`` gives them.
 
     Raises:
         RareAlertError: there is no such version.
@@ -48,7 +51,7 @@ def approve(name: str, version: str, expected_codes: Iterable[str]) -> tuple[Gat
     except MlflowException as error:
         raise RareAlertError(f"{name} has no version {version}; see rarealert log.") from error
     with TemporaryDirectory(prefix="rarealert-") as folder:
-        approval = _collect(held, frozenset(expected_codes), Path(folder))
+        approval = _collect(held, limits, Path(folder))
     return tuple(gate.check(approval) for gate in APPROVAL_GATES)
 
 
@@ -67,7 +70,7 @@ def read_judgement(name: str, version: str) -> dict[str, Any]:
     return judgement
 
 
-def _collect(version: "ModelVersion", expected: frozenset[str], folder: Path) -> Approval:
+def _collect(version: "ModelVersion", limits: Mapping[str, float | None], folder: Path) -> Approval:
     judgement = _judgement(version.tags.get(JUDGED_RUN))
     files = _files(f"models:/{version.name}/{version.version}", folder)
     adapters = sorted(files.rglob("student.json")) if files else []
@@ -79,8 +82,8 @@ def _collect(version: "ModelVersion", expected: frozenset[str], folder: Path) ->
         judgement_digest=digest_of(judgement) if judgement else "",
         noted_digest=version.tags.get(EVIDENCE, ""),
         failed_in_run=_failed(version.tags.get(JUDGED_RUN)),
-        expected_codes=expected,
-        adapter_digest=adapter_sha256(adapter) if adapter else "",
+        limits=limits,
+        identity=identity_of(files) if files else {},
         card=_text(files / CARD if files else None),
         card_of_adapter=_text(adapter / ADAPTER_CARD if adapter else None),
         log_fault=_log_fault(version.name),

@@ -10,7 +10,7 @@ from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.registry.approval import approve, read_judgement
 from rarealert.registry.gates.approval import APPROVAL_GATES
-from rarealert.registry.gates.catalogue import gates
+from rarealert.registry.gates.catalogue import gates, limits
 from rarealert.registry.ledger import Entry, read_ledger
 from rarealert.registry.promotion import Decision, promote, rollback, settle
 from rarealert.registry.versions import CHALLENGER, aliased
@@ -50,8 +50,8 @@ def promote_version(which: str = CHALLENGER, reason: str = "") -> str:
     paths, name = _connected()
     version = _resolve(name, which)
     params = load_params(paths.params)
-    codes = [gate.code for gate in gates(params.register_, params.evaluate)]
-    refused = [result for result in approve(name, version, codes) if not result.passed]
+    asked = limits(params.register_, gates(params.register_, params.evaluate))
+    refused = [result for result in approve(name, version, asked) if not result.passed]
     if refused:
         said = " ".join(f"{result.code}: {result.reason}" for result in refused)
         raise RareAlertError(f"Version {version} of {name} is refused. {said}")

@@ -2,18 +2,26 @@
 
 import hashlib
 import io
+import json
 import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rarealert.registry.digests import adapter_sha256, copy_package, folder_sha256
+import yaml
+
+from rarealert.registry.digests import (
+    adapter_sha256,
+    copy_package,
+    file_sha256,
+    folder_sha256,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,13 +84,54 @@ class ModelPackage:
 
     def identity(self, code: Path) -> dict[str, str]:
         """The digests that make this version what it is; ``code`` is the packaged copy."""
-        settings = "".join(f"{key}={value!r}\n" for key, value in sorted(self.config.items()))
         return {
             "adapter.sha256": adapter_sha256(self.adapter),
             "base.sha256": self.base_digest,
             "code.sha256": folder_sha256(code),
-            "config.sha256": hashlib.sha256(settings.encode()).hexdigest(),
+            "config.sha256": _config_sha256(self.config),
         }
+
+
+def identity_of(files: Path) -> dict[str, str]:
+    """The same digests of a version's ``files``, as the registry holds them.
+
+    What is not there, or can't be read, has none.
+    """
+    code = files / "code" / "rarealert"
+    readers: dict[str, Callable[[], str]] = {
+        "adapter.sha256": lambda: adapter_sha256(_adapter(files)),
+        "base.sha256": lambda: str(
+            json.loads((_adapter(files) / "student.json").read_bytes())["base_digest"]
+        ),
+        "code.sha256": lambda: folder_sha256(code) if _is_entered(files, code) else "",
+        "config.sha256": lambda: _config_sha256(_flavor(files)["config"]),
+    }
+    found: dict[str, str] = {}
+    for name, read in readers.items():
+        with suppress(AttributeError, LookupError, OSError, TypeError, ValueError, yaml.YAMLError):
+            found[name] = read()
+    return found
+
+
+def _adapter(files: Path) -> Path:
+    return min(files.rglob("student.json")).parent
+
+
+def _is_entered(files: Path, code: Path) -> bool:
+    """Whether the file that MLflow runs, a copy beside the code, is one of the code's."""
+    entry = files / Path(_flavor(files)["model_code_path"]).name
+    return file_sha256(entry) in {file_sha256(one) for one in code.rglob(entry.name)}
+
+
+def _flavor(files: Path) -> dict[str, Any]:
+    said = yaml.safe_load((files / "MLmodel").read_text(encoding="utf-8"))
+    flavor: dict[str, Any] = said["flavors"]["python_function"]
+    return flavor
+
+
+def _config_sha256(config: Mapping[str, Any]) -> str:
+    settings = "".join(f"{key}={value!r}\n" for key, value in sorted(config.items()))
+    return hashlib.sha256(settings.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def _trained_on(study: Study, paths: Paths) -> dict[str, tuple[str | None, str]]
 
 
 def _scan(study: Study, version: Registered, paths: Paths) -> TextScan:
-    cases = [item.case for part in ("train", "test") for item in study.cases[part]]
+    cases = [item.case for part in study.cases.values() for item in part]
     texts = (getattr(case, name) or "" for case in cases for name in TEXT_FIELDS)
     with tracked_folders(paths.root / "build", version) as folders:
         return scan(folders, shingles(texts), known=[Path(rarealert.__file__).parent])

@@ -19,7 +19,7 @@ from rarealert.registry.approval import approve, digest_of
 from rarealert.registry.card import CardFacts, render_card
 from rarealert.registry.digests import file_sha256
 from rarealert.registry.evidence import Evidence
-from rarealert.registry.gates.catalogue import gates, judge
+from rarealert.registry.gates.catalogue import gates, judge, limits
 from rarealert.registry.gates.gate import GateResult
 from rarealert.registry.promotion import Decision, promote
 from rarealert.registry.tracked import attach, log_judgement, model_id
@@ -59,7 +59,7 @@ def register(params: Params, paths: Paths) -> Iterator[Item]:
     attach(version, _description(study.report, _failed(results)), card_file)
 
     if not _failed(results):
-        results += approve(name, version.version, [gate.code for gate in asked])
+        results += approve(name, version.version, limits(params.register_, asked))
     tag_version(version, {FAILED_GATES: ",".join(_failed(results)) or "none"})
     wanted = not _failed(results) and params.register_.promote == "when_gates_pass"
     moved = wanted and promote(_decision(version, evidence, commit, str(judgement["evidence"])))

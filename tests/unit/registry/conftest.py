@@ -96,21 +96,30 @@ def repo() -> Path:
 @pytest.fixture
 def approval() -> Callable[..., Approval]:
     """What the registry holds of a version that may pass, with fields replaced."""
+    identity = {
+        "adapter.sha256": "f00d",
+        "base.sha256": "ba5e",
+        "code.sha256": "c0de",
+        "config.sha256": "5e77",
+    }
     held = Approval(
         name="toy",
         version="3",
         judgement={
             "model_name": "toy",
             "version": "3",
-            "identity": {"adapter.sha256": "f00d"},
-            "gates": [{"code": "RA001", "passed": True}, {"code": "RA002", "passed": True}],
+            "identity": identity,
+            "gates": [
+                {"code": "RA001", "passed": True, "threshold": 0.78},
+                {"code": "RA002", "passed": True, "threshold": -0.05},
+            ],
             "evidence": "beef",
         },
         judgement_digest="beef",
         noted_digest="beef",
         failed_in_run=0.0,
-        expected_codes=frozenset({"RA001", "RA002"}),
-        adapter_digest="f00d",
+        limits={"RA001": 0.02, "RA002": 0.05},
+        identity=dict(identity),
         card="Adapter `f00d`.",
         card_of_adapter="Adapter `f00d`.",
         log_fault=None,

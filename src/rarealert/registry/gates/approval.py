@@ -1,7 +1,7 @@
 """Gates at the door: asked at every promotion, of what the registry holds at that moment."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,14 +24,29 @@ class Approval:
     """Of the judgement as the version's tag says."""
     failed_in_run: float | None
     """Failed gates by the metric that the judging run logged."""
-    expected_codes: frozenset[str]
-    """Gates that a judgement must have put."""
-    adapter_digest: str
-    """Of the adapter in the registry, computed anew."""
+    limits: Mapping[str, float | None]
+    """Gates that a judgement must have put, with today's setting where it is their threshold."""
+    identity: Mapping[str, str]
+    """Digests of what the version is made of, as the registry holds it, computed anew."""
     card: str | None
     card_of_adapter: str | None
     """The copy in the adapter's folder, which leaves it out of its digest."""
     log_fault: str | None
+
+    @property
+    def adapter_digest(self) -> str:
+        """Of the adapter; empty where there is none."""
+        return self.identity.get("adapter.sha256", "")
+
+
+_PARTS = {
+    "adapter.sha256": "adapter",
+    "base.sha256": "base model",
+    "code.sha256": "code",
+    "config.sha256": "configuration",
+}
+_COMPUTED = "RA001"
+"""Its threshold is the champion's AUROC less the setting, where both were judged on other cases."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +85,36 @@ class GenuineJudgement(ApprovalGate):
             found.append("The judgement is that of another version")
         if not held.get("evidence") == approval.judgement_digest == approval.noted_digest:
             found.append("The judgement was changed after it was made")
-        if held.get("identity", {}).get("adapter.sha256") != approval.adapter_digest:
-            found.append("The adapter in the registry is not the one that was judged")
+        judged = held.get("identity", {})
+        found += [
+            f"The {part} in the registry is not the one that was judged"
+            for name, part in _PARTS.items()
+            if not judged.get(name) or judged[name] != approval.identity.get(name)
+        ]
         results = {gate["code"]: gate["passed"] for gate in held.get("gates", [])}
         failed = sorted(code for code, passed in results.items() if passed is not True)
-        missing = sorted(approval.expected_codes - results.keys())
+        missing = sorted(approval.limits.keys() - results.keys())
         if failed:
             found.append(f"The judgement failed {', '.join(failed)}")
         if missing:
             found.append(f"The judgement did not ask {', '.join(missing)}")
         if approval.failed_in_run != len(failed):
             found.append("The judging run counted other failures than the judgement names")
-        return found
+        return found + _moved(held.get("gates", []), approval.limits)
+
+
+def _moved(gates: Sequence[Mapping[str, Any]], limits: Mapping[str, float | None]) -> list[str]:
+    """Gates that judged by another threshold than today's; a margin is its setting below zero."""
+    found = []
+    for gate in gates:
+        code, used, limit = gate["code"], gate.get("threshold"), limits.get(gate["code"])
+        if used is None or limit is None or (code == _COMPUTED and used > 0):
+            continue
+        if abs(used) != limit:
+            found.append(
+                f"{code} judged by {abs(used):g} and params.yaml says {limit:g} now; run dvc repro"
+            )
+    return found
 
 
 @dataclass(frozen=True)

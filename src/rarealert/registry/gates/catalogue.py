@@ -66,6 +66,15 @@ def gates(register: RegisterParams, evaluate: EvaluateParams) -> tuple[Gate, ...
     return tuple(found)
 
 
+def limits(register: RegisterParams, among: Sequence[Gate]) -> dict[str, float | None]:
+    """Gate → the number in ``params.yaml`` that it judges by; ``None`` where it has none."""
+    said = {gate.code: getattr(register, gate.param) if gate.param else None for gate in among}
+    return {
+        code: float(value) if isinstance(value, int | float) else None
+        for code, value in said.items()
+    }
+
+
 def judge(evidence: Evidence, among: Sequence[Gate]) -> tuple[GateResult, ...]:
     """The verdict of every gate; none is left out because another failed."""
     return tuple(gate.check(evidence) for gate in among)
