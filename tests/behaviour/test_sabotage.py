@@ -352,6 +352,18 @@ def weights_in_the_registry(registry):
     file.write_text(file.read_text().replace('"readout"', ' "readout"'))
 
 
+def settings_in_the_registry(registry):
+    file = registry.file("MLmodel")
+    file.write_text(
+        file.read_text().replace("calibration_prevalence: ", "calibration_prevalence: 1")
+    )
+
+
+def stricter_params(registry):
+    file = registry.workspace.root / "params.yaml"
+    file.write_text(file.read_text().replace("max_ece: 0.7", "max_ece: 0.15"))
+
+
 def card_of_another(registry):
     file = registry.file("card.md")
     file.write_text(file.read_text().replace(registry.version.tags["adapter.sha256"], "0" * 64))
@@ -361,6 +373,8 @@ DOOR_ATTEMPTS = (
     Attempt("forge the approval: tag a failed version as passed", ("RA023",), forged_tag),
     Attempt("forge the judgement with its digest and tag", ("RA023",), forged_judgement),
     Attempt("swap the adapter in the registry", ("RA023",), weights_in_the_registry),
+    Attempt("swap the settings in the registry", ("RA023",), settings_in_the_registry),
+    Attempt("promote by a stricter params.yaml", ("RA023",), stricter_params),
     Attempt("remove the model card", ("RA024",), lambda r: r.file("card.md").unlink()),
     Attempt("attach the card of another version", ("RA024",), card_of_another),
     Attempt("tamper with the log of promotions", ("RA025",), Registry.promote_and_tamper),
@@ -378,7 +392,8 @@ def registry(spoilt, monkeypatch):
     client = MlflowClient()
     assert spoilt.run(promote="never")[0] == []
     held = Registry(spoilt, client)
-    files = {name: held.file(name) for name in ("student.json", "card.md")}
+    files = {name: held.file(name) for name in ("student.json", "card.md", "MLmodel")}
+    files["params"] = spoilt.root / "params.yaml"
     kept = {path: path.read_bytes() for path in files.values()}
     monkeypatch.chdir(spoilt.root)
     yield held
