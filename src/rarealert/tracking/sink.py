@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,14 @@ def connect(uri: str) -> None:
             mlflow.create_experiment(EXPERIMENT, place, tags=_EXPERIMENT_TAGS)
         mlflow.set_experiment(EXPERIMENT)
     except (MlflowException, OSError) as error:
-        raise RareAlertError(
-            f"MLflow's store can't be used ({type(error).__name__}); check MLFLOW_TRACKING_URI "
-            "or mlruns/mlflow.db. What stages have built is kept: run the command again."
-        ) from error
+        raise _unusable(type(error).__name__) from error
+
+
+def _unusable(why: str) -> RareAlertError:
+    return RareAlertError(
+        f"MLflow's store can't be used ({why}); check MLFLOW_TRACKING_URI or mlruns/mlflow.db, and "
+        "that no disk is full. What stages have built is kept: run the command again."
+    )
 
 
 class Sink:
@@ -215,24 +219,51 @@ def open_run(stage: str, root: Path, uri: str, record: Path) -> Iterator[Sink]:
     """An MLflow run of ``stage`` in the store ``uri``; ``record`` gets its id at the end.
 
     A stage that raises leaves a FAILED run tagged with the exception's type, and no record.
+
+    Raises:
+        RareAlertError: the store can't be reached any more, or refuses what is handed to it.
     """
+    from mlflow.exceptions import MlflowException
+
     connect(uri)
+    try:
+        with _running(stage, root) as (run_id, sink):
+            yield sink
+            sink.finish()
+    except MlflowException as error:
+        raise _unusable(error.error_code) from error
+    write_json(record, {"run_id": run_id})
+
+
+@contextmanager
+def _running(stage: str, root: Path) -> Iterator[tuple[str, Sink]]:
+    """The run and its sink; whatever goes wrong first is what is raised."""
     import mlflow
 
     _close_orphans(stage)
     inputs = {one.path: one.md5 for one in stage_inputs(root, stage)}
     tags = lineage_tags(root, stage) | {"host": platform.node(), "pid": str(os.getpid())}
-    with mlflow.start_run(run_name=stage, tags=tags) as run:
+    run = mlflow.start_run(run_name=stage, tags=tags)
+    sink = Sink(inputs)
+    try:
         mlflow.log_params(stage_parameters(root, stage))
-        sink = Sink(inputs)
-        try:
-            yield sink
-            sink.finish()
-        except BaseException as error:
+        yield run.info.run_id, sink
+    except BaseException as error:
+        _end_failed(sink, type(error).__name__)
+        raise
+    mlflow.end_run()
+
+
+def _end_failed(sink: Sink, error: str) -> None:
+    """Log what is held back and close the run, as far as the store still takes anything."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException):
+        mlflow.set_tag("error", error)  # a store that does not take this takes nothing: no more
+        with suppress(MlflowException):
             sink.flush()
-            mlflow.set_tag("error", type(error).__name__)
-            raise
-    write_json(record, {"run_id": run.info.run_id})
+        mlflow.end_run("FAILED")
 
 
 def _close_orphans(stage: str) -> None:

@@ -152,3 +152,33 @@ def test_a_store_that_cannot_be_used_is_one_sentence(
     blocked = f"sqlite:///{workspace.root}/params.yaml/no.db"
     with pytest.raises(RareAlertError, match="MLFLOW_TRACKING_URI"):
         _run(Workspace(workspace.root, blocked))
+
+
+def test_a_store_that_fails_later_hides_no_error_of_the_stage(workspace: Workspace) -> None:
+    from mlflow.exceptions import MlflowException
+
+    def gone(*_: object, **__: object) -> None:
+        raise MlflowException("no more")
+
+    def stage(patched: pytest.MonkeyPatch) -> None:
+        with open_run("align", workspace.root, workspace.uri, workspace.record) as sink:
+            sink.log(items.Metric("auroc", 0.8))
+            for name in ("set_tag", "end_run"):
+                patched.setattr(f"mlflow.{name}", gone)
+            patched.setattr("mlflow.MlflowClient.log_batch", gone)
+            raise ValueError("broken")
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(ValueError, match="broken"):
+        stage(patched)
+
+
+def test_a_store_that_fails_in_a_stage_is_one_sentence_and_the_run_is_failed(
+    workspace: Workspace,
+) -> None:
+    import mlflow
+
+    with pytest.raises(RareAlertError, match=r"can't be used \(INVALID_PARAMETER_VALUE\)"):
+        _run(workspace, items.Metric("not/../allowed:*", 0.8))
+    assert not workspace.record.exists()
+    runs = mlflow.search_runs(experiment_names=["rarealert"])
+    assert runs["status"].tolist() == ["FAILED"]
