@@ -91,7 +91,10 @@ def dvc_md5(path: Path) -> str | None:
 def changed_sources(root: Path) -> tuple[str, ...] | None:
     """Files of ``SOURCES`` that differ from the commit or are untracked; ``None`` without git."""
     command = ["git", "-C", str(root), "status", "--porcelain", "--", *SOURCES]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
     if done.returncode != 0:
         return None
     return tuple(line[3:] for line in done.stdout.splitlines())

@@ -5,6 +5,7 @@ Commands: ``rarealert data materialise`` and ``rarealert next``.
 
 import json
 import subprocess
+import sys
 from typing import Any
 
 from rarealert.errors import BadInputError, RareAlertError
@@ -43,7 +44,7 @@ def materialise() -> str:
 
 def _differs_from_pin(paths: Paths) -> bool:
     """Whether the bytes differ; that a fresh clone has not cached them yet is no difference."""
-    command = ["dvc", "data", "status", "--json"]
+    command = [sys.executable, "-m", "dvc", "data", "status", "--json"]
     done = subprocess.run(command, cwd=paths.root, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BadInputError(f"`dvc data status` failed: {done.stderr.strip()[:300]}")

@@ -1,6 +1,7 @@
 """What a person asks of the cache: what is in it, is it whole, make it smaller, give it to me."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from rarealert.errors import BadInputError, RareAlertError
@@ -97,6 +98,8 @@ def export(folder: Path, out: Path) -> str:
         RareAlertError: the disk is full; ``out`` is as it was.
     """
     cache = _opened(folder)
+    if out.is_dir():
+        raise BadInputError(f"{out} is a folder; name a file in it.")
     partial = out.with_name(out.name + ".partial")
     count = 0
     try:
@@ -105,10 +108,11 @@ def export(folder: Path, out: Path) -> str:
                 stream.write(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n")
                 count += 1
         partial.replace(out)
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise BadInputError(f"{out} can't be written; name a file in a folder of yours.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(NotADirectoryError, PermissionError):
+            partial.unlink(missing_ok=True)
     return f"{count:,} answers in {out}."
 
 

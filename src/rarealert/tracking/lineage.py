@@ -91,7 +91,10 @@ def dirty_sources(root: Path) -> list[str]:
 
 def _git(root: Path, *words: str) -> str | None:
     command = ["git", "-C", str(root), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 

@@ -115,3 +115,12 @@ def test_a_stage_that_ran_with_all_this_is_current(finished):
 def test_what_changed_since_is_named_with_its_stage(finished, file, content, named):
     (finished / file).write_text(content)
     assert stale_stages(finished, "register") == (named,)
+
+
+def test_without_git_nothing_is_known_of_sources_and_commit(tmp_path, monkeypatch):
+    from rarealert.registry.workspace import changed_sources
+    from rarealert.tracking.lineage import git_commit
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert changed_sources(tmp_path) is None
+    assert git_commit(tmp_path) == "unknown"

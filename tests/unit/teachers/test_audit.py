@@ -120,3 +120,11 @@ def test_an_empty_cache_is_said_to_be_empty(tmp_path):
     tmp_path.joinpath("cache").mkdir()
     assert audit.stats(tmp_path / "cache") == "The cache is empty."
     assert shards.shards(tmp_path / "cache", "answers") == []
+
+
+@pytest.mark.parametrize("out", [".", "folder", "file/x.jsonl", "folder/none/x.jsonl"])
+def test_export_to_where_no_file_can_be_is_one_sentence(folder, tmp_path, out):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInputError, match="name a file"):
+        audit.export(folder, Path(out))

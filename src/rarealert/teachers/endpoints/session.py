@@ -111,12 +111,18 @@ class EndpointSession:
         from openai import AsyncOpenAI, DefaultAioHttpClient
 
         name = self.spec.key_variable
-        self._key = os.environ.get(name) if name is not None else None
+        self._key = os.environ.get(name, "").strip() if name is not None else None
         if name is not None and not self._key:
             self.breaker.give_up()
             raise GivenUpError(
                 f"The teacher {self.spec.id} was not asked: set the environment variable {name} "
                 "to its key."
+            )
+        if self._key and not (self._key.isascii() and self._key.isprintable()):
+            self.breaker.give_up()
+            raise GivenUpError(
+                f"The teacher {self.spec.id} was not asked: the key in {name} holds a character "
+                "that no key has; copy it again."
             )
         self._client = AsyncOpenAI(
             api_key=self._key or "none",

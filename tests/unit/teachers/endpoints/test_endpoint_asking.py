@@ -1,5 +1,6 @@
 """Endpoints asked for real, and through a proxy that makes them fail in every way they do."""
 
+import asyncio
 import errno
 import json
 import os
@@ -236,6 +237,23 @@ def test_a_missing_key_is_named_by_its_variable_and_nobody_is_asked(replay, tmp_
     assert asked.tallies == {"llama": Tally(not_asked=1)}
     assert "set the environment variable TEST_KEY" in asked.notes[0]
     assert proxy.seen == []
+
+
+def test_a_key_is_sent_without_its_newline_and_one_with_odd_letters_is_refused_unquoted(
+    tmp_path, monkeypatch
+):
+    nobody = SimpleNamespace(base_url="http://127.0.0.1:9/v1")
+    monkeypatch.setenv("TEST_KEY", "sk-sécret")
+    (note,) = run([teacher(nobody)], [case(0)], tmp_path).notes
+    assert "the key in TEST_KEY holds a character that no key has" in note
+    assert "cret" not in note
+    monkeypatch.setenv("TEST_KEY", f"{KEY}\n")
+
+    async def opened():
+        async with teacher(nobody).open() as session:
+            return session._client.api_key
+
+    assert asyncio.run(opened()) == KEY
 
 
 def test_requests_that_the_endpoint_never_takes_point_at_the_panel(replay, tmp_path):
