@@ -14,6 +14,11 @@ from rarealert.cases.sources.diagnosis import core_name, disease_key, names_diag
         ("1. Esophageal leiomyoma (first episode)", "Esophageal leiomyoma"),
         ("Head and neck cancer", "Head and neck cancer"),
         ("(MCTD)", "(MCTD)"),
+        ("H. pylori gastritis", "H. pylori gastritis"),
+        ("St. Louis encephalitis", "St. Louis encephalitis"),
+        ("Lyme disease. Second stage", "Lyme disease"),
+        ("C, unspecified", "C, unspecified"),
+        ("\u80ba\u708e, severe", "\u80ba\u708e"),
     ],
 )
 def test_core_name_leaves_complications_out(diagnosis, core):
@@ -44,6 +49,8 @@ def test_a_named_diagnosis_is_found(text, diagnosis):
         ("An acneiform rash.", "Acne"),
         ("Anything at all", ""),
         ("A painful rash (left).", "Zoster (left)"),
+        ("Temperature 38.6 C.", "C. difficile colitis"),
+        ("Temperature 38.6 C.", "C (unspecified)"),
     ],
 )
 def test_parts_of_a_name_are_no_name(text, diagnosis):

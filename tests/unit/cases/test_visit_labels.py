@@ -48,6 +48,8 @@ def test_a_rare_disease_outranks_common_ones_of_the_same_visit(label):
     [
         (Diagnosis("Family history of Marfan syndrome"), "excluded"),
         (Diagnosis("Screening for unheard-of trouble"), "excluded"),
+        (Diagnosis("H. pylori unheard-of trouble"), "excluded"),
+        (Diagnosis("N: note"), "excluded"),
         (Diagnosis("Unheard-of Mendelian trouble 7", ("OMIM:999999",)), "excluded"),
         (Diagnosis("Acute bronchitis", ("OMIM:999999",)), "excluded"),
         (Diagnosis("Acute bronchitis", at_visit=False), "excluded"),

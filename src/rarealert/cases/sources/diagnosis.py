@@ -6,25 +6,32 @@ from collections.abc import Iterable
 from rarealert.knowledge.names import name_words, normalise_name
 
 _BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]")
+# a full stop ends a name only behind a whole word: "H. pylori gastritis" is no disease called H
 _TAIL = re.compile(
-    r"\s*(?:[,;:.]|\s(?:with|without|secondary to|due to|caused by|associated with|complicated by|"
+    r"\s*(?:[,;:]|(?<=[^\W\d_]{4})\.(?=\s)|\s(?:with|without|secondary to|due to|caused by|associated with|complicated by|"
     r"complicating|following|induced by|presenting (?:as|with)|involving|arising (?:from|in)|"
     r"resulting (?:from|in)|leading to)\s).*",
     re.S,
 )
 _MARKUP = re.compile(r"[*_`]+|^\s*\d+\.\s+")
 _MIN_ABBREVIATION = 3
+_MIN_LETTERS = 3
 
 
 def core_name(diagnosis: str) -> str:
     """The disease without brackets, complications, causes and sites.
 
     "Sporadic Creutzfeldt-Jakob disease (sCJD) with psychosis." gives "Sporadic Creutzfeldt-Jakob
-    disease".
+    disease". A core of one or two letters names nothing, so "C, unspecified" stays whole.
     """
     plain = _BRACKETS.sub(" ", _MARKUP.sub("", diagnosis)).strip(" .;,:-")
     core = " ".join(_TAIL.sub("", plain, count=1).split())
-    return core or plain or diagnosis.strip()
+    return next(filter(_says_enough, (core, plain)), diagnosis.strip())
+
+
+def _says_enough(name: str) -> bool:
+    # a word of another script may be that short
+    return not name.isascii() or sum(char.isalpha() for char in name) >= _MIN_LETTERS
 
 
 def disease_key(diagnosis: str) -> str:
@@ -40,7 +47,8 @@ def wordings(diagnosis: str) -> set[str]:
     """The ways in which a visit could name ``diagnosis``: whole, core, and what brackets hold."""
     plain = _MARKUP.sub("", diagnosis)
     bracketed = {text for text in _BRACKETS.findall(plain) if _is_name(text)}
-    return {plain, _BRACKETS.sub(" ", plain), core_name(diagnosis), *bracketed}
+    bare = _BRACKETS.sub(" ", plain)
+    return {plain, core_name(diagnosis), *bracketed, *([bare] if _says_enough(bare) else [])}
 
 
 def _is_name(text: str) -> bool:
