@@ -223,6 +223,13 @@ def test_a_planned_or_cancelled_encounter_is_no_visit(tmp_path):
     assert visit_of(tmp_path, [*record(), *early]).case.case_id == "p/e1"
 
 
+@pytest.mark.parametrize("day", ["2020-03-01", "2020-03-01T12:00:00+01:00"])
+def test_one_day_may_hold_encounters_with_and_without_a_time(tmp_path, day):
+    case = visit_of(tmp_path, [*record(), encounter("e9", day, None)]).case
+    assert case.case_id == ("p/e9" if day == "2020-03-01" else "p/e1")
+    assert case.visit_date == date(2020, 3, 1)
+
+
 def test_a_patient_without_encounter_or_text_is_out_of_scope(tmp_path):
     items = list(read_visits(write(tmp_path, [patient("a")])))
     assert [item.kind for item in items] == ["out_of_scope"]

@@ -120,7 +120,7 @@ def _visit(patient: str, record: Record, place: Place) -> Visit | Refused:
         reason = "an encounter without a day: which one is the first can't be told"
         return place.refuse("Encounter.period.start", reason, "out_of_scope")
     first = min(record.encounters, key=_order)
-    day = min(days).first
+    day = min(start.first for start in days)
     case = build_visit(place, _fields(patient, record, first, day))
     if isinstance(case, Refused):
         return case

@@ -7,7 +7,7 @@ from datetime import date, datetime
 _DAYS_A_YEAR = 365.25
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class When:
     """The days between which something happened, both included, and the moment if it is known.
 
