@@ -185,6 +185,42 @@ def test_hpo_codes_become_findings_told_in_hpos_words(tmp_path):
     assert case.history_of_present_illness == "Findings: Seizure. Absent: Hepatomegaly."
 
 
+LOW = [concept("Low", "L")]
+
+
+@pytest.mark.parametrize(
+    ("said", "present"),
+    [
+        ({}, True),
+        ({"valueCodeableConcept": concept("Yes", "LA33-6")}, True),
+        ({"valueCodeableConcept": concept("Present (qualifier value)", "x")}, True),
+        ({"valueCodeableConcept": concept(None, "HP:0012828")}, True),
+        ({"valueString": "Positive."}, True),
+        ({"valueQuantity": {"value": 31}, "interpretation": LOW}, True),
+        ({"valueCodeableConcept": concept(None, "LA32-8")}, False),
+        ({"valueCodeableConcept": concept(None, "410516002")}, False),
+        ({"valueCodeableConcept": concept("absent", None)}, False),
+        ({"valueCodeableConcept": concept("Negative", "x")}, False),
+        ({"valueString": "No"}, False),
+        ({"valueBoolean": True, "interpretation": [concept(None, "NEG")]}, False),
+        ({"valueCodeableConcept": concept(None, "UNK")}, None),
+        ({"valueCodeableConcept": concept(None, "LA4489-6")}, None),
+        ({"valueCodeableConcept": concept("Unknown", "261665006")}, None),
+        ({"valueCodeableConcept": concept(None, "L")}, None),
+        ({"valueString": "unknown"}, None),
+        ({"valueQuantity": {"value": 36.5, "unit": "Cel"}}, None),
+        ({"valueInteger": 0}, None),
+        ({"interpretation": [concept(None, "IND")]}, None),
+        ({"dataAbsentReason": concept(None, "asked-unknown")}, None),
+    ],
+)
+def test_only_an_answer_that_affirms_a_finding_makes_it_present(tmp_path, said, present):
+    asked = observation("x", "Seizure", None, "HP:0001250", encounter="e1", **said)
+    case = visit_of(tmp_path, [*record(), asked]).case
+    assert case.findings_present == {True: ("HP:0001250",), False: (), None: None}[present]
+    assert case.findings_excluded == {True: (), False: ("HP:0001250",), None: None}[present]
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

@@ -34,9 +34,6 @@ CATEGORIES: Mapping[str, str] = {
 }
 """Observation categories that belong to a visit; laboratory, imaging and procedures do not."""
 
-ABSENT = frozenset({"LA9634-2", "2667000", "373067005", "260385009", "NEG", "N", "no"})
-"""Codes for "absent", "no" and "negative" (LOINC, SNOMED CT, HL7)."""
-
 
 def raw_codes(concepts: object) -> Iterator[str]:
     """Codes of a concept or a list of concepts in JSON that nobody has checked yet."""
@@ -55,11 +52,14 @@ def codes(concept: Any) -> list[str]:
 
 def said(concept: Any) -> str | None:
     """A CodeableConcept in words: its text, else the display of its first coding that has one."""
-    if concept is None:
-        return None
-    displays = [coding.display for coding in concept.coding or () if coding.display]
-    words = next((text for text in (concept.text, *displays) if text and text.strip()), None)
+    words = next((text for text in wordings(concept) if text.strip()), None)
     return _KIND_OF_CONCEPT.sub("", " ".join(words.split())) if words else None
+
+
+def wordings(concept: Any) -> list[str]:
+    """The text of a CodeableConcept and the displays of its codings; none of nothing."""
+    displays = [coding.display for coding in (concept.coding if concept else None) or ()]
+    return [text for text in (concept.text if concept else None, *displays) if text]
 
 
 def disease_codes(concept: Any) -> tuple[str, ...]:

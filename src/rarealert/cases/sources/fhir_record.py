@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rarealert.cases.sources import fhir_codes as fc
+from rarealert.cases.sources.fhir_answers import answer
 from rarealert.cases.sources.fhir_dates import When, when
 from rarealert.cases.sources.refused import Place
 
@@ -111,11 +112,9 @@ def _add_observation(record: Record, observation: Any, _: Place, name: Any) -> N
     encounter = name(observation.encounter)
     value = _value(observation)
     if hpo := fc.hpo_code(observation.code):
-        answer = {*fc.codes(observation.valueCodeableConcept)}
-        answer.update(code for item in observation.interpretation or () for code in fc.codes(item))
-        absent = observation.valueBoolean is False or bool(answer & fc.ABSENT)
-        if observation.dataAbsentReason is None:
-            record.notes.append(Note(hpo, "", at, encounter, absent))
+        present = answer(observation)
+        if present is not None:
+            record.notes.append(Note(hpo, "", at, encounter, absent=not present))
         return
     target = _target(observation)
     if target and value:
