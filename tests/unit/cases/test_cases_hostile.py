@@ -244,7 +244,7 @@ def test_a_line_that_would_fill_memory_is_refused_unread(workspace, name, monkey
     made = workspace(name)
     monkeypatch.setattr(files, "MAX_RECORD_BYTES", 2_000)
     with made.file.open("ab") as stream:
-        stream.write(b'{"case_id": "' + b"x" * 50_000 + b'"}\n')
+        stream.write(b'{"resourceType": "Binary", "data": "' + b"x" * 50_000 + b'"}\n')
     done = made.run()
     assert done.kept == RECORDS
     (refused,) = read_refused(done.refused_file)

@@ -298,6 +298,54 @@ def test_a_lost_observation_costs_itself(tmp_path):
     assert "damaged" in refused[0].reason
 
 
+def _lines(*, damaged):
+    """Two patients, of whom the second also has a rare disease, each resource as JSON by its id."""
+    records = [*_records(0), *_records(1)]
+    rare = concept("Marfan syndrome", "558", "http://www.orpha.net")
+    who = {"reference": "Patient/p1"}
+    records.append({"resourceType": "Condition", "id": "rare", "subject": who, "code": rare})
+    pulse = {"resourceType": "Observation", "id": "pulse", "status": "final", "subject": who}
+    told = {item["id"]: json.dumps(item) for item in (*records, pulse)}
+    told[damaged] = told[damaged][:-1]
+    return told
+
+
+def _unpacked(folder, told, form):
+    if form == "ndjson":
+        (folder / "all.ndjson").write_text("\n".join(told.values()))
+    elif form == "zip":
+        with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+            archive.writestr("all.ndjson", "\n".join(told.values()))
+    else:
+        for name, text in told.items():
+            (folder / f"{name}.json").write_text(text)
+
+
+@pytest.mark.parametrize("form", ["ndjson", "zip", "files"])
+@pytest.mark.parametrize(("damaged", "kept"), [("rare", ["p0"]), ("pulse", ["p0", "p1"])])
+def test_a_damaged_resource_costs_its_patient_only_if_it_decides(tmp_path, form, damaged, kept):
+    _unpacked(tmp_path, _lines(damaged=damaged), form)
+    found = list(read_visits(tmp_path))
+    assert [item.case.patient_id for item in found if isinstance(item, Visit)] == kept
+    assert "not valid JSON" in [item.reason for item in found if isinstance(item, Refused)]
+
+
+def test_a_line_cut_before_it_names_anybody_may_be_anybodys(tmp_path):
+    told = _lines(damaged="pulse") | {"rare": '{"resourceType": "Condition", "id": "ra'}
+    _unpacked(tmp_path, dict(sorted(told.items())), "ndjson")
+    assert not [item for item in read_visits(tmp_path) if isinstance(item, Visit)]
+
+
+def test_a_file_of_blank_lines_costs_nothing_else(tmp_path):
+    _unpacked(tmp_path, _lines(damaged="pulse"), "ndjson")
+    (tmp_path / "Immunization.ndjson").write_text("\n")
+    found = list(read_visits(tmp_path))
+    assert len([item for item in found if isinstance(item, Visit)]) == 2
+    assert ("Immunization.ndjson", "empty") in [
+        (item.file, item.reason) for item in found if isinstance(item, Refused)
+    ]
+
+
 def test_a_cut_zip_of_bundles_gives_the_whole_ones(tmp_path):
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w") as archive:

@@ -13,6 +13,9 @@ from rarealert.cases.sources.zip_survivors import Survivor, survivors
 from rarealert.errors import BadInputError
 
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+EMPTY = "empty"
+"""The problem of a document in which nothing stands, so that nothing of it is lost."""
+
 _ENCRYPTED = 0x1  # bit of a zip member's flags
 
 
@@ -168,4 +171,4 @@ def _document(number: int, name: str, read: Callable[[int], bytes]) -> Document:
         return Document(number, label, b"", problem)
     if len(content) > limit:
         return Document(number, label, b"", TOO_LONG)
-    return Document(number, label, content, None if content.strip() else "empty")
+    return Document(number, label, content, None if content.strip() else EMPTY)

@@ -9,17 +9,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rarealert.cases.sources.documents import Document, documents, walk
+from rarealert.cases.sources.documents import EMPTY, Document, documents, walk
 from rarealert.cases.sources.fhir_codes import CATEGORIES, HPO, NARRATIVES, raw_codes
 from rarealert.cases.sources.fhir_doubt import Loss, loss_in
 from rarealert.cases.sources.fhir_record import TYPES
-from rarealert.cases.sources.files import Tick, json_lines, parse_json
+from rarealert.cases.sources.files import TOO_LONG, Tick, json_object, raw_lines
 from rarealert.cases.sources.json_survivors import Element, decoded, survivors
 from rarealert.cases.sources.refused import Place, Refused, harmless
 from rarealert.errors import BadInputError
 
 SUFFIXES = (".json", ".ndjson", ".jsonl")
 _LINES = (".ndjson", ".jsonl")
+_BUNDLE = re.compile(r'"resourceType"\s*:\s*"Bundle"')
 _ENTRIES = re.compile(r'"entry"\s*:\s*\[')
 _ENTRY = re.compile(r'(?=\{\s*"(?:fullUrl|resource|id|link|search|request|response)"\s*:)')
 _TYPED = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[^/]+$")  # a Group or a Device is no patient
@@ -82,8 +83,7 @@ def _entries(path: Path, tick: Tick) -> Iterator[_Entry]:
         raise BadInputError(f"{path} holds no {' or '.join(SUFFIXES)} file; check the path.")
     for file, name in found:
         if name.lower().endswith(_LINES) and file.stat().st_size and not file.is_symlink():
-            for number, line in json_lines(file, tick):
-                yield _Entry(Place("fhir", name, number), line, {})
+            yield from _of_lines(name, raw_lines(file, tick))
         else:
             for document in documents(file, SUFFIXES, tick):
                 label = name if document.name == file.name else document.name
@@ -93,20 +93,33 @@ def _entries(path: Path, tick: Tick) -> Iterator[_Entry]:
 def _unpacked(name: str, document: Document) -> Iterator[_Entry]:
     """The entries of a bundle, the lines of NDJSON in a zip, or the one resource."""
     if document.problem:
-        loss = Loss() if document.rest_lost else None
+        loss = None if document.problem == EMPTY else Loss()
         yield _Entry(Place("fhir", name, document.number), document.problem, {}, loss)
     elif name.lower().endswith(_LINES):
-        for number, line in enumerate(document.content.split(b"\n"), 1):
-            if line.strip():
-                yield _Entry(Place("fhir", name, number), _parsed(line), {})
+        lines = enumerate(document.content.split(b"\n"), 1)
+        yield from _of_lines(name, ((number, line, True) for number, line in lines if line.strip()))
     else:
-        content = _parsed(document.content)
+        content = json_object(document.content)
         if isinstance(content, str):
             yield from _of_damaged(name, document.content, content)
         elif content.get("resourceType") != "Bundle":
             yield _Entry(Place("fhir", name, 1), content, {})
         else:
             yield from _of_bundle(name, content)
+
+
+def _of_lines(name: str, lines: Iterable[tuple[int, bytes, bool]]) -> Iterator[_Entry]:
+    """A resource a line, or whom the line that is none may concern."""
+    number = 0
+    for number, line, whole in lines:
+        place = Place("fhir", name, number)
+        content = json_object(line) if whole else TOO_LONG
+        if isinstance(content, str):
+            yield _Entry(place, content, {}, _loss(decoded(line), tail=False, aliases={}))
+        else:
+            yield _Entry(place, content, {})
+    if not number:
+        yield _Entry(Place("fhir", name, 1), EMPTY, {})
 
 
 def _of_bundle(name: str, bundle: Raw) -> Iterator[_Entry]:
@@ -136,13 +149,16 @@ def _of_damaged(name: str, content: bytes, problem: str) -> Iterator[_Entry]:
     start = _ENTRIES.search(text)
     found = list(survivors(text, start.end(), _ENTRY, "]", _has_resource)) if start else []
     if not any(element.value for element in found):
-        yield _Entry(Place("fhir", name, 1), problem, {})
+        # a bundle may be cut, a single resource that is cut still is but one
+        tail = _BUNDLE.search(text) is not None
+        yield _Entry(Place("fhir", name, 1), problem, {}, _loss(text, tail, {}))
         return
     aliases = _aliases(element.value for element in found)
     for number, element in enumerate(found, 1):
         place = Place("fhir", name, number)
         if element.value is None:
-            yield _Entry(place, _lost(element), aliases, _loss(element, aliases))
+            loss = _loss(element.lost or "", element.tail, aliases)
+            yield _Entry(place, _lost(element), aliases, loss)
         else:
             yield _Entry(place, _resource(element.value), aliases)
     if not any(element.lost for element in found):
@@ -164,18 +180,8 @@ def _lost(element: Element) -> str:
     return "damaged; what stands here, before the next whole entry, is lost"
 
 
-def _loss(element: Element, aliases: Mapping[str, str]) -> Loss | None:
-    return loss_in(element.lost or "", element.tail, lambda name: _id(name, aliases))
-
-
-def _parsed(content: bytes) -> Raw | str:
-    try:
-        value = parse_json(content.removeprefix(b"\xef\xbb\xbf"))
-    except UnicodeDecodeError:
-        return "not UTF-8"
-    except ValueError:
-        return "not valid JSON"
-    return value if isinstance(value, dict) else "not a JSON object"
+def _loss(text: str, tail: bool, aliases: Mapping[str, str]) -> Loss | None:
+    return loss_in(text, tail, lambda name: _id(name, aliases))
 
 
 def _is_wanted(raw: Raw) -> bool:

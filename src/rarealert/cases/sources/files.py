@@ -98,35 +98,45 @@ def json_lines(path: Path, tick: Tick = no_tick) -> Iterator[tuple[int, dict[str
         BadInputError: the file can't be read or holds no line at all.
     """
     found = False
-    try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(_bounded_lines(stream, tick), 1):
-                if line is not None and not line.strip():
-                    continue
-                found = True
-                yield number, TOO_LONG if line is None else _object(line)
-    except OSError as error:
-        raise BadInputError(
-            f"{path} can't be read ({error.strerror}); import the source again."
-        ) from error
+    for number, line, whole in raw_lines(path, tick):
+        found = True
+        yield number, json_object(line) if whole else TOO_LONG
     if not found:
         raise BadInputError(f"{path} is empty; import the source again.")
 
 
-def _bounded_lines(stream: IO[bytes], tick: Tick) -> Iterator[bytes | None]:
-    """Every line, ``None`` for one that is too long, without ever holding more than the limit."""
+def raw_lines(path: Path, tick: Tick = no_tick) -> Iterator[tuple[int, bytes, bool]]:
+    """Number (from 1) of every line that is not blank, the line, and whether that is all of it.
+
+    Raises:
+        BadInputError: the file can't be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            for number, (line, whole) in enumerate(_bounded_lines(stream, tick), 1):
+                if not whole or line.strip():
+                    yield number, line, whole
+    except OSError as error:
+        raise BadInputError(
+            f"{path} can't be read ({error.strerror}); import the source again."
+        ) from error
+
+
+def _bounded_lines(stream: IO[bytes], tick: Tick) -> Iterator[tuple[bytes, bool]]:
+    """Every line, of one that is too long the beginning, never holding more than the limit."""
     while line := stream.readline(MAX_RECORD_BYTES):
         tick(len(line))
         whole = len(line) < MAX_RECORD_BYTES or line.endswith(b"\n")
-        yield line if whole else None
+        yield line, whole
         while not whole and (rest := stream.readline(MAX_RECORD_BYTES)):
             tick(len(rest))
             whole = rest.endswith(b"\n")
 
 
-def _object(line: bytes) -> dict[str, object] | str:
+def json_object(content: bytes) -> dict[str, object] | str:
+    """The JSON object that ``content`` is, or what is wrong with it."""
     try:
-        value = parse_json(line.removeprefix(b"\xef\xbb\xbf"))
+        value = parse_json(content.removeprefix(b"\xef\xbb\xbf"))
     except UnicodeDecodeError:
         return "not UTF-8"
     except ValueError:
