@@ -38,12 +38,16 @@ class Verdict:
     """What a diagnosis counts as; ``disorder`` is set for a rare one only.
 
     ``reason`` is one phrase for the label's ``reason``; ``by`` says what the match rests on.
+    ``name`` is MONDO's for a disease that it knows; ``among`` holds the Orphanet codes of a code
+    that covers several rare disorders.
     """
 
     label: Literal["rare", "nonrare", "excluded"]
     reason: str
     by: Literal["code", "name", "name within the text", "nothing"]
     disorder: Disorder | None = None
+    name: str | None = None
+    among: frozenset[str] = frozenset()
 
 
 class Labeller:
@@ -100,6 +104,9 @@ class Labeller:
         verdicts = [self._of_term(self._mondo.terms[term], "code") for term in terms]
         if len({verdict.label for verdict in verdicts}) > 1:
             return Verdict("excluded", f"{code} covers rare and other diseases", "code")
+        rare = frozenset(item.disorder.orpha_code for item in verdicts if item.disorder)
+        if len(rare) > 1:
+            return Verdict("excluded", f"{code} covers several rare diseases", "code", among=rare)
         return verdicts[0]
 
     def _of_term(self, term: MondoTerm, by: Literal["code", "name"]) -> Verdict:
@@ -108,12 +115,12 @@ class Labeller:
         if known:
             return _of_disorder(known[0], by)
         if looks_common(term.name):
-            return Verdict("nonrare", "packaged common condition", by)
+            return Verdict("nonrare", "packaged common condition", by, name=term.name)
         if any(code in self._index.groups for code in codes):
             return Verdict("excluded", "Orphanet group of disorders, not one disease", by)
         if codes and not self._index.complete:
             return Verdict("excluded", "an Orphanet code that may be withdrawn", by)
-        return Verdict("nonrare", "known disease, not in Orphanet", by)
+        return Verdict("nonrare", "known disease, not in Orphanet", by, name=term.name)
 
     def _of_name(self, text: str) -> Verdict:
         """Exact names first: a variant of another disease's name must not outrank one."""

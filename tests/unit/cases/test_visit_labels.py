@@ -3,9 +3,10 @@
 import pytest
 
 from rarealert.cases.case import Case
+from rarealert.cases.sources import visits
 from rarealert.cases.sources.refused import Place, Refused
 from rarealert.cases.sources.visits import Diagnosis, Visit, VisitLabeller
-from rarealert.knowledge.labels import NOT_RARE
+from rarealert.knowledge.labels import NOT_RARE, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,9 @@ MARFAN, BRONCHITIS = Diagnosis("Marfan syndrome"), Diagnosis("Acute bronchitis")
         (Diagnosis("Marfan syndrome, with dissection"), "ORPHA:558"),
         (Diagnosis("Marfan syndrome", ("Q99.999",)), "ORPHA:558"),
         (Diagnosis("Cornelia de Lange syndrome 1", ("OMIM:999999",)), "ORPHA:199"),
+        (Diagnosis("Granulomatosis with polyangiitis", ("ICD10CM:M31.30",)), "ORPHA:900"),
+        (Diagnosis("Hypochondroplasia, mild", ("ICD10CM:Q77.4",)), "ORPHA:429"),
+        (Diagnosis("Unheard of", ("ICD10CM:M31.30", "ORPHA:900")), "ORPHA:900"),
     ],
 )
 def test_codes_names_and_series_are_resolved(label, diagnosis, code):
@@ -53,12 +57,44 @@ def test_a_rare_disease_outranks_common_ones_of_the_same_visit(label):
         (Diagnosis("Unheard-of Mendelian trouble 7", ("OMIM:999999",)), "excluded"),
         (Diagnosis("Acute bronchitis", ("OMIM:999999",)), "excluded"),
         (Diagnosis("Acute bronchitis", at_visit=False), "excluded"),
+        (Diagnosis(None, ("ICD10CM:M31.30",)), "excluded"),
+        (Diagnosis("Marfan syndrome", ("ICD10CM:M31.30",)), "excluded"),
+        (Diagnosis("Acute bronchitis", ("ICD10CM:M31.30", "J20.9")), "excluded"),
     ],
 )
 def test_what_says_nothing_of_the_visit_labels_nothing(label, diagnosis, kind):
     refused = label(diagnosis)
     assert isinstance(refused, Refused)
     assert refused.kind == kind
+
+
+def test_who_has_one_of_several_rare_diseases_is_no_common_case(label):
+    refused = label(BRONCHITIS, Diagnosis(None, ("ICD10CM:M31.30",)))
+    assert refused.reason == "this ICD-10-CM code covers several rare diseases"
+    assert label(BRONCHITIS, Diagnosis(None, ("ICD10CM:M31.30",)), MARFAN).label.label == "rare"
+
+
+def test_a_common_disease_given_by_its_code_alone_has_its_own_name(label):
+    names = {
+        code: label(Diagnosis(None, (code,))).label.disease_name
+        for code in ("ICD10CM:J20.9", "ICD10CM:E11.9", "ICD10:K21.9", "N39.0")
+    }
+    assert names == {
+        "ICD10CM:J20.9": "bronchitis",
+        "ICD10CM:E11.9": "type 2 diabetes mellitus",
+        "ICD10:K21.9": "gastroesophageal reflux disease",
+        "N39.0": "urinary tract infection",
+    }
+    assert label(Diagnosis(None, ("ICD10CM:J20.9",)), text="A bronchitis.").kind == (
+        "diagnosis_in_text"
+    )
+
+
+def test_a_code_that_no_term_names_stands_for_itself(label, monkeypatch):
+    nameless = Verdict("nonrare", "known disease, not in Orphanet", "code")
+    monkeypatch.setattr(visits, "_verdict", lambda *_: nameless)
+    made = label(Diagnosis(None, ("ICD10CM:J20.9",))).label
+    assert (made.disease_id, made.disease_name) == ("NAME:icd10cm:j20.9", "ICD10CM:J20.9")
 
 
 def test_reasons_count_by_cause_and_not_by_code(label):

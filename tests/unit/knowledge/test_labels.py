@@ -61,6 +61,7 @@ def test_what_orphanet_does_not_hold_is_nonrare(diagnosis: str) -> None:
         ("ORPHA:98006", "no active"),
         ("OMIM:999999", "no known disease"),
         ("Z99.9", "no known disease"),
+        ("M31.30", "ICD-10-CM M31.30 covers several rare diseases"),
         ("CT scan of the abdomen", "not a known disease name"),
         ("", "not a known disease name"),
         ("Psoriatic arthritis", "withdrawn"),

@@ -74,8 +74,9 @@ def label_visit(visit: Visit, labeller: Labeller) -> Read:
     """The case of ``visit`` labelled by its diagnoses.
 
     Rare if any diagnosis, made then or later, is rare: a rare disease is seldom named at the first
-    visit. Else non-rare by a diagnosis of the visit itself, for a later one may be another
-    illness. Else excluded, for the reason of the first diagnosis.
+    visit. Excluded if one is a code of several rare diseases, for nobody can say which it is. Else
+    non-rare by a diagnosis of the visit itself, for a later one may be another illness. Else
+    excluded, for the reason of the first diagnosis.
     """
     if not visit.diagnoses:
         return visit.place.refuse("diagnosis", "the record gives no diagnosis", "unlabelled")
@@ -83,25 +84,36 @@ def label_visit(visit: Visit, labeller: Labeller) -> Read:
     for diagnosis, verdict in verdicts:
         if verdict.label == "rare":
             return _labelled(visit, diagnosis, verdict)
+    for _, verdict in verdicts:
+        if verdict.among:
+            return _excluded(visit.place, verdict.reason)
     for diagnosis, verdict in verdicts:
         if verdict.label == "nonrare" and diagnosis.at_visit:
             return _labelled(visit, diagnosis, verdict)
-    reason = verdicts[0][1].reason
-    if verdicts[0][1].label == "nonrare":
-        reason = "only a common disease, and not of this visit"
+    first = verdicts[0][1]
+    later = "only a common disease, and not of this visit"
+    return _excluded(visit.place, later if first.label == "nonrare" else first.reason)
+
+
+def _excluded(place: Place, reason: str) -> Refused:
     # a reason for each code would make as many rows in every count
-    return visit.place.refuse("diagnosis", _CODE.sub(r"this \1 code", reason), "excluded")
+    return place.refuse("diagnosis", _CODE.sub(r"this \1 code", reason), "excluded")
 
 
 def _verdict(diagnosis: Diagnosis, labeller: Labeller) -> Verdict:
     """What the codes say, else the name, else its core.
 
-    A disease that is only named within a longer text counts for nothing: "family history of Marfan
-    syndrome" names one that the patient has not.
+    Of a code that covers several rare diseases the name says which one it is. A disease that is
+    only named within a longer text counts for nothing: "family history of Marfan syndrome" names
+    one that the patient has not.
     """
     said = [labeller.label(text) for text in (*diagnosis.codes, *_names(diagnosis))]
     sure = [verdict for verdict in said if verdict.by in ("code", "name")]
     told = [verdict for verdict in sure if verdict.label != "excluded"]
+    if several := [verdict for verdict in sure if verdict.among]:
+        among = frozenset[str]().union(*(verdict.among for verdict in several))
+        one = (v for v in told if v.disorder and (v.by == "code" or v.disorder.orpha_code in among))
+        return next(one, several[0])
     if _is_mendelian(diagnosis):
         # that Orphanet lacks an entry of OMIM doesn't make it common
         unlisted = Verdict("excluded", "a Mendelian disorder that Orphanet does not list", "code")
@@ -129,11 +141,14 @@ def _names(diagnosis: Diagnosis) -> tuple[str, ...]:
 
 def _labelled(visit: Visit, diagnosis: Diagnosis, verdict: Verdict) -> Read:
     disorder = verdict.disorder
-    said = diagnosis.name or (disorder.name if disorder else diagnosis.codes[0])
+    named = diagnosis.name or (disorder.name if disorder else verdict.name)
+    said = named or diagnosis.codes[0]
+    # a code has no complications to cut off: all of ICD10CM would become one disease
+    key, name = (disease_key(said), core_name(said)) if named else (f"NAME:{said.casefold()}", said)
     label: dict[str, object] = {
         "label": verdict.label,
-        "disease_id": disorder.orpha_code if disorder else disease_key(said),
-        "disease_name": disorder.name if disorder else core_name(said),
+        "disease_id": disorder.orpha_code if disorder else key,
+        "disease_name": disorder.name if disorder else name,
         "orpha_code": disorder.orpha_code if disorder else None,
         "orphanet_head": disorder.head if disorder else None,
         "reason": f"recorded diagnosis: {verdict.reason} (by {verdict.by})",
