@@ -75,6 +75,26 @@ def test_text_columns_of_one_field_are_put_together(tmp_path):
     assert visit.case.physical_examination == "Pale.\nThin."
 
 
+def test_numbers_of_jsonl_and_parquet_are_read_as_csvs_are():
+    columns = {
+        "id": "case_id",
+        "age": {"field": "age_years", "unit": "months", "values": {"newborn": "0"}},
+        "sex": {"field": "sex", "values": {"1": "male", "2": "female"}},
+        "temp": "vitals",
+        "pressure": "vitals",
+        "pulse": "vitals",
+    }
+    made = ColumnMap.model_validate({"missing": ["99", "999"], "columns": columns})
+    row = {"id": "a", "age": 30, "sex": 2.0, "temp": 38.9, "pressure": "120/80", "pulse": 99.0}
+    assert made.fields(row) == {
+        "case_id": "a", "age_years": 2.5, "sex": "female", "vitals": "38.9\n120/80"
+    }  # fmt: skip
+    assert made.fields({"id": "a", "age": 999, "pulse": 80})["vitals"] == "80"
+    assert "age_years" not in made.fields({"id": "a", "age": 999})
+    assert made.fields({"id": "a", "age": "newborn"})["age_years"] == "0"
+    assert made.fields({"id": "a", "temp": ["x"], "pressure": "120/80"})["vitals"] == ["x"]
+
+
 def test_a_visit_needs_no_label(tmp_path):
     rows = ["7;;;;;Rash;;;;;", "8;;;;;Cough;;;;Gout;"]
     first, second = read_visits(folder_of(tmp_path, *rows) / "cases.csv")

@@ -81,21 +81,35 @@ class ColumnMap(BaseModel):
             value = self._value(row.get(name), column) if column else None
             if column is None or value is None:
                 continue
-            before = found.get(column.field)
-            both = isinstance(before, str) and isinstance(value, str)
-            joined = both and column.field in TEXT_FIELDS
-            found[column.field] = f"{before}\n{value}" if joined else value
+            if column.field in TEXT_FIELDS:
+                value = _together(found.get(column.field), _as_text(value))
+            found[column.field] = value
         return found
 
     def _value(self, cell: object, column: Column) -> object:
-        if cell is None or (isinstance(cell, str) and _missing(cell, self.missing)):
+        word = _as_text(cell)
+        if cell is None or (isinstance(word, str) and _missing(word, self.missing)):
             return None
-        if column.values is not None:
-            # a value the map does not name stays, so that the case's own check refuses it
-            return column.values.get(str(cell).strip(), cell)
+        if column.values is not None and (known := str(word).strip()) in column.values:
+            return column.values[known]
+        # a value the map does not name stays, so that the case's own check refuses it
         if column.unit != "years":
             return _in_years(cell, _UNITS_A_YEAR[column.unit])
         return cell
+
+
+def _as_text(cell: object) -> object:
+    """A number as the text that CSV would hold; 99.0 is 99, for a gap makes all integers floats."""
+    if isinstance(cell, bool) or not isinstance(cell, int | float):
+        return cell
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def _together(before: object, value: object) -> object:
+    """Two texts as one; what is no text stays alone, so that the case's own check refuses it."""
+    if before is None or not isinstance(value, str):
+        return value
+    return f"{before}\n{value}" if isinstance(before, str) else before
 
 
 def _missing(cell: str, missing: tuple[str, ...]) -> bool:
