@@ -10,7 +10,9 @@ _UNITS_A_YEAR = {
     "yr": 1.0,
     "y": 1.0,
     "month": 12.0,
+    "mo": 12.0,
     "week": 365.25 / 7,
+    "wk": 365.25 / 7,
     "day": 365.25,
     "hour": 24 * 365.25,
 }
@@ -45,18 +47,30 @@ _WORDS = (
         for unit, one in enumerate(_ONES[:9], 1)
     }
 )
-_NUMBER = r"(?P<number>\d{1,3}(?:\.\d{1,2})?|[a-z]+(?:-[a-z]+)?)"
-_UNIT = rf"(?P<unit>{'|'.join(_UNITS_A_YEAR)})s?"
+_SAID = rf"(?:{'|'.join(_TENS)})(?:[\s-](?:{'|'.join(_ONES[:9])}))?\b|(?:{'|'.join(_ONES)})\b"
+_COUNT = rf"\d{{1,3}}(?:\.\d{{1,2}})?|{_SAID}"
+_NUMBER = rf"(?P<number>{_COUNT})"
+_ANY_UNIT = "|".join(_UNITS_A_YEAR)
+_UNIT = rf"(?P<unit>{_ANY_UNIT})s?"
+_LARGER = rf"(?P<larger>{_COUNT})[\s-]*(?P<larger_unit>{_ANY_UNIT})s?"
+# "2-year and 3-month-old" is one age
+_AMOUNT = rf"(?:{_LARGER}(?:,?[\s-]+)(?:and[\s-]+)?)?{_NUMBER}"
 # an age says that somebody is old; a bare "6 months" is a duration
 _AGES = tuple(
     re.compile(pattern, re.I)
     for pattern in (
-        rf"\b{_NUMBER}[\s-]*{_UNIT}[\s-]*olds?\b",
+        rf"\b{_AMOUNT}[\s-]*{_UNIT}[\s-]*olds?\b",
         rf"\b{_NUMBER}[\s-]*(?P<unit>y)/?o\b",
+        rf"\baged?:?\s+(?:of\s+)?{_LARGER}\s+(?:and\s+)?{_NUMBER}[\s-]*{_UNIT}(?=\s*(?:[.,;)]|$|old))",
         rf"\baged?:?\s+(?:of\s+)?{_NUMBER}(?:[\s-]*{_UNIT})?\b",
-        rf"\b{_NUMBER}[\s-]*{_UNIT}\s+of\s+age\b",
-        rf"\b{_NUMBER}[\s-]*(?P<unit>year|month)s?[\s-]+(?:(?:male|female|man|woman|boy|girl)\b)",
+        rf"\b{_AMOUNT}[\s-]*{_UNIT}\s+of\s+age\b",
+        rf"\b{_AMOUNT}[\s-]*(?P<unit>year|month)s?[\s-]+(?:(?:male|female|man|woman|boy|girl)\b)",
     )
+)
+# what stands before belongs to the age as well: "2 1/2-year-old", "one hundred and two years old"
+_BEGUN = re.compile(
+    rf"(?:\d|\b(?:{_SAID}|mid|half|hundred|(?:{_ANY_UNIT})s?))(?:[-/.]|\s+)(?:and\s+(?:a\s+)?)?$",
+    re.I,
 )
 _SOMEBODY_ELSE = re.compile(
     r"\b(?:born|delivered|delivery|birth)\b[^.]{0,40}\b(?:to|by|of|from)\s+(?:an?|her|his|the)\s*"
@@ -86,25 +100,38 @@ def first_sentences(text: str, count: int = 2) -> str:
 def parse_age(text: str) -> float | None:
     """Age in years said in the first two sentences; a newborn without a number is 0.
 
-    A decade ("in his 70s") or a band ("middle-aged") is no age and stays missing.
+    A decade ("in his 70s") or a band ("middle-aged") is no age and stays missing, and so does an
+    age of which only the end can be read.
     """
     opening = first_sentences(text)
     said = [
-        (match.start(), value, match.group("unit"))
+        match
         for pattern in _AGES
         for match in pattern.finditer(opening)
-        if (value := _number(match.group("number"))) is not None
-        and not _SOMEBODY_ELSE.search(opening[: match.start()])
+        if not _SOMEBODY_ELSE.search(opening[: match.start()])
     ]
     if said:
-        _, value, unit = min(said, key=lambda item: item[0])
-        years = value / _UNITS_A_YEAR[(unit or "year").lower()]
-        return years if years <= _MAX_AGE_YEARS else None
+        first = min(said, key=lambda match: match.start())  # of equal ones the earlier pattern
+        years = None if _BEGUN.search(opening[: first.start()]) else _years(first)
+        return years if years is not None and years <= _MAX_AGE_YEARS else None
     return 0.0 if _NEWBORN.search(first_sentences(text, 1)) else None
 
 
-def _number(text: str) -> float | None:
-    return float(text) if text[0].isdecimal() else _WORDS.get(text.lower())
+def _years(said: re.Match[str]) -> float | None:
+    """The age said; of two units that the larger doesn't lead, nothing."""
+    parts = said.groupdict()
+    units_a_year = _UNITS_A_YEAR[(parts["unit"] or "year").lower()]
+    years = _number(parts["number"]) / units_a_year
+    if not parts.get("larger"):
+        return years
+    larger_units_a_year = _UNITS_A_YEAR[parts["larger_unit"].lower()]
+    if larger_units_a_year >= units_a_year:
+        return None
+    return years + _number(parts["larger"]) / larger_units_a_year
+
+
+def _number(text: str) -> float:
+    return float(text) if text[0].isdecimal() else _WORDS["-".join(text.lower().split())]
 
 
 def parse_sex(text: str) -> Sex | None:
