@@ -17,6 +17,8 @@ from rarealert.cases.sources.diagnosis import core_name, disease_key, names_diag
         ("H. pylori gastritis", "H. pylori gastritis"),
         ("St. Louis encephalitis", "St. Louis encephalitis"),
         ("Lyme disease. Second stage", "Lyme disease"),
+        ("Portal vein anomaly (first). 2. Gastric volvulus", "Portal vein anomaly"),
+        ("1,2-dichloroethane poisoning", "1,2-dichloroethane poisoning"),
         ("C, unspecified", "C, unspecified"),
         ("\u80ba\u708e, severe", "\u80ba\u708e"),
     ],
