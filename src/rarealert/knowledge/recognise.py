@@ -17,6 +17,12 @@ from rarealert.knowledge.names import name_words, word_set
 
 _TOKEN = re.compile(r"\w+(?:['\u2019]s\b)?")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[;\n]")
+_NEXT_LETTER = re.compile(r"[^\S\n]*([^\W\d_])")
+_LEADS_ON = frozenset(
+    """a an and any as at by for from her his in no nor not of on or the their to with without
+    denied denies deny denying has have had is are was were""".split()
+)
+_WRAPPED_CHARACTERS = 60  # a line that is wrapped is long, an item of a list is not
 _SKIPPED = frozenset(
     ("a", "an", "the", "his", "her", "their", "my", "of", "in", "on", "at", "to", "left", "right")
 )
@@ -141,8 +147,7 @@ def _denials(
 def _sentences(text: str) -> Iterator[list[Token]]:
     """Non-empty token lists, one a sentence; each knows its place in the whole text."""
     start = 0
-    ends = [match.start() for match in _SENTENCE_END.finditer(text)]
-    for end in (*ends, len(text)):
+    for end in (*_sentence_ends(text), len(text)):
         tokens: list[Token] = []
         for match in _TOKEN.finditer(text, start, end):
             words = name_words(match.group())
@@ -152,6 +157,28 @@ def _sentences(text: str) -> Iterator[list[Token]]:
         if tokens:
             yield tokens
         start = end
+
+
+def _sentence_ends(text: str) -> Iterator[int]:
+    """Where sentences end: a line ends one unless it is only wrapped.
+
+    A wrapped line goes on in lower case, and ends in a comma, in a word that leads on, or far to
+    the right. So a list with one finding a line stays a list: "no fever", "cough".
+    """
+    line_start = 0
+    for match in _SENTENCE_END.finditer(text):
+        if match[0] == "\n":
+            line = text[line_start : match.start()].rstrip()
+            line_start = match.end()
+            after = _NEXT_LETTER.match(text, line_start)
+            if after and after[1].islower() and _leads_on(line):
+                continue
+        yield match.start()
+
+
+def _leads_on(line: str) -> bool:
+    last = line.rsplit(None, 1)[-1].lower() if line else ""
+    return last.endswith(",") or last in _LEADS_ON or len(line) >= _WRAPPED_CHARACTERS
 
 
 @lru_cache(maxsize=1)

@@ -50,6 +50,35 @@ def test_presence_negation_and_relatives(text: str, present: set[str], excluded:
     assert set(found[1]) == excluded
 
 
+@pytest.mark.parametrize(
+    ("text", "present", "excluded"),
+    [
+        ("She denies fever, chills,\ncough and headache.", set(), {FEVER, CHILLS, COUGH, HEADACHE}),
+        ("No headache, fever or\r\n  seizures.", set(), {HEADACHE, FEVER, SEIZURE}),
+        ("He has shortness of\nbreath.", {DYSPNEA}, set()),
+        (
+            "On the ward she felt well all of the time and denied fever, rash\nor cough.",
+            set(),
+            {FEVER, RASH, COUGH},
+        ),
+        ("no fever\ncough\nheadache", {COUGH, HEADACHE}, {FEVER}),
+        ("Denies fever,\n\ncough since May", {COUGH}, {FEVER}),
+        ("No fever,\nCough since May", {COUGH}, {FEVER}),
+        ("No fever or\n- cough", {COUGH}, {FEVER}),
+    ],
+)
+def test_a_wrapped_line_ends_no_denial(text: str, present: set[str], excluded: set[str]) -> None:
+    found = findings_of(text)
+    assert (set(found[0]), set(found[1])) == (present, excluded)
+
+
+@pytest.mark.parametrize("text", ["\n" * 100_000, "no,\n" * 20_000])
+def test_lines_are_told_apart_in_time_linear_in_the_text(text: str) -> None:
+    start = time.process_time()
+    load_recogniser().mentions(text)
+    assert time.process_time() - start < 10
+
+
 def test_the_longest_name_wins() -> None:
     text = "generalized muscle weakness"
     mention = load_recogniser().mentions(text)[0]
