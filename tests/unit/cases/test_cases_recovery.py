@@ -363,6 +363,18 @@ def test_survivors_never_raise_and_always_end(text):
     assert all((item.value is None) != (item.lost is None) for item in found)
 
 
+def test_many_damaged_entries_take_no_longer_than_the_text_is_long():
+    damaged = '{"resource": {"id": "o", "said": "one\nline", "pad": "' + "x" * 600 + '"}}'
+    seconds = []
+    for count in (300, 2_400):
+        text = "\n[" + ",\n".join([damaged] * count) + "]"
+        start = time.process_time()
+        (lost,) = survivors(text, 2, re.compile(r'(?=\{"resource")'), "]", bool)
+        seconds.append(time.process_time() - start)
+        assert lost.tail
+    assert seconds[1] < 24 * max(seconds[0], 0.005)
+
+
 @pytest.fixture
 def medrbench(tmp_path):
     write_orphanet(tmp_path / "orphanet", {"1": "Foo fever"})

@@ -26,6 +26,16 @@ def decoded(content: bytes) -> str:
     return content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
+class _Unnumbered(str):
+    """A text whose lines nobody counts: an error of ``json`` would, from the start, every time."""
+
+    def count(self, *_: object) -> int:
+        return 0
+
+    def rfind(self, *_: object) -> int:
+        return 0
+
+
 def survivors(
     text: str, at: int, begin: re.Pattern[str], close: str, accept: Callable[[dict[str, Any]], bool]
 ) -> Iterator[Element]:
@@ -35,6 +45,7 @@ def survivors(
     it has one. Behind damage the next object that begins so, and that ``accept`` takes, is where
     reading goes on. An object that holds what is not UTF-8 is lost.
     """
+    text = _Unnumbered(text)
     left = _LOOKS * len(text) + 1_000
     while True:
         at = _end_of_separators(text, at)
