@@ -8,7 +8,8 @@ from rarealert.knowledge.names import name_words, normalise_name
 _BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]")
 # a full stop ends a name only behind a whole word: "H. pylori gastritis" is no disease called H
 _TAIL = re.compile(
-    r"\s*(?:[,;:]|(?:(?<=[^\W\d_]{4})|\s)\.(?=\s)|\s(?:with|without|secondary to|due to|caused by|associated with|complicated by|"
+    r"\s*(?:[,;:]|(?:(?<=[^\W\d_]{4})|\s)\.(?=\s)|"
+    r"\s(?:with|without|secondary to|due to|caused by|associated with|complicated by|"
     r"complicating|following|induced by|presenting (?:as|with)|involving|arising (?:from|in)|"
     r"resulting (?:from|in)|leading to)\s).*",
     re.S,
