@@ -65,11 +65,11 @@ def jaccard(first: _Shingles, second: _Shingles) -> float:
 def near_duplicates(
     texts: Sequence[str], threshold: float, permutations: int, seed: int
 ) -> list[Duplicate]:
-    """Pairs of texts whose exact Jaccard similarity reaches ``threshold``.
+    """Pairs of texts whose exact Jaccard similarity reaches ``threshold``: enough to tie them all.
 
     MinHash with locality-sensitive hashing proposes candidates (Broder 1997; Indyk and Motwani
-    1998) in time linear in the number of texts; each is verified exactly. Equal texts are chained
-    one to the next, not each to all. ``permutations`` must be at least 2.
+    1998); each is verified exactly. A pair of two texts that others tie already is left out, so n
+    notes of one template give n - 1 pairs, not each with all. ``permutations`` must be at least 2.
     """
     from datasketch import MinHash, MinHashLSH
 
@@ -85,11 +85,15 @@ def near_duplicates(
     ]
     empty = MinHash(num_perm=permutations, seed=seed, hashfunc=int)
     index = MinHashLSH(num_perm=permutations, params=_bands(threshold, permutations))
+    tied: DisjointSets[int] = DisjointSets()
     for position in (same[0] for same in by_content.values()):
         sketch = _sketch(empty, sets[position])
         for other in sorted(index.query(sketch)):
+            if tied.find(other) == tied.find(position):
+                continue
             similarity = jaccard(sets[other], sets[position])
             if similarity >= threshold:
+                tied.union([other, position])
                 pairs.append(Duplicate(other, position, similarity))
         index.insert(position, sketch, check_duplication=False)
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))

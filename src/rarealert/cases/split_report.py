@@ -39,7 +39,8 @@ class Split:
 def leakage_report(split: Split, shares: Shares, seed: int, near_duplicate_jaccard: float) -> Json:
     """The whole of ``leakage.json``.
 
-    Every count that ends in ``_on_two_sides`` is a leak. ``if_split_by_disease_alone`` says what
+    Every count that ends in ``_on_two_sides`` is a leak. Of near-duplicate pairs only those are
+    counted that ``near_duplicates`` keeps. ``if_split_by_disease_alone`` says what
     ties by text and patient prevented, and how many cases had to move for it.
     """
     cases, parts = split.cases, split.parts
