@@ -32,16 +32,22 @@ _PHRASES = (
     (r"\bbecause of\b", "due to"),
     (r"\bhas a history of\b", "is known for"),
 )
+# one number of several ("2-3 weeks", "3 x 4 cm", "half a year") can't change its unit alone
+_ONE = (
+    r"(?<![\w.,/\u2013-])(?<!half )(?<!\d[\u2013-] )(?<!\d [\u2013-] )"
+    r"(?<!\d to )(?<!\d or )(?<!\d x )(?<!\d \u00d7 )(?<!\d\u00d7)"
+)
+_SPAN = r"(?![ -](?:old|ago|and a half))"
 _UNITS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (r"(\d{2}(?:\.\d+)?) ?°? ?C\b", lambda m: f"{float(m[1]) * 9 / 5 + 32:.1f} F"),
+    (rf"{_ONE}(\d{{2}}(?:\.\d+)?) ?°? ?C\b", lambda m: f"{float(m[1]) * 9 / 5 + 32:.1f} F"),
     (
-        r"(\d{2,3})/(\d{2,3}) ?mm ?Hg\b",
+        rf"{_ONE}(\d{{2,3}})/(\d{{2,3}}) ?mm ?Hg\b",
         lambda m: f"{int(m[1]) * 0.133322:.1f}/{int(m[2]) * 0.133322:.1f} kPa",
     ),
-    (r"(\d+(?:\.\d+)?) ?kg\b(?!/)", lambda m: f"{float(m[1]) / 0.45359237:.0f} lb"),
-    (r"(\d+(?:\.\d+)?) ?cm\b", lambda m: f"{float(m[1]) / 2.54:.1f} in"),
-    (r"\b(a|\d{1,2})[ -]weeks?\b(?![ -](?:old|ago))", lambda m: f"{_number(m[1]) * 7} days"),
-    (r"\b(a|\d)[ -]years?\b(?![ -](?:old|ago))", lambda m: f"{_number(m[1]) * 12} months"),
+    (rf"{_ONE}(\d+(?:\.\d+)?) ?kg\b(?!/)", lambda m: f"{float(m[1]) / 0.45359237:.0f} lb"),
+    (rf"{_ONE}(\d+(?:\.\d+)?) ?cm\b", lambda m: f"{float(m[1]) / 2.54:.1f} in"),
+    (rf"{_ONE}(a|\d{{1,2}})[ -]weeks?\b{_SPAN}", lambda m: f"{_number(m[1]) * 7} days"),
+    (rf"{_ONE}(a|\d)[ -]years?\b{_SPAN}", lambda m: f"{_number(m[1]) * 12} months"),
 )
 
 

@@ -58,6 +58,11 @@ def test_a_paraphrase_keeps_every_finding_and_changes_the_words():
         ("Cough for 3 weeks.", "Cough for 21 days."),
         ("A 3 years old girl, ill 2 years ago.", None),
         ("15 mg/kg/day.", None),
+        ("Cough for 2-3 weeks, 2 to 3 weeks, 1.5 years or half a year.", None),
+        ("Pain for a year and a half.", None),
+        ("Papules of 1-2 cm, a mass of 3 x 4 cm, another of 3x4 cm.", None),
+        ("Fever of 38\u201339 C.", None),
+        ("Fever rose to 39.0 C.", "Fever rose to 102.2 F."),
     ],
 )
 def test_units_change_and_quantities_stay(text, told):
