@@ -18,9 +18,9 @@ from rarealert.knowledge.names import name_words, word_set
 _TOKEN = re.compile(r"\w+(?:['\u2019]s\b)?")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[;\n]")
 _NEXT_LETTER = re.compile(r"[^\S\n]*([^\W\d_])")
-_LEADS_ON = frozenset(
-    """a an and any as at by for from her his in no nor not of on or the their to with without
-    denied denies deny denying has have had is are was were""".split()
+_LEADS_ON = word_set(
+    """a an and any as at by for from her his in no nor not of on or the their
+    to with without denied denies deny denying has have had is are was were"""
 )
 _WRAPPED_CHARACTERS = 60  # a line that is wrapped is long, an item of a list is not
 _SKIPPED = frozenset(
@@ -178,7 +178,11 @@ def _sentence_ends(text: str) -> Iterator[int]:
 
 def _leads_on(line: str) -> bool:
     last = line.rsplit(None, 1)[-1].lower() if line else ""
-    return last.endswith(",") or last in _LEADS_ON or len(line) >= _WRAPPED_CHARACTERS
+    return (
+        last.endswith(",")
+        or not _LEADS_ON.isdisjoint(name_words(last))
+        or len(line) >= _WRAPPED_CHARACTERS
+    )
 
 
 @lru_cache(maxsize=1)

@@ -19,24 +19,70 @@ _VALUES = (
     "valueTime",
 )
 _PRESENT = frozenset(
-    "LA33-6 LA9633-4 LA6576-8 52101004 373066001 10828004 410515003 410605003 POS Y yes".split()
+    {
+        "LA33-6",
+        "LA9633-4",
+        "LA6576-8",
+        "52101004",
+        "373066001",
+        "10828004",
+        "410515003",
+        "410605003",
+        "POS",
+        "Y",
+        "yes",
+    }
 )
 """Codes for "present", "yes" and "positive" (LOINC, SNOMED CT, HL7)."""
 
 _ABSENT = frozenset(
-    "LA32-8 LA9634-2 LA6577-6 2667000 373067005 260385009 410516002 HP:0040285 NEG N ND no".split()
+    {
+        "LA32-8",
+        "LA9634-2",
+        "LA6577-6",
+        "2667000",
+        "373067005",
+        "260385009",
+        "410516002",
+        "HP:0040285",
+        "NEG",
+        "N",
+        "ND",
+        "no",
+    }
 )
 """Codes for "absent", "no" and "negative" (LOINC, SNOMED CT, HPO, HL7)."""
 
-_ABNORMAL = frozenset("A AA H HH HU L LL LU DET".split())
+_ABNORMAL = frozenset({"A", "AA", "H", "HH", "HU", "L", "LL", "LU", "DET"})
 """HL7's interpretations of a measurement that bear the finding out; as answers they may be a form's
 own letters."""
 
 _SAYS_PRESENT = frozenset(
-    "yes|true|present|positive|detected|confirmed|known present|mild|moderate|severe".split("|")
+    {
+        "yes",
+        "true",
+        "present",
+        "positive",
+        "detected",
+        "confirmed",
+        "known present",
+        "mild",
+        "moderate",
+        "severe",
+    }
 )
 _SAYS_ABSENT = frozenset(
-    "no|none|false|absent|negative|excluded|known absent|not present|not detected".split("|")
+    {
+        "no",
+        "none",
+        "false",
+        "absent",
+        "negative",
+        "excluded",
+        "known absent",
+        "not present",
+        "not detected",
+    }
 )
 
 
