@@ -114,15 +114,25 @@ def carry_base(name: str, root: Path) -> Path:
 
 
 def _carried(name: str) -> tuple[Path, str] | None:
-    """The folder and digest of a model that ``carry_base`` brought here, its bytes checked."""
+    """The folder and digest of a model that ``carry_base`` brought here, its bytes checked.
+
+    Raises:
+        BadInputError: this account may not read it, or it is damaged.
+    """
     root = os.environ.get(CARRIED_VARIABLE)
     folder = Path(root) / quote(name, safe="") if root else None
-    if folder is None or not folder.is_dir():
+    if folder is None:
         return None
     try:
+        if not folder.is_dir():
+            return None
         note = json.loads((folder / _CARRIED).read_text(encoding="utf-8"))
         digest, files = str(note["digest"]), dict(note["files"])
         whole = all(sha256_of([folder / file]) == held for file, held in files.items())
+    except PermissionError as error:
+        raise BadInputError(
+            f"{folder} can't be read by this account; let it with `chmod -R a+rX {root}`."
+        ) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInputError(f"{folder} is damaged; copy the bundle again.") from error
     if not (files and whole):

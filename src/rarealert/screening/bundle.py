@@ -83,6 +83,7 @@ def bundle(out: Path, alias: str, make_wheels: WheelMaker | None = None) -> Bund
     for file in _STATED:
         shutil.copy(paths.root / file, partial / file)
     size = _sum_up(partial)
+    _open_to_all(partial)
     partial.replace(out)
     return Bundle(out, version, size)
 
@@ -142,6 +143,15 @@ def _sum_up(folder: Path) -> int:
         lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
     _write(folder / SUMS, "".join(lines))
     return sum(path.stat().st_size for path in found)
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let every account read ``folder``: it is copied, and the image runs as a user of its own.
+
+    What was fetched and unpacked has the modes of temporary files, which only their maker reads.
+    """
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" else 0o644)
 
 
 def _write(file: Path, text: str) -> None:

@@ -70,6 +70,37 @@ def test_a_bundle_holds_the_registered_version_with_its_base(workspace, monkeypa
     assert 0 < answered["risk"][0] < 1
 
 
+@pytest.fixture
+def shut():
+    """A shell that keeps what it makes to itself, as temporary files are everywhere."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def test_another_account_can_read_a_bundle(workspace, shut):
+    made = bundle(workspace / "clinic", "challenger", no_wheels)
+    for path in (made.folder, *made.folder.rglob("*")):
+        wanted = 0o055 if path.is_dir() else 0o044
+        assert path.stat().st_mode & wanted == wanted, path
+    assert (made.folder / "start.sh").stat().st_mode & 0o111 == 0o111
+    assert sums_hold(made.folder)
+
+
+def test_a_base_that_this_account_may_not_read_is_not_called_damaged(
+    tiny_student, tmp_path, monkeypatch
+):
+    def forbidden(_):
+        raise PermissionError
+
+    name = json.loads((tiny_student / "student.json").read_text())["base_model"]
+    carry_base(name, tmp_path)
+    monkeypatch.setenv(CARRIED_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("rarealert.language.base.sha256_of", forbidden)  # root may read all
+    with pytest.raises(BadInputError, match="can't be read by this account"):
+        load_base(name)
+
+
 def test_a_file_is_screened_with_a_models_folder_and_no_workspace(workspace, tmp_path, monkeypatch):
     made = bundle(workspace / "clinic", "challenger", no_wheels)
     monkeypatch.setenv(CARRIED_VARIABLE, "")  # so that what is set here is taken back
