@@ -7,20 +7,19 @@ A single pass with counts alone: memory does not grow with the files (docs/decis
 the extra ``drift`` is installed, evidently draws its own page of the same counts (0250).
 """
 
-import csv
-import json
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.cases.quality_drift import stability_index
 from rarealert.errors import BadInputError
 from rarealert.files import write_json, write_text
+from rarealert.screening.answer_rows import holds_answers, read_answers
 from rarealert.templates import environment
 
 MAX_PSI = 0.1
@@ -83,12 +82,15 @@ def drift(reference: Path, new: Path, page: Path, threshold: float = MAX_PSI) ->
     """Compare two files and write ``page`` (HTML) with a JSON file of the same name beside it.
 
     Raises:
-        BadInputError: a file is missing, empty, or of another kind than the other.
+        BadInputError: a file is missing, empty, damaged, or of another kind than the other, or
+            ``page`` is a folder.
         EvidentlyError: evidently is installed but fails; ``page`` is written all the same.
     """
     from rarealert.screening.evidently_page import write_evidently
 
-    kinds = {path: "answers" if _holds_answers(path) else "visits" for path in (reference, new)}
+    if page.is_dir():
+        raise BadInputError(f"{page} is a folder; name a file for --out, such as drift.html.")
+    kinds = {path: "answers" if holds_answers(path) else "visits" for path in (reference, new)}
     if len(set(kinds.values())) > 1:
         told = " and ".join(f"{path.name} {kind}" for path, kind in kinds.items())
         raise BadInputError(f"One file holds answers, the other visits ({told}); give two alike.")
@@ -102,46 +104,19 @@ def drift(reference: Path, new: Path, page: Path, threshold: float = MAX_PSI) ->
     return replace(report, evidently=write_evidently(report))
 
 
-def _holds_answers(path: Path) -> bool:
-    row = next(_table(path), None) if path.suffix.lower() in (".jsonl", ".csv", ".parquet") else {}
-    if not path.exists():
-        raise BadInputError(f"{path} is missing; name a file of visits or of answers.")
-    return bool(row) and {"risk", "band"} <= set(row or {})
-
-
-def _table(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Rows of a table of answers; a row that can't be read ends it, for only ours are read."""
-    if not path.is_file():
-        raise BadInputError(f"{path} is missing; name a file of visits or of answers.")
-    if path.suffix.lower() == ".parquet":
-        import pyarrow.parquet as pq
-
-        for batch in pq.ParquetFile(path).iter_batches(10_000):
-            yield from batch.to_pylist()
-    elif path.suffix.lower() == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            yield from csv.DictReader(stream)
-    else:
-        with path.open(encoding="utf-8") as stream:
-            for line in stream:
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(row, dict):
-                    yield row
-
-
 def _visits(path: Path) -> Counts:
     from rarealert.screening.rows import read_rows
 
     counts: Counts = {}
+    amiss: str | None = None
     for row in read_rows(path):
         _count(counts, "refusal: refused", "no" if row.case else "yes")
         if row.case is not None:
             for name, category in _of_case(row.case):
                 _count(counts, f"input: {name}", category)
-    return _known(counts, path)
+        elif amiss is None:
+            amiss = f"row {row.line or row.number}: {row.reason}"
+    return _known(counts, path, amiss)
 
 
 def _of_case(case: Case) -> Iterator[tuple[str, str]]:
@@ -163,18 +138,16 @@ def _answers(path: Path) -> Counts:
     from rarealert.screening.organ_systems import systems_of_evidence
 
     counts: Counts = {}
-    for row in _table(path):
+    for row in read_answers(path):
         _count(counts, "refusal: refused", "no")
-        _count(counts, "risk: risk", str(_step(float(row["risk"]))))
-        _count(counts, "risk: band", str(row["band"]))
-        _count(counts, "input: distance", _band(float(row["ood_score"]), _STRANGE))
-        found = json.loads(str(row["evidence"]).removeprefix("'"))
-        _count(counts, "input: findings named", _band(len(found), _FINDINGS))
-        for system in systems_of_evidence(found):
+        _count(counts, "risk: risk", str(_step(row.risk)))
+        _count(counts, "risk: band", row.band)
+        _count(counts, "input: distance", _band(row.distance, _STRANGE))
+        _count(counts, "input: findings named", _band(len(row.evidence), _FINDINGS))
+        for system in systems_of_evidence(row.evidence):
             _count(counts, "input: organ systems", system)
-        for name in ("abstain", "out_of_distribution", "not_english", "truncated"):
+        for name, said in row.flags.items():
             part = "refusal" if name == "abstain" else "input"
-            said = str(row[name]).lower() == "true"
             _count(counts, f"{part}: {name.replace('_', ' ')}", "yes" if said else "no")
     refused = path.with_name(f"{path.name}.refused.jsonl")
     if refused.is_file():
@@ -183,9 +156,10 @@ def _answers(path: Path) -> Counts:
     return _known(counts, path)
 
 
-def _known(counts: Counts, path: Path) -> Counts:
+def _known(counts: Counts, path: Path, amiss: str | None = None) -> Counts:
     if len(counts) < 2:
-        raise BadInputError(f"{path} holds no visit to compare; name another file.")
+        why = f" ({amiss})" if amiss else ""
+        raise BadInputError(f"{path} holds no visit to compare{why}; name another file.")
     return counts
 
 

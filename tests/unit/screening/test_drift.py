@@ -150,6 +150,85 @@ def test_files_of_two_kinds_or_none_are_refused(tmp_path):
         drift(now, write(tmp_path / "empty.jsonl", [{}]), tmp_path / "page.html")
 
 
+ANSWER = next(answers(1, 1)) | {"evidence": "[]"}
+
+
+def without(row, name):
+    return {key: value for key, value in row.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        (without(ANSWER, "ood_score"), "ood_score is missing"),
+        (without(ANSWER, "abstain"), "abstain is missing"),
+        (ANSWER | {"risk": SECRET}, "risk is not a number"),
+        (ANSWER | {"risk": 7}, "risk is not from 0 to 1"),
+        (ANSWER | {"risk": 10**400}, "risk is not a number"),
+        (ANSWER | {"ood_score": float("nan")}, "ood_score is not a finite number"),
+        (ANSWER | {"band": SECRET}, "band is none of"),
+        (ANSWER | {"truncated": SECRET}, "truncated is neither"),
+        (ANSWER | {"evidence": SECRET}, "evidence is not the list"),
+        (ANSWER | {"evidence": "3"}, "evidence is not the list"),
+        (ANSWER | {"evidence": json.dumps([{"hpo_id": [SECRET], "status": "present"}])}, "evidenc"),
+    ],
+)
+def test_an_answer_that_is_none_is_named_by_line_and_column(tmp_path, row, column):
+    then = write(tmp_path / "then.jsonl", answers(1, 5))
+    now = write(tmp_path / "now.jsonl", [*answers(2, 5), row])
+    with pytest.raises(BadInputError, match=f"now.jsonl, line 6: {column}") as refused:
+        drift(then, now, tmp_path / "page.html")
+    assert SECRET not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+    assert not list(tmp_path.glob("page*"))
+
+
+TOLD, HEADER = json.dumps(ANSWER), ",".join(ANSWER)
+CELLS = "v,0.2,low,0.5,False,False,False,False,[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("cp.csv", f"{HEADER}\n{CELLS}\nCaf\xe9{CELLS}\n".encode("cp1252"), "line 3: not UTF-8"),
+        ("cp.jsonl", f"{TOLD}\n{TOLD[:-1]}Caf\xe9\n".encode("cp1252"), "line 2: not"),
+        ("shift.csv", f"{HEADER}\n{CELLS}\n{SECRET},{CELLS}\n".encode(), "line 3: 10 cells where"),
+        ("moved.csv", f"{HEADER}\n{SECRET},{CELLS[:-3]}\n".encode(), "line 2: band is none"),
+        ("long.csv", f"{HEADER}\n{CELLS}\n{'v' * 1_000_001}{CELLS}\n".encode(), "line 3: not CSV"),
+        ("cut.parquet", b"PAR1" + SECRET.encode(), "truncated or no Parquet"),
+        ("cp1252.csv", "case_id,chief_complaint\n1,\xe9\n".encode("cp1252"), "row 2.*not UTF-8"),
+        ("cp1252.jsonl", b'{"case_id": "1", "chief_complaint": "\xe9"}\n', "row 1.*not valid JSON"),
+    ],
+)
+def test_what_cannot_be_compared_is_never_told_as_drift(tmp_path, name, content, sentence):
+    like = {"cp1252": visits}.get(name.partition(".")[0], answers)
+    then = write(tmp_path / "then.jsonl", like(1, 5))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInputError, match=sentence) as refused:
+        drift(then, tmp_path / name, tmp_path / "page.html")
+    assert refused.value.exit_code == 2
+    assert SECRET not in str(refused.value)
+
+
+def test_a_long_history_is_compared_and_a_few_rows_amiss_are_counted(tmp_path):
+    long = f"1,{'cough and fever ' * 900}\n".encode()
+    for name in ("then", "now"):
+        content = b"case_id,chief_complaint\n" + 50 * long + b"2,Caf\xe9\n"
+        (tmp_path / f"{name}.csv").write_bytes(content + f"3,{'x' * 140_000}\n".encode())
+    report = drift(tmp_path / "then.csv", tmp_path / "now.csv", tmp_path / "page.html")
+    assert report.drifted == ()
+    refused = next(item for item in report.quantities if item.name == "refused")
+    assert refused.new == 52
+    assert refused.shares["yes"][0] == round(2 / 52, 6)
+
+
+def test_a_page_that_is_a_folder_is_refused(tmp_path):
+    then = write(tmp_path / "then.jsonl", visits(1, 5))
+    with pytest.raises(BadInputError, match="is a folder"):
+        drift(then, then, tmp_path)
+
+
 def test_a_scheduler_reads_the_exit_code(tmp_path):
     then = write(tmp_path / "then.jsonl", answers(1, 400))
     now = write(tmp_path / "now.jsonl", answers(2, 400, shift=0.3))
@@ -162,3 +241,4 @@ def test_a_scheduler_reads_the_exit_code(tmp_path):
     assert run(then, then) == 0
     assert run(then, now) == 1
     assert run(then, tmp_path / "none.jsonl") == 2
+    assert run(then, write(tmp_path / "old.jsonl", [without(ANSWER, "ood_score")])) == 2
