@@ -4,7 +4,8 @@ Commands: ``rarealert screen FILE --out FILE``.
 
 Answers grow in ``<out>.partial``; after each chunk ``<out>.progress.json`` says how far it got.
 A run that is killed is continued by the next one of the same visits, model and question; what
-was written after the last whole chunk is cut off first. ``<out>`` appears when all is done.
+was written after the last whole chunk is cut off first. ``<out>`` appears when all is done. While
+a run is under way it holds ``<out>.lock``, and a second one is refused.
 
 A chunk is the unit of work: which visits are padded together depends on the source alone, so a
 continued run gives the very bytes of an uninterrupted one.
@@ -22,8 +23,18 @@ from rarealert.errors import BadInputError, RareAlertError
 from rarealert.screening.champion import ScreeningModel, loader
 from rarealert.screening.frames import request_frame
 from rarealert.screening.notes import FLAGS, case_remarks, flag_remarks
-from rarealert.screening.resume import Files, Progress, append, finish, partial, resume, save
+from rarealert.screening.resume import (
+    Files,
+    Progress,
+    alone,
+    append,
+    finish,
+    partial,
+    resume,
+    save,
+)
 from rarealert.screening.rows import Row, kind_of, read_rows
+from rarealert.screening.run_report import ScreenReport, report_of
 from rarealert.screening.saying import SAID
 from rarealert.screening.tables import check_ending
 from rarealert.screening.waiting import wait_asleep
@@ -47,40 +58,6 @@ class Question:
 
     rationale: Told = "none"
     prevalence: float | None = None
-
-
-@dataclass(frozen=True)
-class ScreenReport:
-    """What a run did; ``resumed`` counts the rows that an earlier, killed run had finished.
-
-    ``cut`` visits were longer than the model reads, ``flagged`` ones have other notes, and
-    ``bands`` leaves out those that could not be read.
-    """
-
-    out: Path
-    refused_file: Path | None
-    screened: int
-    refused: int
-    resumed: int
-    flagged: int
-    cut: int
-    bands: dict[str, int]
-    version: str
-
-    def sentence(self) -> str:
-        """What a user wants to know at the end."""
-        bands = ", ".join(f"{count:,} {band}" for band, count in sorted(self.bands.items()))
-        said = f"{self.screened:,} visits screened with version {self.version}"
-        said += f" ({bands}) to {self.out}" if bands else f" to {self.out}"
-        if self.resumed:
-            said += f", {self.resumed:,} of the rows by an earlier run"
-        if self.flagged:
-            said += f"; {self.flagged:,} to be read with their notes"
-        if self.cut:
-            said += f"; {self.cut:,} longer than the model reads"
-        if self.refused_file:
-            said += f"; {self.refused:,} refused, see {self.refused_file}"
-        return said + ". Decision support, not a diagnosis."
 
 
 def screen(
@@ -146,6 +123,13 @@ def _screen(
     chunk_rows: int,
     load: Load | None = None,
 ) -> ScreenReport:
+    with alone(files):
+        return _answered(files, model, question, chunk_rows, load)
+
+
+def _answered(
+    files: Files, model: ScreeningModel, question: Question, chunk_rows: int, load: Load | None
+) -> ScreenReport:
     from tqdm import tqdm
 
     progress = resume(files, _key(files, model, question, chunk_rows))
@@ -181,7 +165,7 @@ def _screen(
             each = done / max(bar.format_dict["elapsed"], 1e-9)
             bar.set_postfix_str(f"{each:.1f} visits/s, {progress.refused:,} refused")
     finish(files, progress, question.rationale != "none")
-    return _report(files, progress, resumed, model)
+    return report_of(files, progress, resumed, model)
 
 
 def _engine(
@@ -270,17 +254,3 @@ def _key(files: Files, model: ScreeningModel, question: Question, chunk_rows: in
     """Which visits, which model, which question: what a continued run must share."""
     asked = f"{question.rationale} {question.prevalence} {chunk_rows}"
     return f"{files.digest()} {model.name} {model.version} {model.digest} {asked}"
-
-
-def _report(files: Files, progress: Progress, resumed: int, model: ScreeningModel) -> ScreenReport:
-    return ScreenReport(
-        out=files.out,
-        refused_file=files.refused if progress.refused else None,
-        screened=progress.screened,
-        refused=progress.refused,
-        resumed=resumed,
-        flagged=progress.flagged,
-        cut=progress.cut,
-        bands=dict(progress.bands),
-        version=model.version,
-    )

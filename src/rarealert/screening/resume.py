@@ -1,15 +1,22 @@
 """How far a run of screening got, and the files that it grows until all is done."""
 
+import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
 from rarealert.cases.sources.documents import walk
+from rarealert.errors import BadInputError
 from rarealert.screening.tables import write_table
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system says that knows no locks."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Files:
         return self.out.with_name(f"{self.out.name}.progress.json")
 
     @property
+    def lock(self) -> Path:
+        """What a run under way holds."""
+        return self.out.with_name(f"{self.out.name}.lock")
+
+    @property
     def source_bytes(self) -> int:
         """Size of all that is read."""
         return sum(file.stat().st_size for file in _parts(self.source))
@@ -63,6 +75,54 @@ class Files:
 
 def _parts(path: Path) -> list[Path]:
     return [file for file, _ in walk(path, ("",))]
+
+
+@contextmanager
+def alone(files: Files) -> Iterator[None]:
+    """Keep other runs away from what is written, for as long as this process lives at most.
+
+    Windows and file systems without locks keep nobody away.
+
+    Raises:
+        BadInputError: another run writes the same answers.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    while True:
+        with files.lock.open("ab") as held:
+            if not _take(held):
+                raise BadInputError(
+                    f"{files.out} is being written by another run; wait for it or name another "
+                    "--out."
+                )
+            if not _is_at(files.lock, held):
+                continue  # another run ended and took the file away between our two steps
+            try:
+                yield
+            finally:
+                files.lock.unlink(missing_ok=True)  # while it is held, so no one else's
+            return
+
+
+def _take(stream: IO[bytes]) -> bool:
+    import fcntl  # Windows has none
+
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
+
+
+def _is_at(path: Path, stream: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def partial(path: Path) -> Path:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from rarealert.errors import BadInputError, RareAlertError
+from rarealert.screening import resume
 from rarealert.screening.batch import Question, screen, screen_file
 from rarealert.screening.champion import ScreeningModel, load_model
 from rarealert.screening.saying import SAID
@@ -201,6 +202,47 @@ def test_a_run_of_something_else_starts_anew(tmp_path, change):
     report = screen_file(source, out, model(version="3" if change == "model" else "2"))
     assert report.resumed == 0
     assert len(read(out)) == report.screened == (21 if change == "visits" else 20)
+
+
+def test_two_runs_do_not_write_the_same_answers(tmp_path):
+    source, out = write(tmp_path / "in.jsonl", visits(20)), tmp_path / "out.jsonl"
+    told = []
+
+    def beside(data, params=None):
+        if not told:
+            with pytest.raises(BadInputError, match="being written by another run") as refused:
+                screen_file(source, out, model(), chunk_rows=5)
+            told.append(str(refused.value))
+        return Scorer().predict(data, params)
+
+    scorer = Scorer()
+    scorer.predict = beside
+    screen_file(source, out, model(scorer), chunk_rows=5)
+    assert "name another --out" in told[0]
+    assert [row["case_id"] for row in read(out)] == [f"v{i}" for i in range(20)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path):
+    source, out = write(tmp_path / "in.jsonl", visits(2)), tmp_path / "out.jsonl"
+    (tmp_path / "out.jsonl.lock").touch()
+    assert screen_file(source, out, model()).screened == 2
+    assert not (tmp_path / "out.jsonl.lock").exists()
+
+
+def test_a_lock_taken_away_in_between_is_taken_anew(tmp_path, monkeypatch):
+    source, out = write(tmp_path / "in.jsonl", visits(2)), tmp_path / "out.jsonl"
+    looked = []
+
+    def gone(path, stream, real=resume._is_at):
+        looked.append(path)
+        if len(looked) == 1:
+            path.unlink()  # as a run does that ends now
+        return real(path, stream)
+
+    monkeypatch.setattr(resume, "_is_at", gone)
+    assert screen_file(source, out, model()).screened == 2
+    assert len(looked) == 2
 
 
 def test_a_later_run_leaves_no_refusals_of_an_earlier_one(tmp_path):
