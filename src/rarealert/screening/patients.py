@@ -25,6 +25,7 @@ from rarealert.cases.sources.fhir_stream import SUFFIXES, Raw, Resource, bundled
 from rarealert.cases.sources.files import Tick, no_tick
 from rarealert.cases.sources.refused import Place, Refused
 from rarealert.cases.sources.visits import Visit
+from rarealert.screening.readable import tellable
 
 _HELD_BYTES = 4 * 1024**2  # a larger bundle is read by entry; parsed, JSON takes ten times as much
 _IN_ENTRY = 2  # open brackets around an item of the bundle's list
@@ -63,7 +64,7 @@ def read_patients(path: Path, tick: Tick = no_tick) -> Iterator[Visit | Refused]
     Raises:
         BadInputError: ``path`` holds no JSON or NDJSON, or a damaged zip.
     """
-    files = walk(path, (*SUFFIXES, ".zip"))
+    files = [(file, tellable(name)) for file, name in walk(path, (*SUFFIXES, ".zip"))]
     size = sum(file.lstat().st_size for file, _ in files)
     with closing(sqlite3.connect("")) as held:  # no name: on disk, and gone with the process
         held.executescript(f"PRAGMA journal_mode=OFF; PRAGMA cache_size=-{_CACHE_KIB}; {_TABLES}")
@@ -81,7 +82,8 @@ def read_patients(path: Path, tick: Tick = no_tick) -> Iterator[Visit | Refused]
 
 def _resources(path: Path, files: list[tuple[Path, str]]) -> Iterator[Resource]:
     if not any(_is_large(file) for file, _ in files):
-        yield from resources(path, no_tick)
+        for each in resources(path, no_tick):
+            yield _moved(each, Place("fhir", tellable(each.place.file), each.place.row))
         return
     for file, name in files:
         if file.is_symlink():
@@ -91,7 +93,8 @@ def _resources(path: Path, files: list[tuple[Path, str]]) -> Iterator[Resource]:
         else:
             for each in resources(file, no_tick):
                 own = each.place.file == file.name  # a member of a zip keeps its name
-                yield _moved(each, Place("fhir", name, each.place.row)) if own else each
+                label = name if own else tellable(each.place.file)
+                yield _moved(each, Place("fhir", label, each.place.row))
 
 
 def _is_large(file: Path) -> bool:
@@ -100,6 +103,8 @@ def _is_large(file: Path) -> bool:
 
 
 def _moved(resource: Resource, place: Place) -> Resource:
+    if resource.place == place:
+        return resource
     refused = resource.refused
     if refused is not None:
         refused = replace(refused, file=place.file, row=place.row)

@@ -16,3 +16,11 @@ def wordless_field(case: Case) -> str | None:
     if any(_LETTER.search(text) for text in told.values()):
         return None
     return next(iter(told))
+
+
+def tellable(name: str) -> str:
+    """The name of a file, where its bytes are no UTF-8 or can't be printed as an escape of them."""
+    if name.isprintable():
+        return name
+    shown = name.encode("ascii", "backslashreplace").decode()
+    return "".join(char if char.isprintable() else "?" for char in shown)

@@ -66,7 +66,7 @@ class Files:
         """Sha256 of the visits: of a folder, of the names and contents of its files."""
         whole = sha256()
         for file in _parts(self.source):
-            whole.update(f"{file.name}\0".encode())
+            whole.update(os.fsencode(file.name) + b"\0")
             with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     whole.update(block)

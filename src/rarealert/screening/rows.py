@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
-from rarealert.screening.readable import NO_WORD, wordless_field
+from rarealert.screening.readable import NO_WORD, tellable, wordless_field
 
 SOURCE = "screening"
 """Source of a case that names none."""
@@ -53,7 +53,7 @@ class Row:
             "case_id": self.case_id,
             "reason": self.reason,
         }
-        return said | ({"file": self.file} if self.file else {})
+        return said | ({"file": tellable(self.file)} if self.file else {})
 
 
 def kind_of(path: Path) -> Kind:
@@ -160,11 +160,12 @@ def _row(number: int, end: int, line: bytes) -> Row:
         return Row(number, end, None, None, "the line is not a JSON object")
     held = {key: value for key, value in fields.items() if not _empty(value)}
     case_id = held.get("case_id", str(number))
-    named = case_id if isinstance(case_id, str) else None
     try:
         case = Case.model_validate({"source": SOURCE, **held, "case_id": case_id})
     except ValidationError as error:
-        return Row(number, end, None, named, _reason(error))
+        # an id that is none can't be written, or could be text gone astray
+        named = not any(each["loc"][:1] == ("case_id",) for each in error.errors())
+        return Row(number, end, None, case_id if named else None, _reason(error))
     return Row(number, end, case, case.case_id, None)
 
 

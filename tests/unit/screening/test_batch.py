@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -166,6 +167,34 @@ def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
     assert refused[2]["reason"] == "an unknown field"
     assert "secret" not in report.refused_file.read_text()
     assert report.refused == 7
+
+
+@pytest.mark.parametrize("case_id", ["\\ud83d", "secret " * 40])
+def test_an_id_that_is_none_is_not_told(tmp_path, case_id):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(
+        '{"case_id": "a", "chief_complaint": "fever"}\n'
+        f'{{"case_id": "{case_id}", "chief_complaint": "fever"}}\n'
+        '{"case_id": "c", "chief_complaint": "fever"}\n'
+    )
+    report = screen_file(source, out, model())
+    assert [row["case_id"] for row in read(out)] == ["a", "c"]
+    [refused] = read(report.refused_file)
+    assert (refused["row"], refused["case_id"]) == (2, None)
+    assert refused["reason"].startswith("case_id: ")
+    assert "secret" not in report.refused_file.read_text()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_file_name_that_is_no_utf8_is_escaped(tmp_path, ending):
+    source, out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.")), tmp_path / "out.jsonl"
+    source = source.with_name(source.name + ending)
+    said = '{"chief_complaint": "fever"}\n{' if ending == "jsonl" else "case_id,chief_complaint\na,fever\nx\n"
+    source.write_text(said)
+    report = screen_file(source, out, model())
+    assert (report.screened, report.refused) == (1, 1)
+    if ending == "csv":
+        assert read(report.refused_file)[0]["file"] == r"caf\udce9.csv"
 
 
 @pytest.mark.parametrize("torn", [False, True])

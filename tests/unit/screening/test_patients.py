@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import sys
 import zipfile
@@ -135,3 +136,15 @@ def test_a_folder_without_records_says_so_and_a_link_is_refused(tmp_path, by_ent
     (tmp_path / "b.json").write_text(json.dumps(bundle([patient()])))
     reasons = {each.reason for each in read_patients(tmp_path)}
     assert "a link; put the file itself there" in reasons
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("ending", ["json", "ndjson"])
+def test_a_file_name_that_is_no_utf8_is_escaped(tmp_path, monkeypatch, large, ending):
+    name = os.fsdecode(b"caf\xe9.") + ending
+    lines = "\n".join(json.dumps(each) for each in record())
+    text = lines if ending == "ndjson" else json.dumps(bundle(record()))
+    (tmp_path / name).write_text(text)
+    monkeypatch.setattr(patients, "_HELD_BYTES", 0 if large else 10**6)
+    [visit] = read_patients(tmp_path)
+    assert visit.place.file == rf"caf\udce9.{ending}"
