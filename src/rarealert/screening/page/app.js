@@ -99,6 +99,7 @@ async function screen() {
     if (mine !== turn) return;
     current = { visit, answer: told.answers[0], at };
     showAnswer();
+    if (JSON.stringify(readVisit()) !== JSON.stringify(visit)) markStale(); // edited meanwhile
     if (!current.answer.not_english) await askNext(mine);
   } catch (error) {
     if (mine === turn) fail(error);
@@ -139,7 +140,10 @@ function reply(question, said) {
     return;
   }
   asked.add(question.key);
-  if (said !== "skip") picker.add(question.key, question.wording, said === "yes");
+  if (said !== "skip") {
+    picker.add(question.key, question.wording, said === "yes");
+    markStale(); // should the service not answer
+  }
   byId("ask-title").scrollIntoView({ block: "nearest" });
   screen().then(() => byId("questions").querySelector("button")?.focus());
 }
@@ -314,4 +318,5 @@ byId("clear").addEventListener("click", newVisit);
 byId("explain").addEventListener("click", explain);
 byId("prevalence").addEventListener("input", showRisk);
 byId("print").addEventListener("click", () => window.print());
+addEventListener("pagehide", newVisit); // who comes back must not find the patient before
 showRisk();

@@ -37,7 +37,6 @@ _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
 }
 _FILES = {
     "style.css": "text/css",
@@ -159,7 +158,8 @@ class Next(BaseModel):
 @router.get("/", include_in_schema=False)
 def page() -> Response:
     """The page itself."""
-    return _file("index.html", "text/html")
+    # not stored, so the browser has no page with a visit in it to go back to
+    return _file("index.html", "text/html", cache="no-store")
 
 
 @router.get("/page/{name}", include_in_schema=False)
@@ -179,8 +179,9 @@ def _read(name: str) -> bytes:
     return files("rarealert.screening.page").joinpath(name).read_bytes()
 
 
-def _file(name: str, media_type: str) -> Response:
-    return Response(_read(name), headers=_HEADERS, media_type=f"{media_type}; charset=utf-8")
+def _file(name: str, media_type: str, cache: str = "no-cache") -> Response:
+    headers = {**_HEADERS, "Cache-Control": cache}
+    return Response(_read(name), headers=headers, media_type=f"{media_type}; charset=utf-8")
 
 
 @router.get("/v1/findings", responses=RESPONSES)

@@ -177,6 +177,19 @@ def test_text_of_a_visit_is_never_markup_and_nothing_is_stored(open_page):
     assert page.input_value("#history_of_present_illness") == ""
 
 
+def test_a_visit_is_gone_when_the_page_is_left(open_page):
+    page = open_page()
+    screen(page, age="44")
+    assert page.request.get(page.server.url).headers["cache-control"] == "no-store"
+    for leave in (lambda: (page.goto("about:blank"), page.go_back()), page.reload):
+        fill(page, age="44")
+        leave()
+        page.wait_for_selector("#visit")
+        for field in ("age", "chief_complaint", "history_of_present_illness"):
+            assert page.input_value(f"#{field}") == ""
+        assert not page.locator("#answer").is_visible()
+
+
 @pytest.mark.parametrize(
     ("words", "warning"),
     [
@@ -279,6 +292,31 @@ def test_a_changed_visit_marks_the_answer_as_old(open_page):
     page.wait_for_selector("#questions li")
     page.fill("#chief_complaint", "Something else")
     expect(page, "#status", "has changed")
+    assert "stale" in page.get_attribute("#result", "class")
+
+
+def test_an_edit_while_the_answer_is_awaited_marks_it_as_old(open_page):
+    page = open_page()
+    fill(page)
+    held = []
+    page.route("**/v1/screen", lambda route: held.append(route))
+    page.click("button[type=submit]")
+    playwright.expect(page.locator("#status")).to_contain_text("Reading")
+    page.fill("#chief_complaint", "A cough since Monday")
+    held[0].continue_()
+    page.wait_for_selector("#answer:not([hidden])")
+    expect(page, "#status", "has changed")
+    assert "stale" in page.get_attribute("#result", "class")
+
+
+def test_a_reply_that_is_not_answered_leaves_the_answer_marked_as_old(open_page):
+    page = open_page()
+    screen(page)
+    page.wait_for_selector("#questions li")
+    assert "stale" not in (page.get_attribute("#result", "class") or "")
+    page.server.stop()
+    page.locator("#questions li").first.get_by_role("button", name="Yes").click()
+    expect(page, "#failure", "be reached")
     assert "stale" in page.get_attribute("#result", "class")
 
 
