@@ -78,7 +78,8 @@ def import_source(kind: str, path: Path, data: Path, columns: Path | None = None
 
 
 def _checked(kind: str, staged: Path, target: Path, reports: Path) -> ImportReport:
-    for archive in sorted(staged.glob("teachers/*.gz")):
+    tables = "*.gz" if kind == "orphanet" else "teachers/*.gz"
+    for archive in sorted(staged.glob(tables)):
         read_text(archive)
     if kind not in SOURCES:
         load_disorders(staged)

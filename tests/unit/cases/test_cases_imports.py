@@ -120,6 +120,20 @@ def test_medrbench_is_checked_against_the_orphanet_tables_of_data(tmp_path):
     assert import_source("medrbench", tmp_path / "reports", data).kept == 1
 
 
+def test_damaged_orphanet_tables_are_refused_before_they_take_their_place(tmp_path):
+    published, data = tmp_path / "published", tmp_path / "ws" / "data"
+    write_orphanet(published, {"1": "Foo fever"})
+    other = published / "epidemiology_of_rare_diseases.csv.gz"
+    other.write_bytes(b"garbage")
+    with pytest.raises(BadInputError, match=r"epidemiology.* no gzip file"):
+        import_source("orphanet", published, data)
+    other.unlink()
+    table = published / "linearisation_of_rare_diseases.csv.gz"
+    table.write_bytes(gzip.compress(gzip.decompress(table.read_bytes()) + b"1,2\n"))
+    with pytest.raises(BadInputError, match="line 3 has too few cells"):
+        import_source("orphanet", published, data)
+
+
 def test_a_table_may_be_one_file(tmp_path):
     path = tmp_path / "team.jsonl"
     item = labelled("a", "Gout", rare=False, text="The toe hurts.", source="clinic_a")

@@ -176,6 +176,15 @@ def test_a_packet_given_twice_counts_once(tmp_path):
     assert second.reason == "duplicate case_id"
 
 
+def test_a_sex_that_no_schema_knows_costs_its_packet(tmp_path):
+    odd = {**packet(id="odd"), "subject": {"id": "p", "sex": 7}}
+    for name, item in (("a", odd), ("b", packet())):
+        (tmp_path / f"{name}.json").write_text(json.dumps(item))
+    refused, visit = read_visits(tmp_path)
+    assert (refused.file, refused.field) == ("a.json", "sex")
+    assert isinstance(visit, Visit)
+
+
 def test_a_folder_without_packets_is_one_clear_sentence(tmp_path):
     with pytest.raises(BadInputError, match=r"holds no \.json file"):
         list(read_visits(tmp_path))

@@ -43,6 +43,11 @@ def load_disorders(folder: Path) -> dict[str, Disorder]:
             "rarealert data import orphanet PATH."
         )
     for row in rows:
+        if any(row[name] is None for name in _COLUMNS):
+            raise BadInputError(
+                f"{path}: the record that ends on line {rows.line_num} has too few cells; import "
+                "Orphadata's tables again: rarealert data import orphanet PATH."
+            )
         disorder = Disorder(
             f"ORPHA:{row['orpha_code']}", row["name"], row["target_disorder_name"] or None
         )

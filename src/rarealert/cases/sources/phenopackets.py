@@ -92,6 +92,7 @@ def _packet(place: Place, document: Document) -> "Phenopacket | Refused":
     Reading on would turn v1's ``negated`` findings into present ones.
     """
     from google.protobuf.json_format import ParseDict, ParseError
+    from phenopackets.schema.v2 import Sex
 
     if document.problem:
         return place.refuse("file", document.problem)
@@ -114,6 +115,9 @@ def _packet(place: Place, document: Document) -> "Phenopacket | Refused":
         return place.refuse("file", "not a GA4GH phenopacket v2")
     if not packet.id:
         return place.refuse("id", "missing")
+    if packet.subject.sex not in Sex.values():
+        # the library keeps a number that no sex has
+        return place.refuse("sex", "not as GA4GH phenopackets v2 defines it")
     return packet
 
 
