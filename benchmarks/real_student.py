@@ -93,7 +93,33 @@ def judged(
     done = kept / f"fold-{fold}.json"
     if done.is_file():
         return json.loads(done.read_text())
+    home = aligned(fold, fold_of, cases, params, paths, kept)
+    deque(distil(fitted_alone(params), home), maxlen=0)
+    train = read_cases(home.build("split") / "train.parquet")
+    test = [item.case for item in read_cases(home.build("split") / "test.parquet")]
+    found: Risks = {
+        "student": dict(
+            student_risks(home.build("distil") / "adapter", test, params.score.batch_size)
+        ),
+        "tfidf": tfidf_risks(train, test, params.score.seed),
+    }
+    done.write_text(json.dumps(found))
+    print(f"fold {fold}: {len(train)} train, {len(test)} test", flush=True)
+    return found
+
+
+def aligned(
+    fold: int,
+    fold_of: np.ndarray,
+    cases: list[LabelledCase],
+    params: Params,
+    paths: Paths,
+    kept: Path,
+) -> Paths:
+    """A workspace in which the fold is the test part, with what ``align`` made of the others."""
     home = Paths(kept / f"fold-{fold}")
+    if (home.build("align") / "risk.parquet").is_file():
+        return home
     shutil.rmtree(home.root, ignore_errors=True)
     (home.root / "build").mkdir(parents=True)
     for stage in ("ingest", "rationales", "tune"):
@@ -106,20 +132,9 @@ def judged(
             place = (number - fold) % FOLDS
             rows.writerow((item.case.case_id, (*PARTS, *["train"] * FOLDS)[place]))
     assigned = params.split.model_copy(update={"assign": "data/folds.csv"})
-    chosen = fitted_alone(params).model_copy(update={"split": assigned})
-    for stage in (split, align, distil):
-        deque(stage(chosen, home), maxlen=0)
-    train = read_cases(home.build("split") / "train.parquet")
-    test = [item.case for item in read_cases(home.build("split") / "test.parquet")]
-    found: Risks = {
-        "student": dict(
-            student_risks(home.build("distil") / "adapter", test, chosen.score.batch_size)
-        ),
-        "tfidf": tfidf_risks(train, test, chosen.score.seed),
-    }
-    done.write_text(json.dumps(found))
-    print(f"fold {fold}: {len(train)} train, {len(test)} test", flush=True)
-    return found
+    for stage in (split, align):
+        deque(stage(params.model_copy(update={"split": assigned}), home), maxlen=0)
+    return home
 
 
 def fitted_alone(params: Params) -> Params:
