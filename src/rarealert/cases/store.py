@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from rarealert.cases.case import TEXT_FIELDS, Case, Label, LabelledCase
 from rarealert.errors import BadInputError
@@ -33,6 +34,8 @@ SCHEMA = pa.schema(
 """Columns of every case file: the fields of ``Case``, then those of ``Label``."""
 
 
+_AGAIN = "mend it, or, where a stage made it, delete it and run dvc repro."
+
 _CHUNK_ROWS = 8192
 """Rows turned into Arrow at a time: a second copy of 160,000 cases would cost a gigabyte."""
 
@@ -50,24 +53,37 @@ def read_cases(path: Path) -> list[LabelledCase]:
     """All cases of a file that ``write_cases`` made.
 
     Raises:
-        BadInputError: the file is missing, is not Parquet, or lacks a column.
+        BadInputError: the file is missing, is not Parquet, lacks a column, or a row breaks the
+            contract; of the row its number and field are told, never what it holds.
     """
     if not path.is_file():
         raise BadInputError(f"{path} is missing; run the stage that makes it (dvc repro).")
     try:
-        rows = pq.read_table(path, schema=SCHEMA).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
+        missing = sorted(set(SCHEMA.names) - set(pq.read_schema(path).names))
+        rows = [] if missing else pq.read_table(path, schema=SCHEMA).to_pylist()
+    except (ValueError, OSError) as error:  # pyarrow's are ValueErrors, as is undecodable text
         raise BadInputError(
-            f"{path} can't be read as a case file; delete it and run dvc repro."
+            f"{path} can't be read as a case file, Parquet with the columns of "
+            f"build/ingest/cases.parquet; {_AGAIN}"
         ) from error
-    return [_from_row(row) for row in rows]
+    if missing:
+        raise BadInputError(
+            f"{path} lacks the column {missing[0]} of build/ingest/cases.parquet; {_AGAIN}"
+        )
+    return [_from_row(path, number, row) for number, row in enumerate(rows, 1)]
 
 
-def _from_row(row: dict[str, object]) -> LabelledCase:
-    return LabelledCase(
-        case=Case.model_validate({name: row[name] for name in Case.model_fields}),
-        label=Label.model_validate({name: row[name] for name in Label.model_fields}),
-    )
+def _from_row(path: Path, number: int, row: dict[str, object]) -> LabelledCase:
+    try:
+        return LabelledCase(
+            case=Case.model_validate({name: row[name] for name in Case.model_fields}),
+            label=Label.model_validate({name: row[name] for name in Label.model_fields}),
+        )
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors(include_input=False)[0]["loc"])) or "the whole row"
+        raise BadInputError(
+            f"{path} row {number}: {where} breaks the contract of a case; {_AGAIN}"
+        ) from None
 
 
 def disease_groups(cases: Sequence[LabelledCase]) -> list[str]:

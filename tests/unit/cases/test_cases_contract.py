@@ -2,8 +2,13 @@
 
 import hashlib
 import json
+import traceback
+from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +21,7 @@ from rarealert.cases.case import TEXT_FIELDS, Case, Label, LabelledCase, json_sc
 from rarealert.cases.render import RENDERER_VERSION, render
 from rarealert.cases.store import read_cases, write_cases
 from rarealert.cli import app
+from rarealert.errors import BadInputError
 
 words = st.text("ab \n", max_size=6)
 numbers = st.one_of(st.floats(allow_nan=False), st.integers(-5, 200), st.booleans())
@@ -83,6 +89,32 @@ def test_missing_and_empty_findings_stay_apart_on_disk(tmp_path, findings):
     )
     write_cases(tmp_path / "cases.parquet", [LabelledCase(case=case, label=item.label)])
     assert [read.case for read in read_cases(tmp_path / "cases.parquet")] == [case]
+
+
+def damaged_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Files that are no case files, and what is said of each."""
+    items = [labelled(name, "gout", rare=False, text="Jane Doe's toe hurts.") for name in "ab"]
+    write_cases(folder / "whole.parquet", items)
+    table = pq.read_table(folder / "whole.parquet")
+    pq.write_table(table.drop_columns("sex"), folder / "sexless.parquet")
+    yield folder / "sexless.parquet", "lacks the column sex"
+    place = table.schema.get_field_index("chief_complaint")
+    long = pa.array([None, "Jane Doe " * 3000])
+    pq.write_table(
+        table.set_column(place, table.schema.field(place), long), folder / "long.parquet"
+    )
+    yield folder / "long.parquet", "row 2: chief_complaint breaks the contract"
+    (folder / "visits.csv").write_text("case_id,chief_complaint\n1,Jane Doe coughs\n")
+    yield folder / "visits.csv", "can't be read as a case file"
+    yield folder / "none.parquet", "is missing"
+
+
+def test_what_is_no_case_file_is_one_sentence_without_its_text(tmp_path):
+    for file, said in damaged_files(tmp_path):
+        with pytest.raises(BadInputError, match=said) as caught:
+            read_cases(file)
+        assert str(file) in str(caught.value)
+        assert "Jane" not in "".join(traceback.format_exception(caught.value))
 
 
 GOLDEN = (

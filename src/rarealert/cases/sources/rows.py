@@ -42,7 +42,7 @@ def _parquet(path: Path, tick: Tick) -> Iterator[tuple[int, Row | str]]:
 
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInputError(f"{path} is truncated or no Parquet file; copy it again.") from error
     share = path.stat().st_size / max(file.metadata.num_rows, 1)
     before = 0
