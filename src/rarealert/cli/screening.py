@@ -73,6 +73,7 @@ def serve(
     max_waiting: Annotated[int | None, typer.Option(help="visits in the queue")] = None,
     max_requests: Annotated[int | None, typer.Option(help="requests under way at once")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="bytes of one request")] = None,
+    answer_timeout_s: Annotated[float | None, typer.Option(help="s until a 503")] = None,
     reload_s: Annotated[float | None, typer.Option(help="s between looks at the alias")] = None,
     allow_origin: Annotated[list[str] | None, typer.Option(help="CORS origin")] = None,
 ) -> None:
@@ -90,6 +91,7 @@ def serve(
         "max_waiting": max_waiting,
         "max_requests": max_requests,
         "max_body_bytes": max_body_bytes,
+        "answer_timeout_s": answer_timeout_s,
         "reload_s": reload_s,
         "allow_origin": tuple(allow_origin or ()),
     }

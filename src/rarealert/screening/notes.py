@@ -16,6 +16,7 @@ NoteCode = Literal[
     "findings_not_read",
     "not_english",
     "out_of_distribution",
+    "rationale_late",
     "truncated",
     "unknown_finding",
 ]

@@ -155,7 +155,11 @@ async function explain() {
   try {
     const { visit, at } = current;
     const told = await call("/v1/screen", { visits: [visit], prevalence: at, rationale: "all" });
-    if (mine === turn) byId("rationale").textContent = told.answers[0].rationale ?? "";
+    if (mine !== turn) return;
+    const [{ rationale, notes }] = told.answers;
+    const late = notes?.find((note) => note.code === "rationale_late");
+    byId("rationale").textContent = rationale ?? late?.message ?? "";
+    byId("explain").disabled = !late;
   } catch (error) {
     if (mine !== turn) return;
     byId("rationale").textContent = "";

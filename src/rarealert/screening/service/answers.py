@@ -1,12 +1,15 @@
 """From prepared visits to typed answers, with the rationales that were asked for."""
 
+import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from rarealert.screening.notes import flag_remarks
 from rarealert.screening.service.batching import Answered, Question
+from rarealert.screening.service.problems import RefusedError
 from rarealert.screening.service.schemas import (
     Answer,
     Evidence,
@@ -18,6 +21,10 @@ from rarealert.screening.service.state import Service
 from rarealert.screening.service.visits import Prepared
 
 ALERT = "alert"
+_LATE = Note(
+    code="rationale_late",
+    message="The rationale took too long; ask again later, or for fewer visits at once.",
+)
 
 
 async def answer_all(
@@ -31,17 +38,48 @@ async def answer_all(
     Raises:
         RefusedError: the service can't answer now.
     """
-    questions = [Question(each.case, prevalence, rationale == "all") for each in prepared]
+    until = time.monotonic() + service.settings.answer_timeout_s
+    questions = [Question(each.case, prevalence) for each in prepared]
     answered = await service.ask(questions)
-    if rationale == "alerts":
-        wanted = [place for place, each in enumerate(answered) if _is_alert(each.row)]
-        told = await service.ask([replace(questions[place], rationale=True) for place in wanted])
+    late: set[int] = set()
+    if rationale != "none":
+        wanted = [
+            place
+            for place, each in enumerate(answered)
+            if not each.row.get("not_english") and (rationale == "all" or _is_alert(each.row))
+        ]
+        told = await _explained(service, [questions[place] for place in wanted], until)
         for place, again in zip(wanted, told, strict=True):
-            answered[place] = again
-    answers = [_answer(*pair) for pair in zip(answered, prepared, strict=True)]
+            if again is None:
+                late.add(place)
+            else:
+                answered[place] = again
+    answers = [
+        _answer(each, prepared[place], late=place in late) for place, each in enumerate(answered)
+    ]
     for answer in answers:
         service.metrics.answer(answer.band)
     return answers
+
+
+async def _explained(
+    service: Service, questions: Sequence[Question], until: float
+) -> list[Answered | None]:
+    """Each question's answer with its rationale; ``None`` where there is none in time.
+
+    A rationale takes dozens of times as long as a risk, so the risks must not be lost with it: the
+    same request would never be answered.
+    """
+
+    async def explained(question: Question) -> Answered | None:
+        try:
+            left = max(0.0, until - time.monotonic())
+            [answered] = await service.ask([replace(question, rationale=True)], left)
+        except RefusedError:
+            return None
+        return answered
+
+    return list(await asyncio.gather(*(explained(each) for each in questions)))
 
 
 def notes_of(row: Mapping[str, Any], prepared: Prepared) -> list[Note]:
@@ -51,17 +89,17 @@ def notes_of(row: Mapping[str, Any], prepared: Prepared) -> list[Note]:
 
 
 def _is_alert(row: Mapping[str, Any]) -> bool:
-    return row["band"] == ALERT and not row.get("not_english")
+    return bool(row["band"] == ALERT)
 
 
-def _answer(answered: Answered, prepared: Prepared) -> Answer:
+def _answer(answered: Answered, prepared: Prepared, *, late: bool) -> Answer:
     row, model = answered.row, answered.model
     mark = ModelMark(name=model.name, version=model.version, digest=model.digest)
     said: dict[str, Any] = {
         **row,
         "rationale": None if row.get("not_english") else row.get("rationale"),
         "evidence": _evidence(row.get("evidence"), prepared.leads),
-        "notes": notes_of(row, prepared),
+        "notes": [*notes_of(row, prepared), *([_LATE] if late else [])],
         "model": mark,
     }
     return Answer.model_validate(said)

@@ -12,7 +12,7 @@ TOKEN_VARIABLE = "RAREALERT_TOKEN"  # noqa: S105 - its name, not its value
 """The environment variable that holds the bearer token: a flag would stand in the process list."""
 
 _SHORTEST_TOKEN = 16  # characters; 2^80 guesses if they are drawn from 32 letters
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -71,7 +71,7 @@ class ServiceSettings(BaseModel):
 
         On loopback they are fixed: a web page whose name is rebound to 127.0.0.1 must not get in.
         """
-        return (*_LOOPBACK_NAMES, self.host) if self.is_loopback else ("*",)
+        return (*_LOOPBACK_NAMES, self.host, f"[{self.host}]") if self.is_loopback else ("*",)
 
 
 def read_token() -> SecretStr | None:

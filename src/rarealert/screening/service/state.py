@@ -52,8 +52,10 @@ class Service:
         self.batcher.close(self.settings.shutdown_s)
         self.keeper.close()
 
-    async def ask(self, questions: Sequence[Question]) -> list[Answered]:
-        """One answer a question, in order.
+    async def ask(
+        self, questions: Sequence[Question], within_s: float | None = None
+    ) -> list[Answered]:
+        """One answer a question, in order; ``within_s`` is ``answer_timeout_s`` if none is given.
 
         Raises:
             RefusedError: the queue is full, the service ends, or the answer takes too long.
@@ -65,7 +67,9 @@ class Service:
         except QueueClosedError:
             raise RefusedError(503, "The service is shutting down.", retry_s=5) from None
         try:
-            async with asyncio.timeout(self.settings.answer_timeout_s):
+            async with asyncio.timeout(
+                self.settings.answer_timeout_s if within_s is None else within_s
+            ):
                 return list(await asyncio.gather(*(asyncio.wrap_future(each) for each in waiting)))
         except TimeoutError:
             raise RefusedError(503, "The answer took too long; try again.", retry_s=5) from None

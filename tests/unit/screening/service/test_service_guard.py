@@ -201,3 +201,32 @@ def test_every_reference_of_the_openapi_description_resolves(served):
     named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(described)))
     assert "Problem" in named
     assert named <= described["components"]["schemas"].keys()
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[::1]:8000", "127.0.0.1:8000", "localhost"])
+def test_loopback_answers_by_each_of_its_names(serve, host):
+    with serve(host="::1") as served:
+        assert served.client.get("/health", headers={"Host": host}).status_code == 200
+        assert served.client.get("/health", headers={"Host": "evil.example"}).status_code == 400
+
+
+@pytest.mark.parametrize("rationale", ["alerts", "all"])
+def test_risks_are_not_lost_with_a_rationale_that_takes_too_long(serve, rationale):
+    with serve(answer_timeout_s=1.0) as served:
+        plain = served.scorer.predict
+
+        def slow(data, params=None):
+            if params["rationale"]:
+                time.sleep(0.4)
+            return plain(data, params)
+
+        served.scorer.predict = slow
+        visits = [{"chief_complaint": "fever " * 12}] * 6
+        done = served.screen(*visits, rationale=rationale)
+        assert done.status_code == 200
+        answers = done.json()["answers"]
+        told = [each["rationale"] for each in answers]
+        assert told[0] == "because"
+        assert told[-1] is None
+        late = [[note["code"] for note in each["notes"]] for each in answers]
+        assert late == [[] if text else ["rationale_late"] for text in told]
