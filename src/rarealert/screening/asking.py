@@ -27,6 +27,9 @@ from rarealert.cases.case import Case
 from rarealert.cases.simulate_vocabulary import VisitFinding
 from rarealert.screening.beliefs import Beliefs, Knowledge
 
+MAX_TEXT = 20_000
+"""Characters of one field, as in ``Case``: of a fuller one the end makes room for the answer."""
+
 Scorer = Callable[[Sequence[Case]], Sequence[float]]
 """Risk 0-1 of each case, in order; the registered student in use, anything in a test."""
 
@@ -180,7 +183,7 @@ def with_finding(case: Case, finding: VisitFinding, *, present: bool) -> Case:
     wording = (finding.lay or finding.clinical)[0]
     said = f"There is {wording}." if present else f"There is no {wording}."
     field = "history_of_present_illness" if finding.symptom else "physical_examination"
-    held = getattr(case, field)
+    held = (getattr(case, field) or "")[: MAX_TEXT - len(said) - 1].rstrip()
     return case.model_copy(update={field: f"{held} {said}" if held else said})
 
 

@@ -12,6 +12,7 @@ from rarealert.screening.asking import (
     finding_question,
     finding_questions,
     next_questions,
+    with_finding,
 )
 from rarealert.screening.beliefs import load_knowledge
 
@@ -177,3 +178,14 @@ def test_the_lay_questions_are_of_findings_that_can_be_asked_for(knowledge):
         asked = finding_question(visit(), findings[key], (0.5, 0.5), 0.0)
         assert asked.text == question
         assert not (asked.kind == "symptom" and question.startswith("On examination"))
+
+
+def test_an_answer_to_a_full_field_keeps_the_answer_and_the_limit(knowledge):
+    full = ("Tired. " * 3000)[: 20_000 - 1] + "."
+    case = visit(history_of_present_illness=full, physical_examination=full)
+    for finding in knowledge.askable:
+        for present in (True, False):
+            told = with_finding(case, finding, present=present)
+            Case.model_validate(told.model_dump())
+            field = "history_of_present_illness" if finding.symptom else "physical_examination"
+            assert getattr(told, field).endswith(f"{(finding.lay or finding.clinical)[0]}.")
