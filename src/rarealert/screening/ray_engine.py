@@ -50,8 +50,10 @@ def answer_on_ray(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     shutil.rmtree(spool, ignore_errors=True)
-    files = _spooled(chunks, spool)
-    if files:
+    try:
+        files = _spooled(chunks, spool)
+        if not files:
+            return
         answered = data.read_parquet(files, override_num_blocks=len(files)).map_batches(
             _Screener,
             fn_constructor_args=(load, model.version, model.digest, question),
@@ -61,12 +63,12 @@ def answer_on_ray(
             num_cpus=max(0.5, machines[-1].cpus - _LEFT_CPUS),
             compute=data.ActorPoolStrategy(size=min(len(machines), len(files))),
         )
-        try:
-            for row in answered.iter_rows():
-                yield _rows(row[_CHUNK]), json.loads(row[_ANSWERS])
-        except RayTaskError as error:
-            raise error.cause from None
-    shutil.rmtree(spool, ignore_errors=True)
+        for row in answered.iter_rows():
+            yield _rows(row[_CHUNK]), json.loads(row[_ANSWERS])
+    except RayTaskError as error:
+        raise error.cause from None
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)  # it holds what the visits say
 
 
 class _Screener:

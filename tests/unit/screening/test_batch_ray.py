@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rarealert.errors import RareAlertError
+from rarealert.screening import ray_engine
 from rarealert.screening.batch import Question, screen_file
 from rarealert.screening.champion import ScreeningModel
+from rarealert.screening.rows import read_lines
 
 SCRIPT = """
 import functools, json, sys, time
@@ -90,3 +93,31 @@ def test_without_ray_the_sentence_names_the_extra(tmp_path, monkeypatch):
     model = ScreeningModel("toy", "1", "d" * 64, None)
     with pytest.raises(RareAlertError, match=r"pip install 'rarealert\[ray\]'"):
         screen_file(source, tmp_path / "out.jsonl", model, Question(), load=lambda: model)
+
+
+def test_a_failed_run_leaves_no_visits_behind(tmp_path, monkeypatch):
+    class LostError(Exception):
+        cause = RareAlertError("a machine was lost")
+
+    def broken():
+        assert list((tmp_path / "spool").iterdir())
+        raise LostError
+
+    answered = SimpleNamespace(iter_rows=broken)
+    data = SimpleNamespace(
+        DataContext=SimpleNamespace(
+            get_current=lambda: SimpleNamespace(execution_options=SimpleNamespace())
+        ),
+        ActorPoolStrategy=lambda **_: None,
+        read_parquet=lambda *_, **__: SimpleNamespace(map_batches=lambda *_, **__: answered),
+    )
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(data=data))
+    monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace(RayTaskError=LostError))
+    monkeypatch.setattr(ray_engine, "join", lambda: None)
+    monkeypatch.setattr(ray_engine, "nodes", lambda _: [SimpleNamespace(cpus=2)])
+    model = ScreeningModel("toy", "1", "d" * 64, None)
+    chunks = [list(read_lines(_visits(tmp_path / "in.jsonl", 3)))]
+    asked = (lambda: model, model, Question(), tmp_path / "spool")
+    with pytest.raises(RareAlertError, match="was lost"):
+        list(ray_engine.answer_on_ray(chunks, *asked))
+    assert not (tmp_path / "spool").exists()
