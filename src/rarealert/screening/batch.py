@@ -36,7 +36,7 @@ from rarealert.screening.resume import (
 from rarealert.screening.rows import Row, kind_of, read_rows
 from rarealert.screening.run_report import ScreenReport, report_of
 from rarealert.screening.saying import SAID
-from rarealert.screening.tables import check_ending
+from rarealert.screening.tables import check_out
 from rarealert.screening.waiting import wait_asleep
 
 CHUNK_ROWS = 256
@@ -73,8 +73,8 @@ def screen(
     With ``folder``, a model's, no registry and no workspace is needed.
 
     Raises:
-        BadInputError: ``source`` is missing or of no known kind, ``out`` is ``source`` itself or
-            of no known kind, or the prevalence is no share.
+        BadInputError: ``source`` is missing or of no known kind, ``out`` is ``source`` itself,
+            lies in it, is a folder or of no known kind, or the prevalence is no share.
         RareAlertError: no such version is registered, or it gives no such answers.
     """
     files = _checked(source, out, question)
@@ -107,9 +107,7 @@ def screen_file(
 
 def _checked(source: Path, out: Path, question: Question) -> Files:
     kind_of(source)
-    check_ending(out)
-    if source.resolve() == out.resolve():
-        raise BadInputError(f"{out} is the file of visits itself; name another file for --out.")
+    check_out(source, out)
     if question.prevalence is not None and not 0 < question.prevalence < 1:
         raise BadInputError("--prevalence must be a share between 0 and 1, such as 0.02.")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,11 +16,15 @@ from rarealert.paths import Paths
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
     from mlflow.pyfunc import PyFuncModel
 
 _FAILED = "gates.failed"
 _DIGEST = "adapter.sha256"
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says of a model, and of an alias, that a registry does not have."""
 
 
 class RiskScorer(Protocol):
@@ -127,11 +131,21 @@ def _find(name: str, alias: str, tracking_uri: str) -> "ModelVersion":
             "model's folder with --model."
         ) from error
     except MlflowException as error:
-        try:
-            known = list(client.search_model_versions(f"name = '{name}'"))
-        except MlflowException:
-            known = []
-        raise RareAlertError(_why_none(name, alias, known)) from error
+        raise RareAlertError(_why_not(name, alias, client, error)) from error
+
+
+def _why_not(name: str, alias: str, client: "MlflowClient", error: "MlflowException") -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if error.error_code in _NOT_THERE:
+            return _why_none(name, alias, list(client.search_model_versions(f"name = '{name}'")))
+    except MlflowException:
+        pass
+    return (
+        "The registry that MLFLOW_TRACKING_URI names did not answer; see that the server runs and "
+        "lets this account in, or name a model's folder with --model."
+    )
 
 
 def _why_none(name: str, alias: str, known: "list[ModelVersion]") -> str:

@@ -36,6 +36,25 @@ def check_ending(out: Path) -> None:
         raise BadInputError(f"{out} ends in none of {', '.join(ENDINGS)}; name another --out.")
 
 
+def check_out(source: Path, out: Path) -> None:
+    """Refuse an ``out`` that can't be written, or that the next run would read as visits.
+
+    Raises:
+        BadInputError: its ending is none of ``ENDINGS``, it is a folder or below a file, or it is
+            ``source`` or lies in it.
+    """
+    check_ending(out)
+    if source.resolve() == out.resolve():
+        raise BadInputError(f"{out} is the file of visits itself; name another file for --out.")
+    if out.is_dir():
+        raise BadInputError(f"{out} is a folder; name a file for --out.")
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise BadInputError(f"{out} lies in the folder of visits; name a file elsewhere for --out.")
+    for above in out.parents:
+        if above.exists() and not above.is_dir():
+            raise BadInputError(f"{above} is no folder; name another --out than {out}.")
+
+
 def columns(rationale: bool) -> tuple[str, ...]:
     """Columns of the answers, in order."""
     return (*SAID, *(("rationale",) if rationale else ()), NOTES, *MARKS)

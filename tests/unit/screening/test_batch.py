@@ -189,7 +189,11 @@ def test_an_id_that_is_none_is_not_told(tmp_path, case_id):
 def test_a_file_name_that_is_no_utf8_is_escaped(tmp_path, ending):
     source, out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.")), tmp_path / "out.jsonl"
     source = source.with_name(source.name + ending)
-    said = '{"chief_complaint": "fever"}\n{' if ending == "jsonl" else "case_id,chief_complaint\na,fever\nx\n"
+    said = (
+        '{"chief_complaint": "fever"}\n{'
+        if ending == "jsonl"
+        else "case_id,chief_complaint\na,fever\nx\n"
+    )
     source.write_text(said)
     report = screen_file(source, out, model())
     assert (report.screened, report.refused) == (1, 1)
@@ -288,6 +292,35 @@ def test_files_that_make_no_sense_are_refused(tmp_path):
     source = write(tmp_path / "in.jsonl", visits(1))
     with pytest.raises(BadInputError, match="name another file"):
         screen_file(source, source, model())
+
+
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [
+        ("visits/answers.jsonl", "lies in the folder of visits"),
+        ("visits/deep/answers.csv", "lies in the folder of visits"),
+        ("taken.csv", "is a folder"),
+        ("file.txt/deep/answers.csv", r"file\.txt is no folder"),
+    ],
+)
+def test_an_out_that_cannot_be_written_is_refused_before_a_visit_is_asked(tmp_path, out, sentence):
+    (tmp_path / "visits").mkdir()
+    write(tmp_path / "visits" / "a.ndjson", [{"resourceType": "Patient", "id": "a"}])
+    (tmp_path / "taken.csv").mkdir()
+    (tmp_path / "file.txt").touch()
+    scorer = Scorer()
+    with pytest.raises(BadInputError, match=sentence):
+        screen_file(tmp_path / "visits", tmp_path / out, model(scorer))
+    assert not scorer.seen
+    assert len(list(tmp_path.rglob("*"))) == 4
+
+
+def test_a_registry_that_does_not_answer_is_not_called_empty(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with pytest.raises(RareAlertError, match="did not answer") as refused:
+        load_model("toy", "champion", "http://me:secret@127.0.0.1:9")
+    assert "secret" not in str(refused.value)
 
 
 def test_without_a_registry_the_sentence_says_what_to_run(tmp_path):
