@@ -44,7 +44,8 @@ export function warningsOf(answer) {
     said.push("This visit is unlike those that the model was trained on; trust the risk less.");
   }
   if (answer.abstain) {
-    said.push("The model abstains: visits like this one were as often rare as not. Ask on.");
+    said.push("The model abstains: validation does not let it decide on a visit like this one. " +
+      "Ask on.");
   }
   const rest = (answer.notes ?? []).filter((note) => !SAID_HERE.includes(note.code));
   return [...said, ...rest.map((note) => note.message)];

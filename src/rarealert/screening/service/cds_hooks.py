@@ -148,13 +148,13 @@ def _entries(value: dict[str, Any]) -> list[Any]:
 
 
 def _card(answer: Answer, prevalence: float) -> Card | None:
-    """The card for ``answer``; none for a low risk that nothing speaks against."""
+    """The card for ``answer``; none for a low risk without a note: notes must not be lost."""
     cautions = "".join(f"\n\n*{note.message}*" for note in answer.notes)
     if answer.not_english:
         return Card(
             summary="RareAlert could not read this visit", detail=cautions.strip(), indicator="info"
         )
-    if answer.band == "low" and not answer.abstain:
+    if answer.band == "low" and not answer.abstain and not answer.notes:
         return None
     alert = answer.band == "alert" and not answer.abstain
     summary = "Could be a rare disease" if alert else "A rare disease can't be ruled out"

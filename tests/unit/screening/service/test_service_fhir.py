@@ -134,6 +134,13 @@ def test_a_low_risk_makes_no_card(served):
     assert hook(served, call(patient=PATIENT, encounter=bundle(ENCOUNTER))).json() == {"cards": []}
 
 
+def test_a_low_risk_with_a_note_makes_a_card(served):
+    alert(served, band="low", out_of_distribution=True)
+    [card] = hook(served, call(patient=PATIENT, encounter=ENCOUNTER)).json()["cards"]
+    assert card["indicator"] == "info"
+    assert "unlike what the model has learnt from" in card["detail"]
+
+
 @pytest.mark.parametrize(
     ("flags", "summary"),
     [
