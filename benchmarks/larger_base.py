@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from real_student import FOLDS, aligned, folds, report, tfidf_risks
+from real_student import FOLDS, Corpus, Risks, aligned, folds, report, tfidf_risks
 
 from rarealert.cases.case import LabelledCase
 from rarealert.cases.store import disease_groups, is_rare, read_cases
@@ -37,8 +37,6 @@ from rarealert.student.lessons import make_lessons, read_targets
 from rarealert.student.profilematch import ProfileMatch, packaged_library
 
 CHUNK = 64  # cases a file; what a kill loses at most
-
-Risks = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,9 @@ def main() -> None:
     locked = judged(here, seen, desk, params, here)
     show("locked test part", cases, locked)
     told: Risks = {}
-    fold_of = folds(cases, params)
+    corpus = Corpus(cases, folds(cases, params), here, home.root)
     for fold in range(FOLDS):
-        split = aligned(fold, fold_of, cases, params, here, home.root)
+        split = aligned(fold, corpus, params)
         for model, risks in judged(split, seen, desk, params, here).items():
             told.setdefault(model, {}).update(risks)
     show("five folds", cases, told)

@@ -19,6 +19,7 @@ import json
 import shutil
 import sys
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,16 @@ PARTS = ("test", "valid")  # of the fold itself and of the next; the others trai
 Risks = dict[str, dict[str, float]]
 
 
+@dataclass(frozen=True)
+class Corpus:
+    """All cases with their folds, the workspace they come from, and where folds are kept."""
+
+    cases: list[LabelledCase]
+    fold_of: np.ndarray
+    paths: Paths
+    kept: Path
+
+
 def main() -> None:
     """Measure, and print two tables for each source."""
     paths, kept = Paths.here(), Path(sys.argv[1]).absolute()
@@ -52,10 +63,10 @@ def main() -> None:
     cases = sorted(
         read_cases(paths.build("ingest") / "cases.parquet"), key=lambda item: item.case.case_id
     )
-    fold_of = folds(cases, params)
+    corpus = Corpus(cases, folds(cases, params), paths, kept)
     told: Risks = {}
     for fold in range(FOLDS):
-        for model, risks in judged(fold, fold_of, cases, params, paths, kept).items():
+        for model, risks in judged(fold, corpus, params).items():
             told.setdefault(model, {}).update(risks)
     sources = np.asarray([item.case.source for item in cases])
     for source in (*np.unique(sources), None):
@@ -81,19 +92,12 @@ def folds(cases: list[LabelledCase], params: Params) -> np.ndarray:
     return fold_of
 
 
-def judged(
-    fold: int,
-    fold_of: np.ndarray,
-    cases: list[LabelledCase],
-    params: Params,
-    paths: Paths,
-    kept: Path,
-) -> Risks:
+def judged(fold: int, corpus: Corpus, params: Params) -> Risks:
     """Risks of the fold's cases by model, from a student that saw neither them nor their like."""
-    done = kept / f"fold-{fold}.json"
+    done = corpus.kept / f"fold-{fold}.json"
     if done.is_file():
         return json.loads(done.read_text())
-    home = aligned(fold, fold_of, cases, params, paths, kept)
+    home = aligned(fold, corpus, params)
     deque(distil(fitted_alone(params), home), maxlen=0)
     train = read_cases(home.build("split") / "train.parquet")
     test = [item.case for item in read_cases(home.build("split") / "test.parquet")]
@@ -108,27 +112,20 @@ def judged(
     return found
 
 
-def aligned(
-    fold: int,
-    fold_of: np.ndarray,
-    cases: list[LabelledCase],
-    params: Params,
-    paths: Paths,
-    kept: Path,
-) -> Paths:
+def aligned(fold: int, corpus: Corpus, params: Params) -> Paths:
     """A workspace in which the fold is the test part, with what ``align`` made of the others."""
-    home = Paths(kept / f"fold-{fold}")
+    home = Paths(corpus.kept / f"fold-{fold}")
     if (home.build("align") / "risk.parquet").is_file():
         return home
     shutil.rmtree(home.root, ignore_errors=True)
     (home.root / "build").mkdir(parents=True)
     for stage in ("ingest", "rationales", "tune"):
-        home.build(stage).symlink_to(paths.build(stage))
+        home.build(stage).symlink_to(corpus.paths.build(stage))
     home.data.mkdir()
     with (home.data / "folds.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("case_id", "part"))
-        for item, number in zip(cases, fold_of, strict=True):
+        for item, number in zip(corpus.cases, corpus.fold_of, strict=True):
             place = (number - fold) % FOLDS
             rows.writerow((item.case.case_id, (*PARTS, *["train"] * FOLDS)[place]))
     assigned = params.split.model_copy(update={"assign": "data/folds.csv"})

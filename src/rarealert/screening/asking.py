@@ -26,9 +26,7 @@ from typing import Literal
 from rarealert.cases.case import Case
 from rarealert.cases.simulate_vocabulary import VisitFinding
 from rarealert.screening.beliefs import Beliefs, Knowledge
-
-MAX_TEXT = 20_000
-"""Characters of one field, as in ``Case``: of a fuller one the end makes room for the answer."""
+from rarealert.screening.readable import MAX_TEXT
 
 Scorer = Callable[[Sequence[Case]], Sequence[float]]
 """Risk 0-1 of each case, in order; the registered student in use, anything in a test."""

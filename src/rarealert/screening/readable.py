@@ -1,13 +1,16 @@
-"""Is there a word in a visit? Digits, signs and emoji alone would get a risk out of nothing."""
+"""What of a visit can be read and told: words, fields of a bounded length, names of files."""
 
 import re
 
 from rarealert.cases.case import TEXT_FIELDS, Case
 
+MAX_TEXT = 20_000
+"""Characters of one field, as in ``Case``."""
+
 _LETTER = re.compile(r"[^\W\d_]")
 
 NO_WORD = "holds no word to read"
-"""Why a visit without one is refused."""
+"""Why a visit without one is refused: digits and signs would get a risk out of nothing."""
 
 
 def wordless_field(case: Case) -> str | None:

@@ -6,9 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from rarealert.cases.case import TEXT_FIELDS, HpoId
 from rarealert.screening.notes import NoteCode
-
-MAX_TEXT = 20_000
-"""Characters of one field, as in ``Case``."""
+from rarealert.screening.readable import MAX_TEXT
 
 MAX_FINDINGS = 200
 """Coded findings of one visit."""

@@ -7,9 +7,9 @@ from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.cases.sources.observable import told_findings
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.screening.notes import Remark, age_remark, case_remarks, contradiction, mentioned
-from rarealert.screening.readable import NO_WORD, wordless_field
+from rarealert.screening.readable import MAX_TEXT, NO_WORD, wordless_field
 from rarealert.screening.service.problems import FieldError, RefusedError
-from rarealert.screening.service.schemas import MAX_TEXT, Visit
+from rarealert.screening.service.schemas import Visit
 
 _SOURCE = "request"
 
