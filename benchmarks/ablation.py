@@ -19,18 +19,17 @@ from typing import Any
 
 from machine import Rows, now, since
 
-from rarealert.cases.simulate_knowledge import knowledge_cases
-from rarealert.cases.store import read_cases
 from rarealert.params import DistilParams, load_params
 from rarealert.paths import Paths
+from rarealert.simulation.corpus import knowledge_cases
 from rarealert.stages.tune import DEFAULTS, correct, input_files, read_knowledge
 from rarealert.student.activations import freeze_prompts
-from rarealert.student.adapter import Network, Settings
-from rarealert.student.classroom import Classroom, Desk, open_desk
-from rarealert.student.knowledge import read_barred
-from rarealert.student.lessons import make_lessons, read_targets, subset
-from rarealert.student.tasks import RiskTask, logits_of
+from rarealert.student.examples import make_lessons, read_targets, subset
+from rarealert.student.finding_risk import read_barred
+from rarealert.student.network import Network, Settings
+from rarealert.student.tasks import Classroom, Desk, RiskTask, logits_of, open_desk
 from rarealert.student.training import Schedule, train
+from rarealert.visits.store import read_cases
 
 REFERENCE = "default"
 SIMULATED = 300  # cases of the row that learns simulated ones first; each runs the trunk once

@@ -15,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rarealert.alignment.features import blocks_of, build_features
-from rarealert.alignment.folds import TrainingSet
-from rarealert.alignment.panel import PLACES, Panel
-from rarealert.alignment.report import Part, metrics_of
-from rarealert.alignment.visits import VISIT
-from rarealert.alignment.wording import WORDING
+from rarealert.ensemble.features import VISIT, blocks_of, build_features
+from rarealert.ensemble.folds import TrainingSet
+from rarealert.ensemble.report import Part, metrics_of
+from rarealert.ensemble.signals import PLACES, WORDING, Panel
 from rarealert.params import load_params
 from rarealert.stages.align import AlignData, look_back, search_and_fit
 

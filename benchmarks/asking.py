@@ -30,21 +30,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.cases.case import Case, LabelledCase
-from rarealert.cases.simulate_knowledge import keys_of, knowledge_cases
-from rarealert.cases.simulate_world import load_world
-from rarealert.cases.store import read_cases
+from rarealert.evaluation.discrimination import auroc
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.metrics.discrimination import auroc
-from rarealert.screening.asking import (
+from rarealert.screening.next_questions import (
+    Knowledge,
     Question,
     field_questions,
     finding_questions,
+    load_knowledge,
     weigh,
     with_finding,
 )
-from rarealert.screening.beliefs import Knowledge, load_knowledge
+from rarealert.simulation.corpus import keys_of, knowledge_cases
+from rarealert.simulation.world import load_world
 from rarealert.student.model import Student
+from rarealert.visits.case import Case, LabelledCase
+from rarealert.visits.store import read_cases
 
 CUT = ("history_of_present_illness", "physical_examination", "family_history", "vitals")
 POOL = 60  # findings by the differential among which `likeliest` and `random` look

@@ -17,10 +17,9 @@ from machine import table, visits
 from sklearn.metrics import roc_auc_score
 
 from rarealert.params import load_params
-from rarealert.student.classroom import Desk, open_desk
-from rarealert.student.head import Rows, fit_head
-from rarealert.student.lessons import Lessons, make_lessons, read_targets
+from rarealert.student.examples import Lessons, make_lessons, read_targets
 from rarealert.student.network import pad_right, pool
+from rarealert.student.tasks import Desk, Rows, fit_head, open_desk
 
 SOFT_WEIGHT = 0.8  # the study's first trial
 RESAMPLES = 500

@@ -17,29 +17,29 @@ from unittest.mock import patch
 
 import numpy as np
 
-from rarealert.cases.case import Case
-from rarealert.cases.render import render
-from rarealert.cases.simulate_knowledge import keys_of
-from rarealert.cases.store import disease_groups, is_rare, read_cases
+from rarealert.evaluation.intervals import Bootstrap
+from rarealert.evaluation.measures import Estimate, Study, compare, evaluate
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.knowledge.information import load_information_content
 from rarealert.knowledge.profiles import (
     CommonCondition,
     DiseaseProfile,
     load_common_conditions,
+    load_information_content,
     load_rare_profiles,
 )
 from rarealert.knowledge.recognise import load_recogniser
-from rarealert.metrics.intervals import Bootstrap
-from rarealert.metrics.panel import Estimate, Study, compare, evaluate
 from rarealert.paths import Paths
-from rarealert.student.knowledge import read_barred
+from rarealert.simulation.corpus import keys_of
+from rarealert.student.finding_risk import read_barred
 from rarealert.student.model import Student
 from rarealert.student.package import load_package
-from rarealert.student.profilematch import ProfileMatch, make_library
+from rarealert.student.profile_match import ProfileMatch, make_library
 from rarealert.teachers.reasoners import METHODS
 from rarealert.teachers.reasoners.engine import Engine
 from rarealert.teachers.reasoners.retrieval import Space
+from rarealert.visits.case import Case
+from rarealert.visits.reading import render
+from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 PLAN = Bootstrap(2000, 0.95, 0)
 EQUAL = "{}, without held-out profiles"

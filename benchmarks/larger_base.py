@@ -22,19 +22,17 @@ from pathlib import Path
 import numpy as np
 from real_student import FOLDS, Corpus, Risks, aligned, folds, report, tfidf_risks
 
-from rarealert.cases.case import LabelledCase
-from rarealert.cases.store import disease_groups, is_rare, read_cases
-from rarealert.params import DistilParams, Params, load_params
+from rarealert.calibration.student_calibration import fit_calibration
+from rarealert.params import DistilParams, Params, load_params, use_profile
 from rarealert.paths import Paths
 from rarealert.stages.distil import read_settings
-from rarealert.stages.profile import use_profile
 from rarealert.student.activations import Example, freeze_prompts
-from rarealert.student.calibration import fit_calibration
-from rarealert.student.classroom import Desk, open_desk
-from rarealert.student.head import Rows, fit_head
-from rarealert.student.knowledge import knowledge_of_findings, read_barred
-from rarealert.student.lessons import make_lessons, read_targets
-from rarealert.student.profilematch import ProfileMatch, packaged_library
+from rarealert.student.examples import make_lessons, read_targets
+from rarealert.student.finding_risk import knowledge_of_findings, read_barred
+from rarealert.student.profile_match import ProfileMatch, packaged_library
+from rarealert.student.tasks import Desk, Rows, fit_head, open_desk
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 CHUNK = 64  # cases a file; what a kill loses at most
 

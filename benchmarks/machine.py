@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from rarealert.cases.case import LabelledCase
-from rarealert.cases.store import read_cases
-from rarealert.student.lessons import Lessons
+from rarealert.student.examples import Lessons
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.store import read_cases
 
 Floats = np.ndarray
 

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rarealert.alignment.ensemble import fit_model
-from rarealert.alignment.features import FeatureMatrix, blocks_of, build_features
-from rarealert.alignment.folds import TrainingSet, disease_folds
-from rarealert.alignment.panel import Panel
-from rarealert.alignment.search import Search
-from rarealert.alignment.selection import search
-from rarealert.alignment.study import storage_of
-from rarealert.cases.case import LabelledCase
-from rarealert.cases.store import disease_groups, is_rare
+from rarealert.ensemble.ensemble import fit_model
+from rarealert.ensemble.features import FeatureMatrix, blocks_of, build_features
+from rarealert.ensemble.folds import TrainingSet, disease_folds
+from rarealert.ensemble.search import Search, search, storage_of
+from rarealert.ensemble.signals import Panel
 from rarealert.params import AlignParams
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.store import disease_groups, is_rare
 
 Visits = Mapping[str, Sequence[float]]
 

@@ -17,17 +17,16 @@ from pathlib import Path
 import numpy as np
 from nested import nested_risks, searched
 
-from rarealert.alignment.ensemble import fit_model
-from rarealert.alignment.features import FeatureMatrix
-from rarealert.alignment.folds import TrainingSet, disease_folds
-from rarealert.alignment.search import Search, make_judge, screen
-from rarealert.alignment.targets import CrossFitted, cross_fit
-from rarealert.metrics.calibration import calibration_slope, ece
-from rarealert.metrics.compare import delong
-from rarealert.metrics.discrimination import auroc
+from rarealert.ensemble.ensemble import CrossFitted, cross_fit, fit_model
+from rarealert.ensemble.features import FeatureMatrix
+from rarealert.ensemble.folds import TrainingSet, disease_folds
+from rarealert.ensemble.search import Search, make_judge, screen
+from rarealert.evaluation.calibration import calibration_slope, ece
+from rarealert.evaluation.discrimination import auroc
+from rarealert.evaluation.intervals import delong
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.stages.align_inputs import part_of, read_inputs
+from rarealert.stages.align import part_of, read_inputs
 
 QUICK = ("logistic", "svm_linear", "svm_rbf", "naive_bayes", "nearest_neighbours", "extra_trees")
 FOLDS, SEED = 5, 11

@@ -17,17 +17,15 @@ import torch
 from machine import Rows, spent
 from torch import Tensor
 
-from rarealert.cases.store import read_cases
 from rarealert.params import DistilParams, load_params
 from rarealert.paths import Paths
 from rarealert.stages.tune import DEFAULTS, input_files
 from rarealert.student.activations import Frozen, freeze_prompts
-from rarealert.student.adapter import Network, Settings, add_adapter, remove_adapter
-from rarealert.student.classroom import Classroom, Desk, open_desk
-from rarealert.student.lessons import Lessons, make_lessons, read_targets, subset
-from rarealert.student.network import RiskHead
-from rarealert.student.tasks import RiskTask, logits_of
+from rarealert.student.examples import Lessons, make_lessons, read_targets, subset
+from rarealert.student.network import Network, RiskHead, Settings, add_adapter, remove_adapter
+from rarealert.student.tasks import Classroom, Desk, RiskTask, logits_of, open_desk
 from rarealert.student.training import Schedule, train
+from rarealert.visits.store import read_cases
 
 QUESTION = "\nRisk of a rare disease, yes or no? Answer:"
 ANSWERS = (" yes", " no")

@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 from nested import nested_risks
 
-from rarealert.alignment.panel import read_panel
-from rarealert.alignment.visits import visit_features
-from rarealert.cases.case import LabelledCase
-from rarealert.cases.store import disease_groups, is_rare, read_cases
+from rarealert.ensemble.features import visit_features
+from rarealert.ensemble.signals import read_panel
+from rarealert.evaluation.intervals import Bootstrap
+from rarealert.evaluation.measures import Study, compare, evaluate
 from rarealert.knowledge.orphanet import load_index
-from rarealert.metrics.intervals import Bootstrap
-from rarealert.metrics.panel import Study, compare, evaluate
 from rarealert.params import load_params
 from rarealert.paths import Paths
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 METRICS = ("auroc", "calibration_slope", "ece")
 PLAN = Bootstrap(2000, 0.95, 0)

@@ -25,18 +25,18 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from rarealert.cases.case import Case, LabelledCase
-from rarealert.cases.leakage import near_duplicates, rendered, tied_groups
-from rarealert.cases.store import disease_groups, is_rare, read_cases
-from rarealert.metrics.intervals import Bootstrap
-from rarealert.metrics.panel import Estimate, Study, compare, evaluate
-from rarealert.metrics.shortcuts import fit_controls
+from rarealert.evaluation.controls import fit_controls
+from rarealert.evaluation.intervals import Bootstrap
+from rarealert.evaluation.measures import Estimate, Study, compare, evaluate
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
+from rarealert.splits.leakage import near_duplicates, rendered, tied_groups
 from rarealert.stages.align import align
 from rarealert.stages.distil import distil
 from rarealert.stages.score import control_frame, student_risks
 from rarealert.stages.split import split
+from rarealert.visits.case import Case, LabelledCase
+from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 FOLDS = 5
 METRICS = ("auroc", "calibration_slope", "ece")

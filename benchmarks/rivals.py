@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from rarealert.language.offline import quiet
+from rarealert.language.base import quiet
 from rarealert.student.activations import Example
-from rarealert.student.adapter import Settings
-from rarealert.student.classroom import Desk
-from rarealert.student.network import pad_right, pool
+from rarealert.student.network import Settings, pad_right, pool
+from rarealert.student.tasks import Desk
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ANSWERS = (" yes", " no")

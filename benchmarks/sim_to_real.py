@@ -14,16 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rarealert.cases.case import LabelledCase
-from rarealert.cases.imports import import_source
-from rarealert.cases.simulate import simulate
-from rarealert.cases.sources import read_source
-from rarealert.cases.sources.refused import Refused
-from rarealert.metrics.discrimination import auroc, auroc_of
-from rarealert.metrics.intervals import Bootstrap, bootstrap_interval
-from rarealert.metrics.shortcuts import WORDS, fit_controls
+from rarealert.evaluation.controls import WORDS, fit_controls
+from rarealert.evaluation.discrimination import auroc, auroc_of
+from rarealert.evaluation.intervals import Bootstrap, bootstrap_interval
 from rarealert.params import SimulatedParams, load_params
+from rarealert.simulation.corpus import simulate
+from rarealert.sources.importing import import_source, read_source
 from rarealert.stages.score import control_frame
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.refused import Refused
 
 _SOURCES = ("craftmd", "medrbench")
 _PLAN = Bootstrap(resamples=1000, confidence=0.95, seed=1)

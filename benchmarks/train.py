@@ -28,10 +28,9 @@ from rarealert.params import Params, load_params
 from rarealert.stages.distil import read_leanings
 from rarealert.stages.tune import DEFAULTS
 from rarealert.student.activations import freeze_prompts
-from rarealert.student.adapter import Settings
-from rarealert.student.classroom import Classroom, open_desk
-from rarealert.student.lessons import Lessons, choose_rationales, make_lessons, read_targets
-from rarealert.student.tasks import logits_of
+from rarealert.student.examples import Lessons, choose_rationales, make_lessons, read_targets
+from rarealert.student.network import Settings
+from rarealert.student.tasks import Classroom, logits_of, open_desk
 from rarealert.student.training import Schedule, train
 
 EPOCHS = 3  # the Trainer's default

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from rarealert.student.uncertainty import Doubts
+    from rarealert.calibration.student_uncertainty import Doubts
 
 # a deadline per example fails on a busy machine and says nothing of the code
 settings.register_profile("patient", deadline=None)
@@ -66,7 +66,12 @@ def doubts_of(features: int) -> "Doubts":
     """Doubts fitted on random logits and features, for a student with random weights."""
     import numpy as np
 
-    from rarealert.student.uncertainty import Doubts, Uncertainty, fit_familiar, fit_venn_abers
+    from rarealert.calibration.student_uncertainty import (
+        Doubts,
+        Uncertainty,
+        fit_familiar,
+        fit_venn_abers,
+    )
 
     random = np.random.default_rng(0)
     logits = np.sort(random.normal(size=40))
@@ -90,10 +95,9 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    from rarealert.calibration.student_calibration import Bands, Calibration
     from rarealert.language.base import load_base
-    from rarealert.student.adapter import Network
-    from rarealert.student.calibration import Bands, Calibration
-    from rarealert.student.network import RiskHead, Trunk
+    from rarealert.student.network import Network, RiskHead, Trunk
     from rarealert.student.package import Card, save_package
 
     folder = tmp_path_factory.mktemp("student")

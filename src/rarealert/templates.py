@@ -22,3 +22,9 @@ def environment(folder: Path) -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def render_template(template: Path, **values: object) -> str:
+    """Return the page that ``template`` gives for ``values``, with one newline at its end."""
+    page = environment(template.parent).get_template(template.name).render(**values)
+    return page.rstrip("\n") + "\n"

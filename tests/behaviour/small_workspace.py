@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.splits import lock_digest
-from rarealert.cases.store import read_cases, write_cases
-from rarealert.metrics.discrimination import auroc
+from rarealert.calibration.student_calibration import fit_bands
+from rarealert.evaluation.discrimination import auroc
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.registry.digests import file_sha256
+from rarealert.registry.versions import file_sha256
 from rarealert.registry.workspace import dvc_md5
-from rarealert.student.calibration import fit_bands
+from rarealert.splits.parts import lock_digest
 from rarealert.student.model import Student
 from rarealert.tracking.items import Summary
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.store import read_cases, write_cases
 
 ROOT = Path(__file__).parents[2]
 

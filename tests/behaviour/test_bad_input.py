@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from rarealert.cases.store import read_cases
 from rarealert.errors import BadInputError
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
 from rarealert.stages.ingest import ingest
+from rarealert.visits.store import read_cases
 
 ROOT = Path(__file__).parents[2]
 

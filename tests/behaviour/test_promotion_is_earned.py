@@ -8,11 +8,11 @@ from small_workspace import NAME, ROOT, build
 
 from rarealert.errors import BadInputError
 from rarealert.registry.commands import roll_back, show_log
-from rarealert.registry.digests import adapter_sha256
+from rarealert.registry.comparison import compare_versions
 from rarealert.registry.ledger import read_ledger
+from rarealert.registry.versions import adapter_sha256
 from rarealert.screening.batch import Question, screen_file
 from rarealert.screening.champion import load_model
-from rarealert.stages.comparing import compare_versions
 
 
 @pytest.fixture

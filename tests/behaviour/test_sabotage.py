@@ -17,13 +17,13 @@ import torch
 from mlflow import MlflowClient
 from small_workspace import NAME, Workspace, build
 
-from rarealert.cases.splits import lock_digest
-from rarealert.cases.store import read_cases, write_cases
 from rarealert.errors import RareAlertError
-from rarealert.registry.approval import EVIDENCE, JUDGED_RUN, JUDGEMENT, digest_of
 from rarealert.registry.commands import promote_version, show_log
+from rarealert.registry.gates.approval import EVIDENCE, JUDGED_RUN, JUDGEMENT, digest_of
 from rarealert.registry.ledger import read_ledger
 from rarealert.registry.promotion import Decision, promote
+from rarealert.splits.parts import lock_digest
+from rarealert.visits.store import read_cases, write_cases
 
 pytestmark = pytest.mark.slow  # thirty judgements of 1 to 2 s
 

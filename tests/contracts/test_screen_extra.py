@@ -37,8 +37,8 @@ for room in ("screening", "student", "language", "knowledge", "cli"):
         importlib.import_module(module.name)
 import mlflow.pyfunc
 from pathlib import Path
-from rarealert.cases.case import Case
-from rarealert.cases.sources.fhir import read_bundle
+from rarealert.visits.case import Case
+from rarealert.sources.fhir import read_bundle
 from rarealert.student.model import Student
 assert list(read_bundle({"entry": [{"resource": {"resourceType": "Patient", "id": "p"}}]}))
 case = Case(case_id="a", source="s", chief_complaint="falls often and has seizures")

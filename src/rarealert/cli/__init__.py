@@ -15,7 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
-from rarealert.cli import alignment, cases, registry, screening, student, teachers
+from rarealert.cli import ensemble as alignment
+from rarealert.cli import registry, screening, student, teachers
+from rarealert.cli import visits as cases
 from rarealert.errors import RareAlertError
 from rarealert.stages import STAGES
 
@@ -102,6 +104,6 @@ def graph(
 @app.command("next")
 def what_next() -> None:
     """What the last `dvc repro` made, and what to do with it."""
-    from rarealert.stages.workspace import what_next as describe
+    from rarealert.cli.workspace import what_next as describe
 
     print(describe())

@@ -49,7 +49,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="folder to write")] = Path("build/compare"),
 ) -> None:
     """Two versions on the same locked cases: a page, Markdown and JSON."""
-    from rarealert.stages.comparing import compare_versions
+    from rarealert.registry.comparison import compare_versions
 
     print(compare_versions(first, second, out))
 

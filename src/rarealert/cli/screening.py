@@ -78,8 +78,8 @@ def serve(
     allow_origin: Annotated[list[str] | None, typer.Option(help="CORS origin")] = None,
 ) -> None:
     """Answer visits over HTTP with the registered model; the token is read from RAREALERT_TOKEN."""
-    from rarealert.screening.service.serve import chosen_settings, chosen_source
-    from rarealert.screening.service.serve import serve as run
+    from rarealert.screening.service.app import chosen_settings, chosen_source
+    from rarealert.screening.service.app import serve as run
 
     said = {
         "host": host,

@@ -18,8 +18,8 @@ def use(
     profile: Annotated[Path, typer.Argument(help="params.full.yaml, params.qwen3-4b.yaml, …")],
 ) -> None:
     """Write a profile's values into params.yaml."""
+    from rarealert.params import use_profile
     from rarealert.paths import Paths
-    from rarealert.stages.profile import use_profile
 
     print(use_profile(profile, Paths.here()))
 

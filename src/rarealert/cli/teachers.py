@@ -36,7 +36,7 @@ def panel_check(
 ) -> None:
     """Ask each teacher one made-up case; print latency, validity and cost."""
     from rarealert.paths import Paths
-    from rarealert.teachers.check import check_panel
+    from rarealert.teachers.roster import check_panel
 
     paths = Paths.here()
     table, whole = check_panel(panel, paths.root, paths.data)
@@ -53,7 +53,7 @@ def _cache_folder() -> Path:
 @cache_app.command("stats")
 def cache_stats() -> None:
     """Answers, failures, tokens and cost of each teacher."""
-    from rarealert.teachers.audit import stats
+    from rarealert.teachers.cache_audit import stats
 
     print(stats(_cache_folder()))
 
@@ -61,7 +61,7 @@ def cache_stats() -> None:
 @cache_app.command("verify")
 def cache_verify() -> None:
     """Check every line's checksum."""
-    from rarealert.teachers.audit import verify
+    from rarealert.teachers.cache_audit import verify
 
     print(verify(_cache_folder()))
 
@@ -69,7 +69,7 @@ def cache_verify() -> None:
 @cache_app.command("compact")
 def cache_compact() -> None:
     """Merge finished shards and drop repeated answers."""
-    from rarealert.teachers.audit import compact
+    from rarealert.teachers.cache_audit import compact
 
     print(compact(_cache_folder()))
 
@@ -77,6 +77,6 @@ def cache_compact() -> None:
 @cache_app.command("export")
 def cache_export(out: Annotated[Path, typer.Argument(help="JSONL of answers to write")]) -> None:
     """Write every answer with its provenance, without any case's text."""
-    from rarealert.teachers.audit import export
+    from rarealert.teachers.cache_audit import export
 
     print(export(_cache_folder(), out))

@@ -8,8 +8,7 @@ import textwrap
 from rarealert.errors import RareAlertError
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.registry.approval import approve, read_judgement
-from rarealert.registry.gates.approval import APPROVAL_GATES
+from rarealert.registry.gates.approval import APPROVAL_GATES, approve, read_judgement
 from rarealert.registry.gates.catalogue import gates, limits
 from rarealert.registry.ledger import Entry, read_ledger
 from rarealert.registry.promotion import Decision, promote, rollback, settle

@@ -2,19 +2,44 @@
 
 Differences are paired and resample whole diseases; p-values of one table are Holm-adjusted, so a
 reader may look at every row (Holm, Scand J Stat 6:65, 1979).
+
+A registered version as one side of a comparison: what its judgement left in MLflow.
+
+The comparison for readers: one HTML page and one Markdown text from the same facts.
+
+Two registered versions side by side on the locked test part: ``rarealert compare A B``.
 """
 
+import base64
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.errors import RareAlertError
-from rarealert.metrics.compare import holm
-from rarealert.metrics.intervals import Bootstrap
-from rarealert.metrics.panel import Comparison, Study, compare, evaluate
+from rarealert.errors import BadInputError, RareAlertError
+from rarealert.evaluation.calibration import calibration_points
+from rarealert.evaluation.intervals import Bootstrap, holm
+from rarealert.evaluation.measures import Comparison, Study, compare, evaluate
+from rarealert.files import write_json, write_text
+from rarealert.params import load_params
+from rarealert.paths import Paths
+from rarealert.registry.gates.approval import JUDGED_RUN, JUDGEMENT
+from rarealert.registry.judgement import test_cells
+from rarealert.registry.versions import FAILED_GATES, SCORED, aliased
+from rarealert.splits.parts import lock_digest
+from rarealert.templates import environment
+from rarealert.tracking.sink import connect
+from rarealert.visits.store import read_cases
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from mlflow.entities.model_registry import ModelVersion
 
 Floats = NDArray[np.float64]
 
@@ -227,3 +252,213 @@ def _verdict(auroc: Mapping[str, Any]) -> str:
     if auroc["better"] == "neither":
         return f"{said}: the cases do not tell the two apart."
     return f"{said}: {auroc['better'].upper()} is better on these cases."
+
+
+_COSTS = {"RA008": "seconds for one visit", "RA020": "GiB of memory at the peak"}
+_MIB = 2**20
+
+
+def read_side(name: str, which: str) -> tuple[Side, str]:
+    """The version of ``name`` that ``which`` means, and the lock of the test part it was judged on.
+
+    ``which`` is an alias, a version's number, or the id of the run that judged it.
+
+    Raises:
+        BadInputError: there is no such version, or its run kept no risks.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    version = _find(name, which)
+    run_id = version.tags.get(JUDGED_RUN, "")
+    try:
+        scored = mlflow.artifacts.load_dict(f"runs:/{run_id}/{SCORED}")
+        judgement = mlflow.artifacts.load_dict(f"runs:/{run_id}/{JUDGEMENT}")
+    except (MlflowException, OSError) as error:
+        raise BadInputError(
+            f"{name} version {version.version} has no risks to compare; run dvc repro -f register."
+        ) from error
+    label = f"version {version.version}"
+    if not which.isdecimal() and len(which) < len(run_id):
+        label = f"{which}, {label}"
+    side = Side(
+        label=label,
+        version=str(version.version),
+        risks={str(key): float(risk) for key, risk in scored["risks"].items()},
+        alert=scored.get("alert"),
+        costs=_costs(version, judgement, run_id),
+        failed=version.tags.get(FAILED_GATES, ""),
+    )
+    return side, str(scored["test_lock"])
+
+
+def _find(name: str, which: str) -> "ModelVersion":
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        if which.isdecimal():
+            return client.get_model_version(name, which)
+        found = aliased(name, which)
+        judged = client.search_model_versions(f"name = '{name}'") if found is None else []
+        found = found or next((v for v in judged if v.tags.get(JUDGED_RUN) == which), None)
+    except MlflowException:
+        found = None
+    if found is None:
+        raise BadInputError(
+            f"{which!r} is no version of {name}: give a number, an alias such as champion, or "
+            "the id of a register run."
+        )
+    return found
+
+
+def _costs(version: "ModelVersion", judgement: dict[str, Any], run_id: str) -> dict[str, float]:
+    values = {gate["code"]: gate["value"] for gate in judgement["gates"]}
+    costs = {name: values[code] for code, name in _COSTS.items() if values.get(code) is not None}
+    seconds = _pipeline_seconds(run_id)
+    return costs | _sizes(version) | ({"seconds of its pipeline": seconds} if seconds else {})
+
+
+def _sizes(version: "ModelVersion") -> dict[str, float]:
+    import mlflow
+
+    with TemporaryDirectory(prefix="rarealert-") as folder:
+        uri = f"models:/{version.name}/{version.version}"
+        place = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+        adapter = next((file.parent for file in place.rglob("student.json")), None)
+        if adapter is None:
+            return {}
+        size = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file())
+    return {"MiB of the adapter": round(size / _MIB, 3)}
+
+
+def _pipeline_seconds(run_id: str) -> float | None:
+    """Seconds of all finished runs that share the judging run's pipeline, itself included."""
+    import mlflow
+
+    run = mlflow.get_run(run_id)
+    pipeline = run.data.tags.get("pipeline.id")
+    if pipeline is None:
+        return None
+    runs = mlflow.MlflowClient().search_runs(
+        [run.info.experiment_id], f"tags.\"pipeline.id\" = '{pipeline}' AND tags.stage != ''"
+    )
+    spent = [each.info.end_time - each.info.start_time for each in runs if each.info.end_time]
+    return round(sum(spent) / 1000, 1) if spent else None
+
+
+_BINS = 10
+_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": "#0072B2", "linestyle": "--", "marker": "s"},
+    {"color": "#D55E00", "linestyle": "-", "marker": "o"},
+)
+_KINDS = {"head": "Orphanet head", "source": "Source", "age": "Age", "sex": "Sex"}
+
+
+def page(found: Mapping[str, Any], plot: bytes) -> str:
+    """A page that needs nothing beside itself; ``plot`` is a PNG."""
+    picture = base64.b64encode(plot).decode()
+    return (
+        _environment()
+        .get_template("compare.html.j2")
+        .render(found=found, plot=picture, names=METRICS, kinds=_KINDS)
+    )
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The same in Markdown, short enough for a comment on a pull request."""
+    return (
+        _environment()
+        .get_template("compare.md.j2")
+        .render(found=found, names=METRICS, kinds=_KINDS)
+    )
+
+
+def calibration_overlay(one: Side, other: Side, part: TestPart) -> bytes:
+    """PNG: observed share of rare cases against the mean risk of ten equally full bins."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="ideal")
+    ids = sorted(part.rare.keys() & one.risks.keys() & other.risks.keys())
+    labels = np.array([float(part.rare[key]) for key in ids])
+    for letter, side, style in zip("AB", (one, other), _STYLES, strict=True):
+        risks = np.array([side.risks[key] for key in ids], dtype=np.float64)
+        points = calibration_points(labels, risks, _BINS)
+        name = f"{letter}: {side.label}"
+        axes.plot(points[:, 0], points[:, 1], label=name, markersize=5, **style)
+    axes.set(xlabel="Mean predicted risk", ylabel="Observed share of rare disease")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+    return stream.getvalue()
+
+
+@cache
+def _environment() -> "Environment":
+    made = environment(Path(__file__).parent / "templates")
+    made.filters["interval"] = _interval
+    made.filters["signed"] = _signed
+    made.filters["p"] = _p
+    made.filters["cost"] = _cost
+    return made
+
+
+def _interval(figure: Mapping[str, Any]) -> str:
+    return f"{figure['value']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"
+
+
+def _signed(figure: Mapping[str, Any]) -> str:
+    return f"{figure['value']:+.3f} ({figure['ci_low']:+.3f} to {figure['ci_high']:+.3f})"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _cost(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def compare_versions(first: str, second: str, out: Path) -> str:
+    """Write ``index.html``, ``compare.md`` and ``compare.json`` to ``out``; the verdict.
+
+    Raises:
+        BadInputError: one of them is no version, they were judged on different test parts, or
+            the test part in this workspace is another one.
+    """
+    paths = Paths.here()
+    params = load_params(paths.params)
+    connect(paths.tracking_uri)
+    name = params.register_.model_name
+    (one, first_lock), (other, second_lock) = read_side(name, first), read_side(name, second)
+    if first_lock != second_lock:
+        raise BadInputError(
+            f"{one.label} and {other.label} were judged on different test parts; register one of "
+            "them again on the other's data."
+        )
+    part = _test_part(paths, first_lock)
+    plan = Bootstrap(params.evaluate.resamples, params.evaluate.confidence, params.evaluate.seed)
+    found = compare_sides(one, other, part, plan)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "compare.json", found)
+    write_text(out / "compare.md", markdown(found))
+    write_text(out / "index.html", page(found, calibration_overlay(one, other, part)))
+    return f"{found['verdict']}\n{out / 'index.html'}"
+
+
+def _test_part(paths: Paths, lock: str) -> TestPart:
+    test = read_cases(paths.build("split") / "test.parquet")
+    if lock_digest(item.case.case_id for item in test) != lock:
+        raise BadInputError(
+            "build/split/test.parquet is not the test part these versions were judged on; check "
+            "out their commit and run dvc checkout."
+        )
+    return TestPart(
+        rare={item.case.case_id: item.label.label == "rare" for item in test},
+        disease={item.case.case_id: item.label.disease_id for item in test},
+        cells=test_cells(test),
+    )

@@ -1,4 +1,10 @@
-"""A run made again from its commit and its data: ``rarealert reproduce RUN``.
+"""A git worktree of some commit, and commands in it that know nothing of the checkout around.
+
+What a reproduction reads, put into its worktree: data, recorded inputs, teachers' answers.
+
+Answers of endpoints are bought once. They are taken from DVC's cache or not at all.
+
+A run made again from its commit and its data: ``rarealert reproduce RUN``.
 
 Everything is computed anew (``dvc repro --force``) in a git worktree with a tracking store of its
 own; recorded answers of teachers are data and are taken from DVC's cache, and no endpoint is asked.
@@ -6,20 +12,208 @@ On request the run's own stage is made again alone, on the inputs of the digests
 recorded. Nothing in the checkout changes.
 """
 
+import hashlib
 import json
 import math
+import os
+import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import yaml
 
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.paths import Paths
-from rarealert.registry.refill import fill_answers, fill_data, fill_recorded, is_taught, keys
-from rarealert.registry.worktree import run, worktree
+from rarealert.registry.workspace import stale_stages
+from rarealert.tracking.lineage import ENDPOINTS_CLOSED, stage_inputs
 from rarealert.tracking.sink import connect
+
+_PLACES = ("MLFLOW_TRACKING", "MLFLOW_EXPERIMENT", "MLFLOW_RUN", "MLFLOW_REGISTRY")
+"""Variables, some set by MLflow itself, that would lead the stages to another store."""
+
+
+@contextmanager
+def worktree(root: Path, commit: str) -> Iterator[Path]:
+    """A worktree of ``commit`` of the repository at ``root``, removed at the end."""
+    with TemporaryDirectory(prefix="rarealert-") as folder:
+        tree = Path(folder) / "tree"
+        run(root, "git", "worktree", "add", "--quiet", "--detach", str(tree), commit)
+        try:
+            yield tree
+        finally:
+            run(root, "git", "worktree", "remove", "--force", str(tree))
+
+
+def failure(folder: Path, *command: str, without: Collection[str] = ()) -> str:
+    """What a command says where it fails, empty where it does not.
+
+    It runs in a process group of its own, which ends with this process: a stage that went on
+    writing below a removed worktree would keep the machine busy for nothing. It asks no endpoint,
+    finds the commands of this environment, and does not see the variables ``without``.
+    """
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(_PLACES) and key not in without
+    }
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=kept | {"PYTHONPATH": str(folder / "src"), ENDPOINTS_CLOSED: "1", "PATH": _path()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    last = said.strip().splitlines() or [f"exit code {process.returncode}"]
+    return last[-1] if process.returncode else ""
+
+
+def run(folder: Path, *command: str, without: Collection[str] = ()) -> None:
+    """Run a command as ``failure`` does.
+
+    Raises:
+        RareAlertError: it fails; the sentence ends with the last line that it said.
+    """
+    said = failure(folder, *command, without=without)
+    if said:
+        raise RareAlertError(
+            f"`{' '.join(command[:3])}` failed in a worktree of the run's commit: {said}"
+        )
+
+
+def _path() -> str:
+    """``dvc`` and ``rarealert`` lie beside this Python, whether or not that is on the path."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+_ANSWERS = "build/teach/cache"
+_TEACH = "teach"
+
+
+def fill_data(tree: Path) -> None:
+    """Data from the checkout's DVC cache, or made anew."""
+    if failure(tree, "dvc", "checkout", "--quiet", "data.dvc"):
+        run(tree, "rarealert", "data", "materialise")
+
+
+def fill_recorded(tree: Path, root: Path, stage: str, recorded: Mapping[str, str]) -> None:
+    """The stage's inputs of the recorded digests: from DVC's cache, or reports kept in git.
+
+    A run is logged before its ``dvc.lock`` is committed, so the lock that pins what it read is its
+    commit's or the checkout's.
+
+    Raises:
+        BadInputError: neither lock pins them, or they are gone.
+    """
+    lock = next((place for place in (tree, root) if _pins(place, stage, recorded)), None)
+    if lock is None:
+        raise BadInputError(
+            f"What this run of {stage} read is pinned neither by its commit nor by this "
+            "checkout's dvc.lock: leave --stage-only out, and all above it is made again too."
+        )
+    if lock is root:
+        shutil.copyfile(root / "dvc.lock", tree / "dvc.lock")
+    wanted = [one.path for one in stage_inputs(lock, stage)]
+    reports = [path for path in wanted if path.startswith("reports/")]
+    for path in reports:
+        if _md5(tree / path) != recorded[path] and _md5(root / path) == recorded[path]:
+            shutil.copyfile(root / path, tree / path)
+    cached = [path for path in wanted if path not in reports]
+    gone = failure(tree, "dvc", "checkout", "--quiet", *cached) if cached else ""
+    if gone or any(_md5(tree / path) != recorded[path] for path in reports):
+        raise BadInputError(
+            f"What this run of {stage} read is no longer in DVC's cache or in reports/: `dvc pull` "
+            "it, or leave --stage-only out."
+        )
+
+
+def _pins(root: Path, stage: str, recorded: Mapping[str, str]) -> bool:
+    pinned = stage_inputs(root, stage)
+    return bool(pinned) and all(recorded.get(one.path) == one.md5 for one in pinned)
+
+
+def fill_answers(tree: Path, root: Path) -> None:
+    """What the teachers have said, before the stage that would ask them is made again.
+
+    The lock is the commit's where it was written by this code and these settings, else the
+    checkout's: a run is made before its lock is committed, and the cache only ever grows.
+
+    Raises:
+        BadInputError: no answers are found, and the panel has endpoints to be paid again.
+    """
+    kept = _yaml(tree / "dvc.lock")
+    for lock in _likely(tree, root):
+        stages = {**kept.get("stages", {}), _TEACH: lock["stages"][_TEACH]}
+        text = yaml.safe_dump({"schema": "2.0", **kept, "stages": stages})
+        (tree / "dvc.lock").write_text(text, encoding="utf-8")
+        if not failure(tree, "dvc", "checkout", "--quiet", _ANSWERS):
+            return
+    if endpoints(tree):
+        raise BadInputError(
+            "What the endpoints of this run's panel said is not in DVC's cache here, and nobody is "
+            f"asked again: `dvc pull {_ANSWERS}` where a remote holds it."
+        )
+
+
+def _likely(tree: Path, root: Path) -> list[dict[str, Any]]:
+    """The locks whose answers may be those of the commit, the likelier one first."""
+    own, other = _yaml(tree / "dvc.lock"), _yaml(root / "dvc.lock")
+    stages = list(_yaml(tree / "dvc.yaml").get("stages", {}))
+    until = stages[: stages.index(_TEACH) + 1]
+    pinning = [
+        lock
+        for lock in (own, other)
+        if any(
+            out["path"] == _ANSWERS
+            for out in lock.get("stages", {}).get(_TEACH, {}).get("outs", [])
+        )
+    ]
+    stale = any(line.split(":")[0] in until for line in stale_stages(tree, ""))
+    return pinning[-1:] if stale else pinning
+
+
+def is_taught(tree: Path, stage: str) -> bool:
+    """Whether making ``stage`` again with all above it runs ``teach``."""
+    stages = list(_yaml(tree / "dvc.yaml").get("stages", {}))
+    return _TEACH in stages and stage in stages[stages.index(_TEACH) :]
+
+
+def endpoints(tree: Path) -> list[dict[str, Any]]:
+    """The entries of the tree's panel that are asked over a network, as its file has them."""
+    name = str(_yaml(tree / "params.yaml").get(_TEACH, {}).get("panel", ""))
+    packaged = tree / "src/rarealert/teachers/panels" / f"{name}.yaml"
+    panel = _yaml(tree / name if name.endswith(".yaml") else packaged)
+    return [one for one in panel.get("teachers", []) if one.get("kind") == "endpoint"]
+
+
+def keys(tree: Path) -> set[str]:
+    """The variables that hold the keys of those endpoints."""
+    return {one["key_variable"] for one in endpoints(tree) if one.get("key_variable")}
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
+
+
+def _md5(path: Path) -> str:
+    """DVC's digest of a file."""
+    if not path.is_file():
+        return ""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
 
 _TIMINGS = ("second", "latency")
 """Parts of metric names that measure the machine."""

@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rarealert.registry.approval import EVIDENCE, JUDGED_RUN, JUDGEMENT
-from rarealert.registry.digests import ADAPTER_CARD
-from rarealert.registry.evidence import Champion
+from rarealert.registry.gates.approval import EVIDENCE, JUDGED_RUN, JUDGEMENT
+from rarealert.registry.judged import Champion
 from rarealert.registry.versions import (
     ADAPTER,
+    ADAPTER_CARD,
     CHAMPION,
     SCORED,
     Registered,

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rarealert.registry.evidence import InputCheck
+from rarealert.registry.judged import InputCheck
 
 SOURCES = ("src", "params.yaml", "dvc.yaml", "data.dvc", "pyproject.toml", "constraints.txt")
 """What decides a result. ``reports/`` and ``dvc.lock`` are rewritten while ``dvc repro`` runs."""

@@ -1,4 +1,8 @@
-"""Screen a file of visits: streamed in chunks, resumable, finished in one step.
+"""How the threads of one forward pass wait for each other.
+
+What a run of screening did, in one sentence.
+
+Screen a file of visits: streamed in chunks, resumable, finished in one step.
 
 Commands: ``rarealert screen FILE --out FILE``.
 
@@ -11,6 +15,7 @@ A chunk is the unit of work: which visits are padded together depends on the sou
 continued run gives the very bytes of an uninterrupted one.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +23,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from rarealert.cases.case import Case
 from rarealert.errors import BadInputError, RareAlertError
+from rarealert.screening.answer import FLAGS, SAID, case_remarks, flag_remarks
 from rarealert.screening.champion import ScreeningModel, loader
 from rarealert.screening.frames import request_frame
-from rarealert.screening.notes import FLAGS, case_remarks, flag_remarks
 from rarealert.screening.resume import (
     Files,
     Progress,
@@ -33,11 +37,72 @@ from rarealert.screening.resume import (
     resume,
     save,
 )
-from rarealert.screening.rows import Row, kind_of, read_rows
-from rarealert.screening.run_report import ScreenReport, report_of
-from rarealert.screening.saying import SAID
 from rarealert.screening.tables import check_out
-from rarealert.screening.waiting import wait_asleep
+from rarealert.screening.visit_files import Row, kind_of, read_rows
+from rarealert.visits.case import Case
+
+
+def wait_asleep() -> None:
+    """Let torch's threads sleep between two layers; call it before torch is imported.
+
+    GNU's OpenMP spins by default, and on a machine that has other work to do each thread then
+    spends its share of the processor on waiting for one that has none: a hundred seconds were not
+    enough for five rationales that take under thirty asleep. What the environment says goes first
+    (``OMP_WAIT_POLICY``, OpenMP 5.0, section 6.7).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@dataclass(frozen=True)
+class ScreenReport:
+    """What a run did; ``resumed`` counts the rows that an earlier, killed run had finished.
+
+    ``cut`` visits were longer than the model reads, ``flagged`` ones have other notes, and
+    ``bands`` leaves out those that could not be read.
+    """
+
+    out: Path
+    refused_file: Path | None
+    screened: int
+    refused: int
+    resumed: int
+    flagged: int
+    cut: int
+    bands: dict[str, int]
+    version: str
+
+    def sentence(self) -> str:
+        """What a user wants to know at the end."""
+        bands = ", ".join(f"{count:,} {band}" for band, count in sorted(self.bands.items()))
+        said = f"{self.screened:,} visits screened with version {self.version}"
+        said += f" ({bands}) to {self.out}" if bands else f" to {self.out}"
+        if self.resumed:
+            said += f", {self.resumed:,} of the rows by an earlier run"
+        if self.flagged:
+            said += f"; {self.flagged:,} to be read with their notes"
+        if self.cut:
+            said += f"; {self.cut:,} longer than the model reads"
+        if self.refused_file:
+            said += f"; {self.refused:,} refused, see {self.refused_file}"
+        return said + ". Decision support, not a diagnosis."
+
+
+def report_of(
+    files: Files, progress: Progress, resumed: int, model: ScreeningModel
+) -> ScreenReport:
+    """The report of a run that got to ``progress``."""
+    return ScreenReport(
+        out=files.out,
+        refused_file=files.refused if progress.refused else None,
+        screened=progress.screened,
+        refused=progress.refused,
+        resumed=resumed,
+        flagged=progress.flagged,
+        cut=progress.cut,
+        bands=dict(progress.bands),
+        version=model.version,
+    )
+
 
 CHUNK_ROWS = 256
 Told = Literal["alerts", "all", "none"]

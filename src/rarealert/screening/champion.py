@@ -1,9 +1,14 @@
-"""The registered model that screens: found by its alias, loaded offline."""
+"""The registered model that screens: found by its alias, loaded offline.
+
+Ask a registered version again: the same risks as when it was judged, and in what time?
+"""
 
 import json
 import os
+import statistics
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +18,8 @@ from rarealert.errors import BadInputError, RareAlertError
 from rarealert.language.base import CARRIED_VARIABLE
 from rarealert.params import load_params
 from rarealert.paths import Paths
+from rarealert.screening.frames import request_frame
+from rarealert.visits.case import Case
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,3 +170,31 @@ def _why_none(name: str, alias: str, known: "list[ModelVersion]") -> str:
         f"No version of {name} is called {alias!r}; the newest is version {newest.version}. "
         "Use --alias challenger, or run dvc repro register."
     )
+
+
+CASES = 16
+"""Cases asked again, spread over the sorted ids."""
+
+_TIMED = 5  # single visits timed; the median forgives one that the machine interrupted
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Risks 0-1 by case id, and the median seconds for one visit."""
+
+    risks: dict[str, float]
+    latency_s: float
+
+
+def ask_again(scorer: RiskScorer, cases: Sequence[Case]) -> Asked:
+    """Score a spread of ``cases`` (at least one) together, then a few one by one."""
+    ordered = sorted(cases, key=lambda case: case.case_id)
+    chosen = ordered[:: max(1, len(ordered) // CASES)][:CASES]
+    answers = scorer.predict(request_frame(chosen))
+    risks = {str(row["case_id"]): float(row["risk"]) for row in answers.to_dict("records")}
+    seconds = []
+    for case in chosen[:_TIMED]:
+        started = time.perf_counter()
+        scorer.predict(request_frame([case]))
+        seconds.append(time.perf_counter() - started)
+    return Asked(risks, statistics.median(seconds))

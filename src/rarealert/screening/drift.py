@@ -1,8 +1,10 @@
-"""Do the visits of now look like those of then? Commands: ``rarealert drift REF NEW``.
+"""The organ systems that a visit's findings belong to, by HPO's branches.
+
+Do the visits of now look like those of then? Commands: ``rarealert drift REF NEW``.
 
 Both files hold visits, or both hold screened answers. Each quantity is counted in categories and
 compared by the population stability index, which counts as drift above a threshold and above what
-two samples of one population differ by in 999 of 1,000 draws (``rarealert.cases.quality_drift``).
+two samples of one population differ by in 999 of 1,000 draws (``rarealert.quality.profile``).
 A single pass with counts alone: memory does not grow with the files (docs/decisions/0090). Where
 the extra ``drift`` is installed, evidently draws its own page of the same counts (0250).
 """
@@ -10,17 +12,47 @@ the extra ``drift`` is installed, evidently draws its own page of the same count
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from rarealert.cases.case import TEXT_FIELDS, Case
-from rarealert.cases.quality_drift import stability_index
 from rarealert.errors import BadInputError
 from rarealert.files import write_json, write_text
-from rarealert.screening.answer_rows import holds_answers, read_answers
+from rarealert.knowledge.hpo import load_ontology
+from rarealert.knowledge.recognise import findings_of
+from rarealert.quality.profile import stability_index
+from rarealert.screening.tables import holds_answers, read_answers
 from rarealert.templates import environment
+from rarealert.visits.case import TEXT_FIELDS, Case
+
+NONE = "no finding"
+
+
+def systems_of_case(case: Case) -> Sequence[str]:
+    """Names of the systems of what ``case`` is coded or told to have, each once."""
+    told, _ = findings_of({name: getattr(case, name) for name in TEXT_FIELDS})
+    return _systems((*told, *(case.findings_present or ())))
+
+
+def systems_of_evidence(evidence: Iterable[Mapping[str, Any]]) -> Sequence[str]:
+    """Names of the systems of the findings that an answer lists as present, each once."""
+    return _systems(each["hpo_id"] for each in evidence if each["status"] == "present")
+
+
+def _systems(hpo_ids: Iterable[str]) -> Sequence[str]:
+    named = {system for hpo_id in hpo_ids if (system := _system(hpo_id))}
+    return sorted(named) or (NONE,)
+
+
+@cache
+def _system(hpo_id: str) -> str | None:
+    ontology = load_ontology()
+    living = ontology.resolve(hpo_id)
+    branch = ontology.organ_system(living) if living else None
+    return ontology.name(branch) if branch else None
+
 
 MAX_PSI = 0.1
 """Population stability index 0 and up above which a quantity has drifted; 0.1 to 0.25 is called
@@ -105,7 +137,7 @@ def drift(reference: Path, new: Path, page: Path, threshold: float = MAX_PSI) ->
 
 
 def _visits(path: Path) -> Counts:
-    from rarealert.screening.rows import read_rows
+    from rarealert.screening.visit_files import read_rows
 
     counts: Counts = {}
     amiss: str | None = None
@@ -121,7 +153,6 @@ def _visits(path: Path) -> Counts:
 
 def _of_case(case: Case) -> Iterator[tuple[str, str]]:
     from rarealert.knowledge.english import is_english
-    from rarealert.screening.organ_systems import systems_of_case
 
     texts = {name: text for name in TEXT_FIELDS if (text := getattr(case, name))}
     yield "sex", case.sex or "missing"
@@ -135,7 +166,6 @@ def _of_case(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def _answers(path: Path) -> Counts:
-    from rarealert.screening.organ_systems import systems_of_evidence
 
     counts: Counts = {}
     for row in read_answers(path):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.errors import BadInputError
+from rarealert.visits.case import TEXT_FIELDS, Case
 
 if TYPE_CHECKING:
     import pandas as pd

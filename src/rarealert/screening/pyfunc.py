@@ -16,8 +16,8 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from rarealert.errors import BadInputError
+from rarealert.screening.answer import SAID, say
 from rarealert.screening.frames import COLUMNS, to_cases
-from rarealert.screening.saying import SAID, say
 
 with warnings.catch_warnings():  # mlflow 3.17 warns of its own type hints when imported
     warnings.simplefilter("ignore", UserWarning)
@@ -84,8 +84,8 @@ class RiskModel(PythonModel):
             BadInputError: the base model on this machine is not the one trained on, or the
                 student was packaged before answers had an interval.
         """
+        from rarealert.calibration.student_uncertainty import load_doubts
         from rarealert.student.model import Student
-        from rarealert.student.uncertainty import load_doubts
 
         folder = Path(context.artifacts[ADAPTER])
         self._doubts = load_doubts(folder)

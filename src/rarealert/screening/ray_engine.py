@@ -15,10 +15,9 @@ from typing import Any
 
 from rarealert.errors import RareAlertError
 from rarealert.scale.cluster import join, nodes
-from rarealert.screening.batch import Load, Question, answer_chunk
+from rarealert.screening.batch import Load, Question, answer_chunk, wait_asleep
 from rarealert.screening.champion import ScreeningModel
-from rarealert.screening.rows import Row
-from rarealert.screening.waiting import wait_asleep
+from rarealert.screening.visit_files import Row
 
 _CHUNKS_A_FILE = 4  # the unit that an actor is handed; smaller ones spread a short file better
 _LEFT_CPUS = 1  # of each machine, for Ray Data's own reading; without one it waits for ever
@@ -121,7 +120,7 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def _rows(chunk: str) -> list[Row]:
-    from rarealert.cases.case import Case
+    from rarealert.visits.case import Case
 
     return [
         Row(**{**held, "case": None if held["case"] is None else Case.model_validate(held["case"])})

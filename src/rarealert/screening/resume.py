@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-from rarealert.cases.sources.documents import walk
 from rarealert.errors import BadInputError
 from rarealert.screening.tables import write_table
+from rarealert.sources.files import walk
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system says that knows no locks."""

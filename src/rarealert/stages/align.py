@@ -1,4 +1,8 @@
-"""Weigh the teachers and calibrate them into one risk (``rarealert align``).
+"""What the align stage reads: cases, answers to them, and both as features and labels.
+
+What the align stage reports: files under ``reports/align`` and items for its run.
+
+Weigh the teachers and calibrate them into one risk (``rarealert align``).
 
 Reads the training and validation parts and the teachers' answers to them, never the test part.
 Writes the frozen ensemble, ``build/align/model.skops``, and the risks that the student learns
@@ -8,27 +12,212 @@ validation. A case that no teacher answered has no risk and no row.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import BadInputError
-from rarealert.files import whole
+from rarealert.files import whole, write_json
 from rarealert.params import AlignParams, Params
 from rarealert.paths import Paths
-from rarealert.stages.align_inputs import datasets, part_of, read_inputs
-from rarealert.stages.align_report import report_items
 from rarealert.stages.harness import run_stage
-from rarealert.tracking.items import Child, Item, Metric, Parameters, Summary
+from rarealert.tracking.items import (
+    Child,
+    Dataset,
+    Figure,
+    Item,
+    Metric,
+    Parameters,
+    Summary,
+    Table,
+)
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rarealert.alignment.ensemble import Ensemble
-    from rarealert.alignment.panel import Panel
-    from rarealert.alignment.report import Outcome, Part
-    from rarealert.alignment.search import Search, Trial
-    from rarealert.alignment.targets import CrossFitted
+    from rarealert.ensemble.ensemble import CrossFitted, Ensemble
+    from rarealert.ensemble.report import Outcome, Part
+    from rarealert.ensemble.search import Search, Trial
+    from rarealert.ensemble.signals import Panel
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Cases of both parts, all that teachers said of them, and what their visits say.
+
+    ``blocks`` are the teachers as ``blocks_of`` groups them by the training part.
+    """
+
+    train: list[LabelledCase]
+    valid: list[LabelledCase]
+    panel: "Panel"
+    blocks: tuple[tuple[str, ...], ...]
+    visits: Mapping[str, tuple[float, ...]]
+
+
+def read_inputs(paths: Paths) -> Inputs:
+    """Read both parts and the answers to them; the test part is not looked at.
+
+    Raises:
+        BadInputError: a file is missing or damaged, or nobody answered a training case.
+    """
+    from rarealert.ensemble.features import blocks_of, visit_features
+    from rarealert.ensemble.signals import read_panel
+
+    train = read_cases(paths.build("split") / "train.parquet")
+    valid = read_cases(paths.build("split") / "valid.parquet")
+    cases = [item.case for item in (*train, *valid)]
+    panel = read_panel(
+        paths.build("rationales") / "answers.parquet", [case.case_id for case in cases]
+    )
+    trained_on = panel.among(item.case.case_id for item in train)
+    heard = [
+        name for place, name in enumerate(panel.teachers) if trained_on.answered()[:, place].any()
+    ]
+    if not heard:
+        raise BadInputError(
+            "build/rationales/answers.parquet: no teacher answered a training case; check "
+            "teach.panel and reports/rationales/coverage.json."
+        )
+    blocks = blocks_of(trained_on.of(heard))
+    return Inputs(train, valid, panel.of(heard), blocks, visit_features(cases))
+
+
+def datasets(paths: Paths, inputs: Inputs) -> Iterator[Dataset]:
+    """The files that were read, by digest and size."""
+    sizes = (
+        ("train", paths.build("split") / "train.parquet", len(inputs.train)),
+        ("valid", paths.build("split") / "valid.parquet", len(inputs.valid)),
+        (
+            "answers",
+            paths.build("rationales") / "answers.parquet",
+            int(inputs.panel.answered().sum()),
+        ),
+    )
+    for name, path, rows in sizes:
+        yield Dataset(name, path, sha256(path.read_bytes()).hexdigest(), rows, "align")
+
+
+def part_of(cases: Sequence[LabelledCase], inputs: Inputs) -> "Part":
+    """Features and labels of those of ``cases`` that someone answered, by case id."""
+    import numpy as np
+
+    from rarealert.ensemble.features import build_features
+    from rarealert.ensemble.folds import TrainingSet
+    from rarealert.ensemble.report import Part
+
+    of_case = {item.case.case_id: item for item in cases}
+    features = build_features(inputs.panel.among(of_case), inputs.blocks, inputs.visits)
+    answered = [of_case[name] for name in features.case_ids]
+    data = TrainingSet(
+        features.values,
+        np.asarray(is_rare(answered), dtype=bool),
+        np.asarray(disease_groups(answered), dtype=np.str_),
+        features.values[:, features.columns("risk")],
+    )
+    source = np.asarray([item.case.source for item in answered], dtype=np.str_)
+    return Part(features, data, source)
+
+
+_BINS = 10  # of the calibration curves
+
+
+def report_items(outcome: "Outcome", folder: Path) -> Iterator[Item]:
+    """Write the reports into ``folder`` and yield metrics, tables and figures."""
+    import pandas as pd
+
+    from rarealert.ensemble.report import metrics_of, screening_of, tables_of, uncertainty_of
+    from rarealert.evaluation.calibration import calibration_points
+
+    metrics = metrics_of(outcome)
+    cells, trials = screening_of(outcome.found)
+    curves = {
+        "train, out-of-fold": calibration_points(
+            outcome.train.data.rare, outcome.out_of_fold, _BINS
+        ),
+        "valid": calibration_points(outcome.valid.data.rare, outcome.valid_risks, _BINS),
+    }
+    tables = tables_of(outcome)
+    uncertainty = uncertainty_of(outcome)
+    _write_json(folder / "metrics.json", metrics)
+    _write_json(folder / "screening.json", {"trials": trials})
+    _write_json(folder / "calibration.json", {key: rows.tolist() for key, rows in curves.items()})
+    _write_json(folder / "uncertainty.json", uncertainty)
+    for name, table in tables.items():
+        _write_json(folder / f"{name}.json", table)
+
+    for part in ("out_of_fold", "valid"):
+        yield from (Metric(f"{part}_{name}", value) for name, value in metrics[part].items())
+    for row in uncertainty["conformal"]:
+        yield Metric(f"coverage_at_{row['confidence']:.0%}".replace("%", ""), row["covered"])
+    if metrics["best_teacher"]:
+        yield Metric("best_teacher_auroc", metrics["best_teacher"]["auroc"])
+    chosen = metrics["chosen"]
+    yield Parameters({f"chosen_{key}": chosen[key] for key in ("blend", "calibration")})
+    yield Table("members.json", pd.DataFrame(chosen["members"]))
+    yield Table("trials.json", pd.DataFrame(trials))
+    for name, table in tables.items():
+        yield Table(f"{name}.json", pd.DataFrame(table[name]))
+    yield from _figures(outcome, cells, curves, uncertainty)
+
+
+def _figures(
+    outcome: "Outcome",
+    cells: Mapping[tuple[str, str], float],
+    curves: Mapping[str, Any],
+    uncertainty: Mapping[str, Any],
+) -> Iterator[Figure]:
+    from rarealert.ensemble import plots
+
+    yield Figure("screening.png", plots.heat_map(cells))
+    yield Figure("calibration.png", plots.calibration_plot(curves))
+    names = [report.teacher for report in outcome.reports]
+    weights = [report.weight for report in outcome.reports]
+    yield Figure("teachers.png", plots.weight_plot(names, weights, outcome.judged))
+    yield Figure("abstention.png", plots.abstention_plot(uncertainty["abstention"]))
+    yield from _explained(outcome)
+
+
+def _explained(outcome: "Outcome") -> Iterator[Figure]:
+    """A beeswarm over the explained cases; waterfalls of the most wrong, right and torn."""
+    import numpy as np
+
+    from rarealert.ensemble.plots import beeswarm, waterfall
+
+    found, train = outcome.shapley, outcome.train
+    if not found.names:
+        return
+    columns = [train.features.names.index(name) for name in found.names]
+    yield Figure(
+        "shapley.png",
+        beeswarm(found.names, found.contributions, train.data.cells(found.rows, columns)),
+    )
+    risks, rare = outcome.out_of_fold[found.rows], train.data.rare[found.rows]
+    wrong = np.abs(risks - rare)
+    shown = {
+        "most_wrong": np.argmax(wrong),
+        "most_right": np.argmin(wrong),
+        "most_torn": np.argmin(np.abs(risks - 0.5)),
+    }
+    for name, place in shown.items():
+        figure = waterfall(
+            found.names,
+            found.contributions[place],
+            float(found.base[place]),
+            train.features.case_ids[found.rows[place]],
+            rare=bool(rare[place]),
+        )
+        yield Figure(f"waterfall_{name}.png", figure)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    from rarealert.ensemble.report import rounded
+
+    write_json(path, rounded(content))
+
 
 _OPERATING_POINT = 0.95  # specificity or sensitivity at which the ensemble's thresholds lie
 
@@ -40,7 +229,7 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
         BadInputError: an input is missing, a class has too few diseases with an answered case, or
             the validation part lacks a class, so that no threshold can be chosen on it.
     """
-    from rarealert.alignment.folds import check_learnable
+    from rarealert.ensemble.folds import check_learnable
 
     chosen = params.align
     inputs = read_inputs(paths)
@@ -87,11 +276,9 @@ class Fitted:
 
 def search_and_fit(data: AlignData, chosen: AlignParams, journal: Path) -> tuple["Search", Fitted]:
     """Screen, tune, fit and calibrate; the studies lie in ``journal``."""
-    from rarealert.alignment.ensemble import Ensemble, fit_model
-    from rarealert.alignment.selection import search
-    from rarealert.alignment.study import storage_of
-    from rarealert.alignment.targets import cross_fit
-    from rarealert.alignment.uncertainty import conformal_cuts, learn_familiarity
+    from rarealert.calibration.ensemble_uncertainty import conformal_cuts, learn_familiarity
+    from rarealert.ensemble.ensemble import Ensemble, cross_fit, fit_model
+    from rarealert.ensemble.search import search, storage_of
 
     train, valid = data.train.data, data.valid.data
     found = search(
@@ -123,11 +310,9 @@ def look_back(data: AlignData, found: "Search", fitted: Fitted, chosen: AlignPar
 
     Of more than ``align.search_cases`` cases a sample is explained, by the same models.
     """
-    from rarealert.alignment.evidence import gather
-    from rarealert.alignment.explain import teacher_reports
-    from rarealert.alignment.report import Outcome
-    from rarealert.alignment.robustness import troubles
-    from rarealert.alignment.shapley import explain
+    from rarealert.ensemble.explanation import explain, teacher_reports
+    from rarealert.ensemble.report import Outcome
+    from rarealert.ensemble.robustness import gather, troubles
 
     train = data.train
     heard = data.panel.among(train.features.case_ids)
@@ -177,7 +362,7 @@ def _child(trial: "Trial") -> Child:
 
 
 def _thresholds(valid: "Part", risks: "NDArray[np.float64]") -> dict[str, float]:
-    from rarealert.metrics.discrimination import (
+    from rarealert.evaluation.discrimination import (
         threshold_at_sensitivity,
         threshold_at_specificity,
     )
@@ -222,7 +407,7 @@ def _write_risks(
 
 
 def _summary(outcome: "Outcome", chosen: AlignParams) -> str:
-    from rarealert.alignment.report import metrics_of
+    from rarealert.ensemble.report import metrics_of
 
     metrics = metrics_of(outcome)
     said = (

@@ -16,17 +16,17 @@ from rarealert.files import write_json
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
-from rarealert.stages.rounds import Course, Material, Rounds, learn_rounds
 from rarealert.stages.tune import curves, input_files, read_knowledge, unanswered
+from rarealert.student.rounds import Course, Material, Rounds, learn_rounds
 from rarealert.tracking.items import Dataset, Figure, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
-    from rarealert.cases.case import Case, LabelledCase
-    from rarealert.student.adapter import Network, Settings
-    from rarealert.student.classroom import Desk
-    from rarealert.student.lessons import Lessons
+    from rarealert.student.examples import Lessons
+    from rarealert.student.network import Network, Settings
     from rarealert.student.package import Card
     from rarealert.student.rationale import Leaning
+    from rarealert.student.tasks import Desk
+    from rarealert.visits.case import Case, LabelledCase
 
 _JUDGED_RATIONALES = 12  # validation cases whose rationale is judged; generation is slow
 
@@ -88,7 +88,7 @@ def read_settings(file: Path) -> "Settings":
     Raises:
         BadInputError: the file is missing or is not what tune writes.
     """
-    from rarealert.student.adapter import Settings
+    from rarealert.student.network import Settings
 
     try:
         return Settings(**json.loads(file.read_text(encoding="utf-8"))["settings"])
@@ -99,15 +99,15 @@ def read_settings(file: Path) -> "Settings":
 
 
 def _read(params: Params, paths: Paths) -> _Inputs:
-    from rarealert.cases.store import read_cases
-    from rarealert.student.classroom import open_desk
-    from rarealert.student.lessons import (
+    from rarealert.student.examples import (
         choose_rationales,
         digest_of_file,
         make_lessons,
         read_targets,
         with_targets,
     )
+    from rarealert.student.tasks import open_desk
+    from rarealert.visits.store import read_cases
 
     files, chosen = _files(paths), params.distil
     leanings = read_leanings(files["answers"])
@@ -150,13 +150,12 @@ def read_leanings(file: Path) -> "dict[str, list[Leaning]]":
 def _teach(
     params: Params, settings: "Settings", inputs: _Inputs, work: Path, adapter: Path
 ) -> _Outcome:
-    from rarealert.student.calibration import fit_bands, fit_calibration
-    from rarealert.student.classroom import Classroom
-    from rarealert.student.lessons import digest_of, digest_of_examples
+    from rarealert.calibration.student_calibration import fit_bands, fit_calibration
+    from rarealert.calibration.student_uncertainty import fit_doubts
+    from rarealert.student.examples import digest_of, digest_of_examples
     from rarealert.student.package import save_package
     from rarealert.student.report import valid_figures
-    from rarealert.student.tasks import logits_of
-    from rarealert.student.uncertainty import fit_doubts
+    from rarealert.student.tasks import Classroom, logits_of
 
     chosen, desk = params.distil, inputs.desk
     room = Classroom(desk, inputs.taught, inputs.judged, work, chosen.batch_size)

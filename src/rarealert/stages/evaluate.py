@@ -13,23 +13,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rarealert.cases.case import TEXT_FIELDS, LabelledCase
-from rarealert.cases.render import render
-from rarealert.cases.splits import lock_digest
-from rarealert.cases.store import disease_groups, is_rare, read_cases
 from rarealert.errors import BadInputError
 from rarealert.files import write_bytes, write_json, write_text
 from rarealert.params import Params
 from rarealert.paths import Paths
+from rarealert.splits.parts import lock_digest
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Artifact, Dataset, Figure, Item, Metric, Summary, Table
+from rarealert.visits.case import TEXT_FIELDS, LabelledCase
+from rarealert.visits.reading import render
+from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rarealert.metrics.gallery import Drawing
-    from rarealert.metrics.plots import Curve
-    from rarealert.metrics.report import Cohort, Reference, Study, Traits
+    from rarealert.evaluation.page import Drawing
+    from rarealert.evaluation.plots import Curve
+    from rarealert.evaluation.report import Cohort, Reference, Study, Traits
 
 Json = dict[str, Any]
 
@@ -38,13 +38,17 @@ _HEADLINE = ("auroc", "auprc", "sensitivity_at_95_specificity", "achieved_specif
 
 def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
     """Build the report and hand its figures to the run."""
-    from rarealert.metrics.gallery import draw_all
-    from rarealert.metrics.intervals import Bootstrap
-    from rarealert.metrics.predictions import ENSEMBLE, PARTS, check_predictions, read_predictions
-    from rarealert.metrics.report import build_report
-    from rarealert.metrics.robustness import read_robustness
-    from rarealert.metrics.strata import within_strata
-    from rarealert.metrics.tables import tables
+    from rarealert.evaluation.intervals import Bootstrap
+    from rarealert.evaluation.page import draw_all, tables
+    from rarealert.evaluation.predictions import (
+        ENSEMBLE,
+        PARTS,
+        check_predictions,
+        read_predictions,
+    )
+    from rarealert.evaluation.report import build_report
+    from rarealert.evaluation.robustness import read_robustness
+    from rarealert.evaluation.shortcut_audit import within_strata
 
     source = paths.build("score") / "predictions.parquet"
     frame = read_predictions(source)
@@ -85,8 +89,7 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
 
 
 def _write(folder: Path, study: "Study", report: Json, drawings: "Sequence[Drawing]") -> None:
-    from rarealert.metrics.gallery import curve
-    from rarealert.metrics.page import render_page
+    from rarealert.evaluation.page import curve, render_page
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", report)
@@ -103,7 +106,7 @@ def read_study(
     """Predictions laid out by case: the test part to measure, the validation part to choose on."""
     import numpy as np
 
-    from rarealert.metrics.report import Reference, Study
+    from rarealert.evaluation.report import Reference, Study
 
     risks = {}
     for part, of_part in (("valid", valid), ("test", test)):
@@ -166,7 +169,7 @@ def summary(report: Json) -> Json:
 def _write_points(folder: Path, curves: Sequence["Curve"]) -> None:
     import pandas as pd
 
-    from rarealert.metrics.plots import calibration_rows, roc_rows
+    from rarealert.evaluation.plots import calibration_rows, roc_rows
 
     tables = {
         "roc.csv": pd.DataFrame(roc_rows(curves), columns=["model", "fpr", "tpr"]),
@@ -219,7 +222,7 @@ def _sentence(report: Json) -> str:
 def _traits(cases: Sequence[LabelledCase]) -> "Traits":
     import numpy as np
 
-    from rarealert.metrics.report import Traits
+    from rarealert.evaluation.report import Traits
 
     return Traits(
         source=np.array([item.case.source for item in cases], dtype=np.str_),
@@ -232,8 +235,8 @@ def _traits(cases: Sequence[LabelledCase]) -> "Traits":
 def _cohort(cases: Mapping[str, Sequence[LabelledCase]], ingest: Path) -> "Cohort":
     import pandas as pd
 
-    from rarealert.metrics.cohort import MISSING_PREFIX, flow, table_one
-    from rarealert.metrics.report import Cohort
+    from rarealert.evaluation.page import MISSING_PREFIX, flow, table_one
+    from rarealert.evaluation.report import Cohort
 
     rows = [
         {

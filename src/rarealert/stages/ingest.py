@@ -9,17 +9,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rarealert.cases.case import LabelledCase
-from rarealert.cases.imports import write_refused
-from rarealert.cases.sources import read_source
-from rarealert.cases.sources.refused import Refused
-from rarealert.cases.store import write_cases
 from rarealert.errors import BadInputError
 from rarealert.files import write_json
 from rarealert.params import Params
 from rarealert.paths import Paths
+from rarealert.sources.importing import read_source, write_refused
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Dataset, Item, Metric, Summary
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.refused import Refused
+from rarealert.visits.store import write_cases
 
 
 def ingest(params: Params, paths: Paths) -> Iterator[Item]:

@@ -16,8 +16,8 @@ from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Dataset, Item, Metric, Summary, Table
 
 if TYPE_CHECKING:
-    from rarealert.cases.case import Case
     from rarealert.teachers.projection import Coverage
+    from rarealert.visits.case import Case
 
 _PARTS = ("train", "valid", "test")
 
@@ -62,8 +62,8 @@ def rationales(params: Params, paths: Paths) -> Iterator[Item]:
 
 
 def _part(paths: Paths, part: str) -> tuple["list[Case]", Dataset]:
-    from rarealert.cases.store import read_cases
     from rarealert.teachers.teacher import digest
+    from rarealert.visits.store import read_cases
 
     path = paths.build("split") / f"{part}.parquet"
     cases = [item.case for item in read_cases(path)]

@@ -10,28 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import rarealert
+from rarealert.evaluation.measures import why_absent
+from rarealert.evaluation.predictions import STUDENT
 from rarealert.files import write_json, write_text
-from rarealert.metrics.panel import why_absent
-from rarealert.metrics.predictions import STUDENT
 from rarealert.params import Params
 from rarealert.paths import Paths
-from rarealert.registry.approval import approve, digest_of
 from rarealert.registry.card import CardFacts, render_card
-from rarealert.registry.digests import file_sha256
-from rarealert.registry.evidence import Evidence
+from rarealert.registry.gates.approval import approve, digest_of
 from rarealert.registry.gates.catalogue import gates, judge, limits
 from rarealert.registry.gates.gate import GateResult
+from rarealert.registry.judged import Evidence
+from rarealert.registry.judgement import Study, collect, read_study
 from rarealert.registry.promotion import Decision, promote
 from rarealert.registry.tracked import attach, log_judgement, model_id
 from rarealert.registry.versions import (
     FAILED_GATES,
     ModelPackage,
     Registered,
+    file_sha256,
     register_version,
     tag_version,
 )
 from rarealert.stages.harness import run_stage
-from rarealert.stages.judgement import Study, collect, read_study
 from rarealert.tracking.items import Artifact, Dataset, Item, Metric, Summary, Tags
 from rarealert.tracking.lineage import git_commit
 

@@ -13,12 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rarealert.cases.case import TEXT_FIELDS, Case, LabelledCase
-from rarealert.cases.render import render
-from rarealert.cases.splits import lock_digest
-from rarealert.cases.store import is_rare, read_cases
 from rarealert.errors import BadInputError
-from rarealert.metrics.predictions import (
+from rarealert.evaluation.predictions import (
     BASELINE_PREFIX,
     CONTROL_PREFIX,
     ENSEMBLE,
@@ -30,9 +26,13 @@ from rarealert.metrics.predictions import (
 )
 from rarealert.params import Params
 from rarealert.paths import Paths
+from rarealert.splits.parts import lock_digest
 from rarealert.stages.harness import run_stage
 from rarealert.teachers.answer import TeacherAnswer, graded_risk, read_answers
 from rarealert.tracking.items import Dataset, Item, Metric, Summary
+from rarealert.visits.case import TEXT_FIELDS, Case, LabelledCase
+from rarealert.visits.reading import render
+from rarealert.visits.store import is_rare, read_cases
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ def check_lock(test: Sequence[LabelledCase], lock: Path) -> None:
 
 def ensemble_risks(model: Path, answers: Sequence[TeacherAnswer], cases: Sequence[Case]) -> Risks:
     """The frozen ensemble's risk of each of ``cases`` that a teacher answered."""
-    from rarealert.alignment.ensemble import load_ensemble
+    from rarealert.ensemble.ensemble import load_ensemble
 
     return load_ensemble(model).predict(answers, cases)
 
@@ -122,7 +122,7 @@ def baseline_risks(
 ) -> Risks:
     """What packaged MiniLM with LoRA says, having learnt from the student's cases and targets."""
     from rarealert.student.baseline import Recipe, minilm_risks
-    from rarealert.student.lessons import read_targets
+    from rarealert.student.examples import read_targets
 
     chosen = params.score
     recipe = Recipe(
@@ -142,8 +142,8 @@ def _score_retold(params: Params, paths: Paths, test: Sequence[LabelledCase]) ->
     """The student on a sample of test cases after each perturbation; writes their risks."""
     import pandas as pd
 
-    from rarealert.cases.perturb import retellings
-    from rarealert.metrics.robustness import COLUMNS, write_robustness
+    from rarealert.evaluation.robustness import COLUMNS, write_robustness
+    from rarealert.simulation.perturbations import retellings
 
     told = retellings(test, params.score.robustness_cases, params.score.seed)
     adapter = paths.build("distil") / "adapter"
@@ -186,7 +186,7 @@ def _teacher_risks(answers: Sequence[TeacherAnswer]) -> dict[str, dict[str, floa
 def _control_risks(
     train: Sequence[LabelledCase], scored: Sequence[LabelledCase], seed: int
 ) -> dict[str, dict[str, float]]:
-    from rarealert.metrics.shortcuts import fit_controls
+    from rarealert.evaluation.controls import fit_controls
 
     fitted = fit_controls(control_frame([item.case for item in train]), is_rare(train), seed)
     frame = control_frame([item.case for item in scored])

@@ -11,25 +11,27 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rarealert.cases.case import LabelledCase
-from rarealert.cases.leakage import (
-    Duplicate,
-    disease_keys,
-    near_duplicates,
-    rendered,
-    tied_groups,
-)
-from rarealert.cases.registered import read_registered
-from rarealert.cases.split_report import Split, leakage_report, render_split_page
-from rarealert.cases.split_rules import CutByDate, assign_by_rule, rule_for
-from rarealert.cases.splits import PARTS, Shares, check_labels, check_lock, lock_digest
-from rarealert.cases.store import read_cases, write_cases
 from rarealert.errors import BadInputError
 from rarealert.files import write_json, write_text
 from rarealert.params import Params, SplitParams
 from rarealert.paths import Paths
+from rarealert.splits.leakage import Duplicate, disease_keys, near_duplicates, rendered, tied_groups
+from rarealert.splits.page import Split, leakage_report, render_split_page
+from rarealert.splits.parts import (
+    PARTS,
+    CutByDate,
+    Shares,
+    assign_by_rule,
+    check_labels,
+    check_lock,
+    lock_digest,
+    read_registered,
+    rule_for,
+)
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Artifact, Dataset, Item, Metric, Summary, Tags
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.store import read_cases, write_cases
 
 _MIN_PERMUTATIONS = 2
 

@@ -18,12 +18,12 @@ from rarealert.tracking.items import Dataset, Item, Metric, Parameters, Summary,
 from rarealert.tracking.lineage import ENDPOINTS_CLOSED
 
 if TYPE_CHECKING:
-    from rarealert.cases.case import Case
-    from rarealert.teachers.ask import Tally
+    from rarealert.teachers.asking import Tally
     from rarealert.teachers.cache import RationaleCache
-    from rarealert.teachers.endpoints.asking import Asked
+    from rarealert.teachers.endpoints.teacher import Asked
     from rarealert.teachers.progress import Board
     from rarealert.teachers.teacher import Teacher
+    from rarealert.visits.case import Case
 
 PARTS = ("train", "valid", "test")
 
@@ -72,10 +72,9 @@ def _ask(
     board: "Board",
 ) -> "Asked":
     """Put the cases to each kind of teacher in its way; the tallies come in panel order."""
-    from rarealert.teachers.ask import ask_panel
-    from rarealert.teachers.endpoints.asking import Asked, ask_endpoints
+    from rarealert.teachers.asking import ask_panel
     from rarealert.teachers.endpoints.limits import Budget
-    from rarealert.teachers.endpoints.teacher import EndpointTeacher
+    from rarealert.teachers.endpoints.teacher import Asked, EndpointTeacher, ask_endpoints
     from rarealert.teachers.local.on_ray import judge_on_ray
     from rarealert.teachers.local.teacher import LocalTeacher, ask_local, judge_here
     from rarealert.teachers.ray_engine import ask_endpoints_on_ray
@@ -113,8 +112,8 @@ def _ask(
 
 
 def _part(paths: Paths, part: str) -> tuple["list[Case]", Dataset]:
-    from rarealert.cases.store import read_cases
     from rarealert.teachers.teacher import digest
+    from rarealert.visits.store import read_cases
 
     path = paths.build("split") / f"{part}.parquet"
     cases = [item.case for item in read_cases(path)]

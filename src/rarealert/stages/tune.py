@@ -21,9 +21,9 @@ from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Child, Dataset, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
-    from rarealert.student.adapter import Network, Settings
-    from rarealert.student.classroom import Classroom, Desk
-    from rarealert.student.correction import Round
+    from rarealert.student.examples import Round
+    from rarealert.student.network import Network, Settings
+    from rarealert.student.tasks import Classroom, Desk
     from rarealert.student.training import Epoch, Schedule
 
 DEFAULTS: dict[str, float | int | str] = {
@@ -46,7 +46,7 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
     Raises:
         BadInputError: an input is missing, or the base model can't be loaded.
     """
-    from rarealert.student.lessons import digest_of, digest_of_examples, digest_of_file
+    from rarealert.student.examples import digest_of, digest_of_examples, digest_of_file
 
     inputs = input_files(paths)
     digests = {name: digest_of_file(file) for name, file in inputs.items() if file.is_file()}
@@ -103,9 +103,9 @@ def unanswered(left_out: int) -> str:
 
 def _classroom(params: Params, paths: Paths, folder: Path) -> "tuple[Classroom, str, int]":
     """The room, the base model's digest, and how many training cases have no target."""
-    from rarealert.cases.store import read_cases
-    from rarealert.student.classroom import Classroom, open_desk
-    from rarealert.student.lessons import make_lessons, read_targets, subset, with_targets
+    from rarealert.student.examples import make_lessons, read_targets, subset, with_targets
+    from rarealert.student.tasks import Classroom, open_desk
+    from rarealert.visits.store import read_cases
 
     files, tuning = input_files(paths), params.tune
     every, targets = read_cases(files["train"]), read_targets(files["risk"], "train")
@@ -128,8 +128,8 @@ def read_knowledge(desk: "Desk", chosen: DistilParams, held_out: Path) -> None:
     Raises:
         BadInputError: what names the diseases that are judged is missing or damaged.
     """
-    from rarealert.student.knowledge import knowledge_of_findings, read_barred
-    from rarealert.student.profilematch import ProfileMatch, packaged_library
+    from rarealert.student.finding_risk import knowledge_of_findings, read_barred
+    from rarealert.student.profile_match import ProfileMatch, packaged_library
 
     if chosen.knowledge_cases:
         known = knowledge_of_findings(desk, chosen, read_barred(held_out))
@@ -226,7 +226,7 @@ def correct(
     ``found`` is what ``network`` judges wrongly now; it keeps the round only where it lowers the
     validation loss.
     """
-    from rarealert.student.lessons import digest_of
+    from rarealert.student.examples import digest_of
     from rarealert.student.training import train
 
     if not (found.wrong and schedule.epochs):
@@ -237,7 +237,7 @@ def correct(
 
 
 def _suggest(trial: Any, lora_layers: int) -> "Settings":
-    from rarealert.student.adapter import Settings
+    from rarealert.student.network import Settings
 
     return Settings(
         learning_rate=trial.suggest_float("learning_rate", 2e-4, 4e-3, log=True),

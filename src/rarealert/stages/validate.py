@@ -12,18 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rarealert.cases.imports import read_refused
-from rarealert.cases.quality import per_case, per_source
-from rarealert.cases.quality_drift import digest, drift, profiles, read_pinned
-from rarealert.cases.quality_page import Check, render_page
-from rarealert.cases.store import SCHEMA
 from rarealert.errors import BadInputError
 from rarealert.files import write_json, write_text
 from rarealert.params import Params
 from rarealert.paths import Paths
-from rarealert.stages.expectations import CASES, DRIFT, PER_CASE, PER_SOURCE, suites
+from rarealert.quality.expectations import CASES, DRIFT, PER_CASE, PER_SOURCE, suites
+from rarealert.quality.page import Check, render_page
+from rarealert.quality.profile import digest, drift, per_case, per_source, profiles, read_pinned
+from rarealert.sources.importing import read_refused
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Artifact, Item, Metric, Summary
+from rarealert.visits.store import SCHEMA
 
 if TYPE_CHECKING:
     import pandas as pd

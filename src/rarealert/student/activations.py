@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rarealert.errors import RareAlertError
-from rarealert.language.devices import enough_memory
-from rarealert.student.facts import Facts
+from rarealert.language.base import enough_memory
+from rarealert.student.encoding import Facts
 from rarealert.student.network import Trunk, denied_mask, pad_right, pool
 
 _ASK_LESS = "lower distil.batch_size or distil.max_prompt_tokens"

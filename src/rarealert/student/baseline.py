@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from rarealert.cases.case import Case, LabelledCase
-from rarealert.language.offline import quiet
+from rarealert.calibration.student_calibration import fit_calibration
+from rarealert.language.base import quiet
 from rarealert.language.sentences import DIMENSIONS, load_encoder
 from rarealert.student.activations import Example, Frozen, run_once
-from rarealert.student.calibration import fit_calibration
 from rarealert.student.encoding import fitted
-from rarealert.student.head import Rows, fit_head
-from rarealert.student.lessons import with_targets
+from rarealert.student.examples import with_targets
 from rarealert.student.network import RiskHead, pool
+from rarealert.student.tasks import Rows, fit_head
 from rarealert.student.training import Schedule, train
+from rarealert.visits.case import Case, LabelledCase
 
 _LORA_LAYERS = 1  # of six, at the top; the five below run once a case
 _TARGET_MODULES = ("query", "key", "value", "dense")

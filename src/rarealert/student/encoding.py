@@ -1,4 +1,6 @@
-r"""One text format for training and inference: instruction, visit, risk position, rationale.
+r"""What a visit tells beside its words: the patient's present findings, and where they stand.
+
+One text format for training and inference: instruction, visit, risk position, rationale.
 
 A plain prompt is ``<instruction><visit>\nAssessment:``; its last token is the risk position, and
 what follows it is the rationale. A chat asks, by the base model's own template, for the diagnosis
@@ -12,15 +14,49 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
-from rarealert.cases.case import TEXT_FIELDS, Case
-from rarealert.cases.render import render
 from rarealert.errors import BadInputError
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.recognise import Mention, load_recogniser
-from rarealert.student.facts import Facts, Finding
+from rarealert.visits.case import TEXT_FIELDS, Case
+from rarealert.visits.reading import render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+class Finding(NamedTuple):
+    """A present finding: its first token's place in the prompt, and the HPO terms that it brings.
+
+    ``terms`` are the finding's own and all that it implies, as numbers (1250 for HP:0001250), in
+    ascending order.
+    """
+
+    position: int
+    terms: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """``findings`` in order of mention, each term's own once; age and sex, None where not told.
+
+    ``first`` is the place of the visit's first token in a prompt of ``length`` tokens.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    age_years: float | None = None
+    sex: str | None = None
+    first: int = 0
+    length: int = 0
+
+    def brought(self) -> Iterator[tuple[int, int]]:
+        """Place and number of every term that is brought, at the first finding that brings it."""
+        seen: set[int] = set()
+        for finding in self.findings:
+            for number in finding.terms:
+                if number not in seen:
+                    yield finding.position, number
+            seen.update(finding.terms)
+
 
 ENCODING_VERSION = "5"
 """Part of every packaged student: raise it with any change of the format."""

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.cases.case import TEXT_FIELDS, Case
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.recognise import load_recogniser
+from rarealert.visits.case import TEXT_FIELDS, Case
 
 TOP = 8
 """Findings listed; a reader of a three-minute visit looks at no more."""

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.cases.case import Case
-from rarealert.language.devices import enough_memory
-from rarealert.student.calibration import Band
+from rarealert.calibration.student_calibration import Band
+from rarealert.language.base import enough_memory
 from rarealert.student.encoding import Encoder, Prompt
 from rarealert.student.evidence import ReadText
 from rarealert.student.package import Card, load_package
 from rarealert.student.rationale import choices, evidence_list, grounded_part, is_sound, opening
+from rarealert.visits.case import Case
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rarealert.language.base import BaseModel
     from rarealert.student.network import RiskHead
-    from rarealert.student.profilematch import ProfileMatch
+    from rarealert.student.profile_match import ProfileMatch
 
 Origin = Literal["free", "guided", "listed"]
 """Where a rationale comes from: the student's own words, as far as they name findings of the visit;

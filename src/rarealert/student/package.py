@@ -15,21 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from rarealert.cases.render import RENDERER_VERSION
+from rarealert.calibration.student_calibration import Bands, Calibration
 from rarealert.errors import BadInputError
 from rarealert.language.base import BaseModel as Base
-from rarealert.language.base import load_base
-from rarealert.language.devices import Dtype
-from rarealert.language.offline import quiet
-from rarealert.student.calibration import Bands, Calibration
+from rarealert.language.base import Dtype, load_base, quiet
 from rarealert.student.encoding import ENCODING_VERSION, Readout, Style
+from rarealert.visits.reading import RENDERER_VERSION
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rarealert.student.adapter import Network
-    from rarealert.student.network import RiskHead
-    from rarealert.student.profilematch import ProfileMatch
+    from rarealert.student.network import Network, RiskHead
+    from rarealert.student.profile_match import ProfileMatch
 
 CALIBRATOR = "calibrator.skops"
 _TOKENIZER = "tokenizer"
@@ -172,7 +169,7 @@ def _read_tokenizer(folder: Path, card: Card) -> "PreTrainedTokenizerBase":
 
 
 def _read_profiles(folder: Path, card: Card) -> "ProfileMatch | None":
-    from rarealert.student.profilematch import ProfileMatch, load_library
+    from rarealert.student.profile_match import ProfileMatch, load_library
 
     if not card.profiles_digest:
         return None

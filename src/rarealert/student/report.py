@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.cases.case import Case, LabelledCase
-from rarealert.cases.render import render
-from rarealert.cases.store import is_rare
-from rarealert.student.citations import heads_named, plausible_heads
-from rarealert.student.rationale import RAISED, is_sound, opened, visit_findings
+from rarealert.student.rationale import (
+    RAISED,
+    heads_named,
+    is_sound,
+    opened,
+    plausible_heads,
+    visit_findings,
+)
+from rarealert.visits.case import Case, LabelledCase
+from rarealert.visits.reading import render
+from rarealert.visits.store import is_rare
 
 if TYPE_CHECKING:
     from rarealert.student.model import Rationale

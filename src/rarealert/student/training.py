@@ -1,22 +1,87 @@
-"""The training loop: AdamW, best epoch by validation loss, exact resume after a kill.
+"""A training in progress on disk: weights now and at best, optimiser state, history.
+
+One safetensors file, so a checkpoint can't run code; its digest names what it belongs to.
+
+The training loop: AdamW, best epoch by validation loss, exact resume after a kill.
 
 AdamW (Loshchilov & Hutter 2019) with warm-up, cosine decay and clipped gradients. Everything random
 follows from the seed and the epoch, so training resumes from a checkpoint to the same weights.
 Checkpoints are safetensors, never pickle.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rarealert.errors import RareAlertError
-from rarealert.language.devices import enough_memory
-from rarealert.student import checkpoint as store
+from rarealert.files import whole
+from rarealert.language.base import enough_memory
+
+
+def save(
+    file: Path,
+    digest: str,
+    parameters: dict[str, torch.nn.Parameter],
+    best: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    history: list[dict[str, Any]],
+) -> None:
+    """Write everything that the next epoch needs; the file appears only once it is whole."""
+    from safetensors.torch import save_file
+
+    tensors = {f"now.{name}": value.detach().clone() for name, value in parameters.items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{key}": value.clone() for key, value in state.items()}
+    with whole(file) as partial:
+        save_file(tensors, partial, metadata={"digest": digest, "history": json.dumps(history)})
+
+
+def resume(
+    file: Path,
+    digest: str,
+    parameters: dict[str, torch.nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+) -> list[dict[str, Any]]:
+    """Put weights and optimiser back as the checkpoint has them; its history, or nothing."""
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        return []
+    try:
+        with safe_open(file, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            if metadata.get("digest") != digest:
+                return []  # it belongs to other data or settings
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return []
+    with torch.no_grad():
+        for name, value in parameters.items():
+            value.copy_(tensors[f"now.{name}"])
+    state = optimiser.state_dict()
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimiser":
+            index, _, key = rest.partition(".")
+            state["state"].setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict(state)
+    return list(json.loads(metadata["history"]))
+
+
+def best_state(file: Path, parameters: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+    """The best weights so far, as the checkpoint has them."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    return {name: tensors[f"best.{name}"] for name in parameters}
+
 
 _WARMUP_SHARE = 0.1
 _CLIP_NORM = 1.0
@@ -87,10 +152,10 @@ def train(
         NotEnoughMemoryError: a batch doesn't fit; the checkpoint of the epoch before stays.
     """
     parameters, optimiser = task.parameters, _optimiser(task, learning_rate)
-    stored = store.resume(checkpoint, digest, parameters, optimiser) if checkpoint else []
+    stored = resume(checkpoint, digest, parameters, optimiser) if checkpoint else []
     history = [Epoch(**item) for item in stored]
     if checkpoint and history:
-        best = store.best_state(checkpoint, parameters)
+        best = best_state(checkpoint, parameters)
     else:
         history = [Epoch(0, None, *task.validate())]
         best = _copied(parameters)
@@ -104,7 +169,7 @@ def train(
             best = _copied(parameters)
         if checkpoint:
             said = [asdict(item) for item in history]
-            store.save(checkpoint, digest, parameters, best, optimiser, said)
+            save(checkpoint, digest, parameters, best, optimiser, said)
         if on_epoch:
             on_epoch(history[-1])
     with torch.no_grad():

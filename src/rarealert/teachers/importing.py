@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rarealert.errors import BadInputError
-from rarealert.teachers.recorded import Row, parse_row
-from rarealert.teachers.recorded_rows import answer_of_row
+from rarealert.teachers.recorded import Row, answer_of_row, parse_row
 from rarealert.teachers.shards import disk_full
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

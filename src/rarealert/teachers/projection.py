@@ -15,12 +15,11 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rarealert.cases.case import Case
 from rarealert.files import whole
 from rarealert.teachers.answer import SCHEMA
-from rarealert.teachers.cache import RationaleCache
-from rarealert.teachers.located import Located
+from rarealert.teachers.cache import Located, RationaleCache
 from rarealert.teachers.teacher import Teacher
+from rarealert.visits.case import Case
 
 _DIGITS = 4
 _BLOCK = 8192  # answers parsed at a time, and a row group of the file: some 20 MB

@@ -12,17 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rarealert.cases.case import Case
 from rarealert.errors import RareAlertError
 from rarealert.scale.cluster import join, nodes, pinned
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.ask import Tally
+from rarealert.teachers.asking import Tally
 from rarealert.teachers.cache import RationaleCache, Usage
-from rarealert.teachers.endpoints.asking import Asked, EndpointRun, cap_reached
 from rarealert.teachers.endpoints.limits import Budget
-from rarealert.teachers.endpoints.teacher import EndpointTeacher
+from rarealert.teachers.endpoints.teacher import Asked, EndpointRun, EndpointTeacher, cap_reached
 from rarealert.teachers.progress import Board
 from rarealert.teachers.teacher import Request, Teacher
+from rarealert.visits.case import Case
 
 _CHUNK = 512  # cases that travel together; an actor holds one chunk at a time
 _PLACEMENTS = 3  # machines that a teacher may lose before the run ends

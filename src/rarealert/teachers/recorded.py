@@ -4,6 +4,8 @@ A row is ``{"case_id", "diagnoses": [...]}`` (free-text diagnoses of several tri
 publishes them), ``{"case_id", "answer", "thinking"?}`` (free-text reasoning, as MedR-Bench does)
 or ``{"case_id", "answer": {...}}`` (an ``Answer``, as ``rarealert cache export`` writes it). A case
 without a row is missing: nobody asked that model.
+
+From a recorded row, whatever its shape, to an answer.
 """
 
 import gzip
@@ -15,10 +17,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
 from rarealert.teachers.answer import Answer
 from rarealert.teachers.teacher import Request, digest
+from rarealert.visits.case import Case
 
 Row = Mapping[str, object]
 Mapper = Callable[[Row], Answer | None]
@@ -131,3 +133,26 @@ class RecordedTeacher:
     def ask(self, case: Case) -> Answer | None:
         """What the row says, ``None`` where it says nothing usable."""
         return self.mapper(self.rows[case.case_id].row)
+
+
+def answer_of_row(row: Row, data: Path) -> Answer | None:
+    """The answer, ``None`` where the row states nothing usable.
+
+    Free text is read with Orphanet's names: the tables in ``data``, else the installed ones.
+    """
+    said = row.get("answer")
+    if isinstance(said, dict):
+        return Answer.model_validate(said)
+    from rarealert.teachers.recorded_corpora import (
+        answer_of_reasoning,
+        answer_of_trials,
+        load_readers,
+    )
+
+    readers = load_readers(data)
+    if "diagnoses" in row:
+        trials = row["diagnoses"]
+        assert isinstance(trials, list)  # parse_row has checked it
+        return answer_of_trials(trials, readers.resolve)
+    thinking = row.get("thinking")
+    return answer_of_reasoning(str(said), thinking if isinstance(thinking, str) else "", readers)

@@ -8,8 +8,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol
 
-from rarealert.cases.case import Case
 from rarealert.teachers.answer import Answer
+from rarealert.visits.case import Case
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 

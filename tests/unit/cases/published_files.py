@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rarealert.cases.case import Case, Label, LabelledCase
+from rarealert.visits.case import Case, Label, LabelledCase
 
 CRAFTMD_COLUMNS = (
     "case_vignette",

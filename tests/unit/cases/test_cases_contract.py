@@ -17,11 +17,11 @@ from published_files import labelled
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from rarealert.cases.case import TEXT_FIELDS, Case, Label, LabelledCase, json_schema
-from rarealert.cases.render import RENDERER_VERSION, render
-from rarealert.cases.store import read_cases, write_cases
 from rarealert.cli import app
 from rarealert.errors import BadInputError
+from rarealert.visits.case import TEXT_FIELDS, Case, Label, LabelledCase, json_schema
+from rarealert.visits.reading import RENDERER_VERSION, render
+from rarealert.visits.store import read_cases, write_cases
 
 words = st.text("ab \n", max_size=6)
 numbers = st.one_of(st.floats(allow_nan=False), st.integers(-5, 200), st.booleans())

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rarealert.cases.imports import import_source
-from rarealert.cases.render import render
-from rarealert.cases.sources import read_source
-from rarealert.cases.sources.refused import Refused
+from rarealert.sources.importing import import_source, read_source
+from rarealert.visits.reading import render
+from rarealert.visits.refused import Refused
 
 CORPORA = os.environ.get("RAREALERT_CORPORA", "")
 pytestmark = [

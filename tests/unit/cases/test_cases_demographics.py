@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.cases.case import Case
-from rarealert.cases.render import render
-from rarealert.cases.sources.demographics import parse_age, parse_sex
+from rarealert.visits.case import Case
+from rarealert.visits.demographics import parse_age, parse_sex
+from rarealert.visits.reading import render
 
 
 @pytest.mark.parametrize(

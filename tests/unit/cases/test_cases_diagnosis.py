@@ -1,6 +1,6 @@
 import pytest
 
-from rarealert.cases.sources.diagnosis import core_name, disease_key, names_diagnosis
+from rarealert.visits.diagnosis import core_name, disease_key, names_diagnosis
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from published_files import report, summary, write_craftmd, write_medrbench, write_orphanet
 
-from rarealert.cases.imports import import_source, read_refused
-from rarealert.cases.sources import files
 from rarealert.errors import BadInputError
+from rarealert.sources import files
+from rarealert.sources.importing import import_source, read_refused
 
 SECRET = "zebrastriped"
 RECORDS = 4

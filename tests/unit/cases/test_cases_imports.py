@@ -12,8 +12,8 @@ from published_files import (
     write_orphanet,
 )
 
-from rarealert.cases.imports import import_source, read_refused
 from rarealert.errors import BadInputError
+from rarealert.sources.importing import import_source, read_refused
 
 
 @pytest.fixture
@@ -158,8 +158,7 @@ def test_an_unknown_kind_names_the_known_ones(tmp_path):
 
 
 def test_every_source_can_be_imported():
-    from rarealert.cases.published import KINDS
-    from rarealert.cases.sources import SOURCES
+    from rarealert.sources.importing import KINDS, SOURCES
 
     assert set(SOURCES) <= set(KINDS)
 

@@ -17,16 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_files import report, summary, write_medrbench, write_orphanet
 
-from rarealert.cases.sources import files, read_source
-from rarealert.cases.sources.csv_rows import csv_records
-from rarealert.cases.sources.documents import documents
-from rarealert.cases.sources.fhir import read_visits
-from rarealert.cases.sources.files import no_tick
-from rarealert.cases.sources.json_survivors import survivors
-from rarealert.cases.sources.refused import Refused
-from rarealert.cases.sources.rows import rows
-from rarealert.cases.sources.visits import Visit
 from rarealert.errors import BadInputError
+from rarealert.sources import files
+from rarealert.sources.fhir import read_visits
+from rarealert.sources.files import documents, no_tick
+from rarealert.sources.importing import read_source
+from rarealert.sources.json_survivors import survivors
+from rarealert.sources.records import Visit
+from rarealert.sources.rows import csv_records, rows
+from rarealert.visits.refused import Refused
 
 few = settings(max_examples=30)
 texts = st.text(st.sampled_from('ab ,;"\n'), max_size=12)

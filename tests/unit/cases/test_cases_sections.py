@@ -1,7 +1,7 @@
 import pytest
 from published_files import summary
 
-from rarealert.cases.sources.sections import is_unsaid, visit_sections
+from rarealert.sources.medrbench import is_unsaid, visit_sections
 
 
 def test_everything_from_the_tests_on_is_cut():

@@ -14,11 +14,11 @@ from published_files import (
     write_orphanet,
 )
 
-from rarealert.cases.case import LabelledCase
-from rarealert.cases.sources import SOURCES, read_source
-from rarealert.cases.sources.craftmd import without_question
-from rarealert.cases.sources.refused import Refused
 from rarealert.errors import BadInputError
+from rarealert.sources.craftmd import without_question
+from rarealert.sources.importing import SOURCES, read_source
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.refused import Refused
 
 SECRET = "Zebra-striped hands since Tuesday"
 # a file is written for each example, so the folder may be shared and a slow disk is no failure

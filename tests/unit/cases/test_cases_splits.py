@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_files import labelled
 
-from rarealert.cases.groups import DisjointSets
-from rarealert.cases.leakage import (
+from rarealert.errors import BadInputError
+from rarealert.splits.leakage import (
+    DisjointSets,
     Duplicate,
     count_leaks,
     disease_keys,
@@ -17,7 +18,7 @@ from rarealert.cases.leakage import (
     shingles,
     tied_groups,
 )
-from rarealert.cases.splits import (
+from rarealert.splits.parts import (
     PARTS,
     Shares,
     assign,
@@ -26,7 +27,6 @@ from rarealert.cases.splits import (
     counts_by_part,
     lock_digest,
 )
-from rarealert.errors import BadInputError
 
 SHARES = Shares(valid=0.2, test=0.25)
 WORDS = [f"word{number}" for number in range(2000)]

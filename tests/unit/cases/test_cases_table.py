@@ -9,14 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rarealert.cases.case import Case
-from rarealert.cases.imports import import_source, read_refused
-from rarealert.cases.sources import read_source
-from rarealert.cases.sources.columns import ColumnMap, load_columns
-from rarealert.cases.sources.refused import Refused
-from rarealert.cases.sources.table import read_visits
-from rarealert.cases.sources.visits import Visit
 from rarealert.errors import BadInputError
+from rarealert.sources.importing import import_source, read_refused, read_source
+from rarealert.sources.records import Visit
+from rarealert.sources.table import ColumnMap, load_columns, read_visits
+from rarealert.visits.case import Case
+from rarealert.visits.refused import Refused
 
 MAP = """
 source: clinic_a

@@ -18,12 +18,12 @@ from fhir_records import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rarealert.cases.sources import read_source
-from rarealert.cases.sources.fhir import read_visits
-from rarealert.cases.sources.fhir_dates import When, age_in_years
-from rarealert.cases.sources.refused import Refused
-from rarealert.cases.sources.visits import Visit
 from rarealert.errors import BadInputError
+from rarealert.sources.fhir import read_visits
+from rarealert.sources.fhir_resources import When, age_in_years
+from rarealert.sources.importing import read_source
+from rarealert.sources.records import Visit
+from rarealert.visits.refused import Refused
 
 SECRET = "Zebra-striped hands"
 reused_folder = settings(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.cases.case import TEXT_FIELDS, Case, Label, LabelledCase
-from rarealert.cases.perturb import (
+from rarealert.knowledge.recognise import findings_of
+from rarealert.simulation.perturbations import (
     PERTURBATIONS,
     mistyped,
     other_units,
@@ -16,7 +16,7 @@ from rarealert.cases.perturb import (
     retellings,
     without,
 )
-from rarealert.knowledge.recognise import findings_of
+from rarealert.visits.case import TEXT_FIELDS, Case, Label, LabelledCase
 
 
 def visit(**fields):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rarealert.cases.sources import read_source
-from rarealert.cases.sources.refused import Refused
+from rarealert.sources.importing import read_source
+from rarealert.visits.refused import Refused
 
 CORPORA = os.environ.get("RAREALERT_CORPORA", "")
 STORE = Path(CORPORA) / "phenopacket-store.zip"

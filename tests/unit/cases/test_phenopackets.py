@@ -5,14 +5,13 @@ import zipfile
 
 import pytest
 
-from rarealert.cases.sources import read_source
-from rarealert.cases.sources.iso8601 import age_in_years
-from rarealert.cases.sources.observable import NEEDS_A_TEST, SEEN_ANYWAY, shows_at_a_visit
-from rarealert.cases.sources.phenopackets import read_visits
-from rarealert.cases.sources.refused import Refused
-from rarealert.cases.sources.visits import Visit
 from rarealert.errors import BadInputError
 from rarealert.knowledge.hpo import load_ontology
+from rarealert.sources.importing import read_source
+from rarealert.sources.observable import NEEDS_A_TEST, SEEN_ANYWAY, shows_at_a_visit
+from rarealert.sources.phenopackets import age_in_years, read_visits
+from rarealert.sources.records import Visit
+from rarealert.visits.refused import Refused
 
 SECRET = "Zebra-striped hands"
 

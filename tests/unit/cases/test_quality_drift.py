@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rarealert.cases.quality_drift import drift, profiles, read_pinned, stability_index
 from rarealert.errors import BadInputError
+from rarealert.quality.profile import drift, profiles, read_pinned, stability_index
 
 counts = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 500), min_size=1)
 

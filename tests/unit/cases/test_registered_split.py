@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rarealert.cases.registered import read_registered
 from rarealert.errors import BadInputError
+from rarealert.splits.parts import read_registered
 
 IDS = ["a", "b", "c"]
 GOOD = "case_id,part\na,train\nb,valid\nc,test\n"

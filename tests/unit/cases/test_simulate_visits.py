@@ -12,22 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rarealert.cases.case import TEXT_FIELDS, LabelledCase
-from rarealert.cases.render import render
-from rarealert.cases.simulate import materialise, simulate
-from rarealert.cases.simulate_text import _PLAIN_EXAM, _PLAIN_FAMILY, _PLAIN_HISTORY
-from rarealert.cases.simulate_vocabulary import load_vocabulary
-from rarealert.cases.simulate_world import MIN_FINDINGS, Disease, fits, load_world
-from rarealert.cases.sources.diagnosis import names_diagnosis
-from rarealert.cases.store import disease_groups, is_rare
+from rarealert.evaluation import controls as shortcuts
+from rarealert.evaluation import shortcut_audit as audit
+from rarealert.evaluation.discrimination import auroc
 from rarealert.knowledge.heads import HEADS
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.profiles import load_common_profiles, load_rare_profiles
 from rarealert.knowledge.recognise import findings_of, load_recogniser
-from rarealert.metrics import audit, shortcuts
-from rarealert.metrics.discrimination import auroc
 from rarealert.params import SimulatedParams, load_params
+from rarealert.simulation.corpus import materialise, simulate
+from rarealert.simulation.text import _PLAIN_EXAM, _PLAIN_FAMILY, _PLAIN_HISTORY
+from rarealert.simulation.vocabulary import load_vocabulary
+from rarealert.simulation.world import MIN_FINDINGS, Disease, fits, load_world
 from rarealert.stages.score import control_frame
+from rarealert.visits.case import TEXT_FIELDS, LabelledCase
+from rarealert.visits.diagnosis import names_diagnosis
+from rarealert.visits.reading import render
+from rarealert.visits.store import disease_groups, is_rare
 
 ROOT = Path(__file__).parents[3]
 FAMILY = "family_history"
@@ -47,7 +48,7 @@ def test_a_seed_gives_the_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> N
     materialise(_params(20, 15), tmp_path / "here")
     program = (
         "import sys; from pathlib import Path; from rarealert.params import SimulatedParams; "
-        "from rarealert.cases.simulate import materialise; "
+        "from rarealert.simulation.corpus import materialise; "
         "materialise(SimulatedParams.model_validate_json(sys.argv[1]), Path(sys.argv[2]))"
     )
     subprocess.run(
@@ -276,7 +277,7 @@ def test_160_000_cases_take_three_minutes_and_four_gigabytes(tmp_path: Path) -> 
     program = (
         "import resource, sys; from pathlib import Path; "
         "from rarealert.params import SimulatedParams; "
-        "from rarealert.cases.simulate import materialise; "
+        "from rarealert.simulation.corpus import materialise; "
         "materialise(SimulatedParams.model_validate_json(sys.argv[1]), Path(sys.argv[2])); "
         "used = resource.getrusage(resource.RUSAGE_SELF); "
         "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"

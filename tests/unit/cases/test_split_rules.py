@@ -9,11 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_files import labelled
 
-from rarealert.cases.leakage import SET_ASIDE, cases_to_move, count_leaks, tied_groups
-from rarealert.cases.split_report import date_report
-from rarealert.cases.split_rules import CutByDate, assign_by_rule, date_cuts, rule_for
-from rarealert.cases.splits import PARTS, Shares, assign, check_labels, strata
 from rarealert.errors import BadInputError
+from rarealert.splits.leakage import SET_ASIDE, cases_to_move, count_leaks, tied_groups
+from rarealert.splits.page import date_report
+from rarealert.splits.parts import (
+    PARTS,
+    CutByDate,
+    Shares,
+    assign,
+    assign_by_rule,
+    check_labels,
+    date_cuts,
+    rule_for,
+    strata,
+)
 
 SHARES = Shares(valid=0.2, test=0.25)
 START = date(2020, 1, 1)

@@ -6,13 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.leakage import count_leaks, near_duplicates, rendered, tied_groups
-from rarealert.cases.splits import Shares, assign
-from rarealert.cases.store import write_cases
 from rarealert.params import load_params
 from rarealert.paths import Paths
+from rarealert.splits.leakage import count_leaks, near_duplicates, rendered, tied_groups
+from rarealert.splits.parts import Shares, assign
 from rarealert.stages.split import split
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.store import write_cases
 
 WORDS, DISEASES = 120, {True: 4000, False: 400}
 

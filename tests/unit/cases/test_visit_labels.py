@@ -2,11 +2,11 @@
 
 import pytest
 
-from rarealert.cases.case import Case
-from rarealert.cases.sources import visits
-from rarealert.cases.sources.refused import Place, Refused
-from rarealert.cases.sources.visits import Diagnosis, Visit, VisitLabeller
 from rarealert.knowledge.labels import NOT_RARE, Verdict
+from rarealert.sources import records as visits
+from rarealert.sources.records import Diagnosis, Visit, VisitLabeller
+from rarealert.visits.case import Case
+from rarealert.visits.refused import Place, Refused
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarealert.errors import BadInputError
-from rarealert.knowledge.derived_heads import load_derived_heads
-from rarealert.knowledge.heads import HEADS
+from rarealert.knowledge.heads import HEADS, load_derived_heads
 from rarealert.knowledge.labels import load_labeller, verdict_line
 from rarealert.knowledge.mondo import load_mondo, parse_mondo
-from rarealert.knowledge.orphanet import load_index
-from rarealert.knowledge.orphanet_tables import read_tables
+from rarealert.knowledge.orphanet import load_index, read_tables
 from rarealert.knowledge.profiles import load_common_conditions, packaged_rows
 
 CORPORA = os.environ.get("RAREALERT_CORPORA")

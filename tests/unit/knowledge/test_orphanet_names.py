@@ -15,8 +15,14 @@ from rarealert.errors import BadInputError
 from rarealert.knowledge.heads import HEADS
 from rarealert.knowledge.mondo import parse_mondo
 from rarealert.knowledge.names import normalise_name
-from rarealert.knowledge.orphanet import OrphanetIndex, index_over, load_index, looks_common
-from rarealert.knowledge.orphanet_tables import Disorder, Nomenclature
+from rarealert.knowledge.orphanet import (
+    Disorder,
+    Nomenclature,
+    OrphanetIndex,
+    index_over,
+    load_index,
+    looks_common,
+)
 from rarealert.knowledge.profiles import packaged_rows
 
 CORPORA = os.environ.get("RAREALERT_CORPORA")

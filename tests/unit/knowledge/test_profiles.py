@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from rarealert.errors import BadInputError
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.knowledge.information import information_content
 from rarealert.knowledge.names import normalise_name
 from rarealert.knowledge.profiles import (
     class_of,
+    information_content,
     load_common_conditions,
     load_common_profiles,
     load_rare_profiles,

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rarealert.errors import BadInputError
-from rarealert.language import base, packaged
-from rarealert.language.offline import sha256_of
+from rarealert.language import base
+from rarealert.language import base as packaged
+from rarealert.language.base import sha256_of
 
 
 def test_a_folder_loads_in_fp32_with_a_digest_of_its_weights(tiny_base: Path) -> None:

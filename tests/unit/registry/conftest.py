@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rarealert.metrics.discrimination import auroc
-from rarealert.metrics.intervals import Bootstrap
-from rarealert.registry.evidence import Evidence, InputCheck, TextScan
+from rarealert.evaluation.discrimination import auroc
+from rarealert.evaluation.intervals import Bootstrap
 from rarealert.registry.gates.approval import Approval
+from rarealert.registry.judged import Evidence, InputCheck, TextScan
 
 CASES = 120
 Spoil = Callable[..., Evidence]

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import rarealert
-from rarealert.registry.digests import copy_package, folder_sha256
+from rarealert.registry.versions import copy_package, folder_sha256
 
 _SOURCE = Path(rarealert.__file__).parent
 

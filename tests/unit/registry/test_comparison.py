@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 
 from rarealert.errors import RareAlertError
-from rarealert.metrics.discrimination import auroc
-from rarealert.metrics.intervals import Bootstrap
-from rarealert.registry.comparison import SMALL_HEADS, Side, TestPart, compare_sides
-from rarealert.registry.comparison_page import calibration_overlay, markdown, page
+from rarealert.evaluation.discrimination import auroc
+from rarealert.evaluation.intervals import Bootstrap
+from rarealert.registry.comparison import (
+    SMALL_HEADS,
+    Side,
+    TestPart,
+    calibration_overlay,
+    compare_sides,
+    markdown,
+    page,
+)
 
 N = 160
 PLAN = Bootstrap(200, 0.95, 3)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from rarealert.registry.evidence import Champion
 from rarealert.registry.gates.statistical import NotBelowChampion
+from rarealert.registry.judged import Champion
 
 
 @pytest.fixture

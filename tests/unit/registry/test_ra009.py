@@ -1,7 +1,7 @@
 """RA009: no case text in tracked artifacts."""
 
-from rarealert.registry.evidence import TextScan
 from rarealert.registry.gates.integrity import NoCaseText
+from rarealert.registry.judged import TextScan
 
 
 def test_clean_artifacts_pass(sound):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rarealert.registry.evidence import InputCheck
 from rarealert.registry.gates.integrity import InputsPinned
+from rarealert.registry.judged import InputCheck
 
 
 @pytest.mark.parametrize(

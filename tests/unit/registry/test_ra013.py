@@ -2,7 +2,7 @@
 
 import pytest
 
-from rarealert.registry.gates.subgroup import SMALL_HEADS, WorstHead
+from rarealert.registry.gates.statistical import SMALL_HEADS, WorstHead
 
 
 @pytest.fixture

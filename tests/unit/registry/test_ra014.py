@@ -2,7 +2,7 @@
 
 import pytest
 
-from rarealert.registry.gates.subgroup import WorstSubgroup
+from rarealert.registry.gates.statistical import WorstSubgroup
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rarealert.registry.gates.subgroup import EverySource
+from rarealert.registry.gates.statistical import EverySource
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rarealert.registry.gates.provenance import ThresholdsFromValidation
+from rarealert.registry.gates.integrity import ThresholdsFromValidation
 
 
 @pytest.mark.parametrize(

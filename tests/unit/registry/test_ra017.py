@@ -2,7 +2,7 @@
 
 import pytest
 
-from rarealert.registry.gates.provenance import TrainedOnTrain
+from rarealert.registry.gates.integrity import TrainedOnTrain
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """RA018: no teacher knows the answer."""
 
-from rarealert.registry.gates.provenance import NoTeacherKnows
+from rarealert.registry.gates.integrity import NoTeacherKnows
 
 gate = NoTeacherKnows(0.99)
 

@@ -1,6 +1,6 @@
 """RA019: the stages above are up to date."""
 
-from rarealert.registry.gates.provenance import StagesCurrent
+from rarealert.registry.gates.integrity import StagesCurrent
 
 
 def test_nothing_changed_passes(sound):

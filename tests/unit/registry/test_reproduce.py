@@ -12,8 +12,7 @@ import yaml
 
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.registry import reproduce as module
-from rarealert.registry.reproduce import compare_metrics, reproduce
-from rarealert.registry.worktree import failure
+from rarealert.registry.reproduce import compare_metrics, failure, reproduce
 
 STAGE = """
 import json, pathlib, mlflow

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.registry.scan import WORDS, scan, shingles
+from rarealert.registry.text_scan import WORDS, scan, shingles
 
 TEXT = "A boy of nine has walked on his toes since spring and falls when he runs."
 WANTED = shingles([TEXT])

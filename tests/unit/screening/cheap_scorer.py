@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from rarealert.screening.answer import SAID
 from rarealert.screening.batch import CHUNK_ROWS, screen_file
 from rarealert.screening.champion import ScreeningModel
-from rarealert.screening.saying import SAID
 
 
 class CheapScorer:

@@ -5,16 +5,16 @@ from importlib.resources import files
 
 import pytest
 
-from rarealert.cases.case import Case
 from rarealert.knowledge.recognise import findings_of
-from rarealert.screening.asking import (
+from rarealert.screening.next_questions import (
     field_questions,
     finding_question,
     finding_questions,
+    load_knowledge,
     next_questions,
     with_finding,
 )
-from rarealert.screening.beliefs import load_knowledge
+from rarealert.visits.case import Case
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.screening import resume
+from rarealert.screening.answer import SAID
 from rarealert.screening.batch import Question, screen, screen_file
 from rarealert.screening.champion import ScreeningModel, load_model
-from rarealert.screening.saying import SAID
 
 
 class Scorer:

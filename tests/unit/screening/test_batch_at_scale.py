@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rarealert.screening.batch import screen_file
-from rarealert.screening.rows import read_rows
+from rarealert.screening.visit_files import read_rows
 
 MIB = 1024**2
 TEXT = "Tired for weeks, with fever at night and a dry cough that does not go away."
@@ -100,8 +100,8 @@ def test_the_peak_is_the_same_for_eight_times_as_many_rows(tmp_path):
 def test_of_fhir_records_one_patient_at_a_time_is_held(tmp_path, ending, monkeypatch):
     import gc
 
-    from rarealert.cases.sources.fhir_record import Record
-    from rarealert.screening import patients as reader
+    from rarealert.sources import fhir_patients as reader
+    from rarealert.sources.fhir_resources import Record
 
     monkeypatch.setattr(reader, "_HELD_BYTES", 1000)  # so that the bundle is read by entry
     source = write(tmp_path / f"in{ending}", 300)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarealert.errors import BadInputError, RareAlertError
+from rarealert.screening.answer import SAID
 from rarealert.screening.batch import Question, screen_file
 from rarealert.screening.champion import ScreeningModel
-from rarealert.screening.saying import SAID
 from rarealert.screening.tables import harmless
 
 VISITS = pd.DataFrame(

@@ -13,7 +13,7 @@ from rarealert.errors import RareAlertError
 from rarealert.screening import ray_engine
 from rarealert.screening.batch import Question, screen_file
 from rarealert.screening.champion import ScreeningModel
-from rarealert.screening.rows import read_lines
+from rarealert.screening.visit_files import read_lines
 
 SCRIPT = """
 import functools, json, sys, time

@@ -18,7 +18,7 @@ from rarealert.registry.versions import register_version
 from rarealert.screening import pyfunc
 from rarealert.screening.batch import Question, screen
 from rarealert.screening.bundle import bundle
-from rarealert.screening.service.models import FolderSource
+from rarealert.screening.service.batching import FolderSource
 
 ROOT = Path(__file__).parents[3]
 

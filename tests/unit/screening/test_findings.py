@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rarealert.screening.findings import load_search
+from rarealert.screening.finding_search import load_search
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.cases.sources.fhir import read_visits
-from rarealert.cases.sources.refused import Refused
-from rarealert.cases.sources.visits import Visit
 from rarealert.errors import BadInputError
-from rarealert.screening import patients
-from rarealert.screening.patients import read_patients
+from rarealert.sources import fhir_patients as patients
+from rarealert.sources.fhir import read_visits
+from rarealert.sources.fhir_patients import read_patients
+from rarealert.sources.records import Visit
+from rarealert.visits.refused import Refused
 
 sys.path.append(str(Path(__file__).parents[1] / "cases"))
 from fhir_records import bundle, concept, condition, encounter, patient, record

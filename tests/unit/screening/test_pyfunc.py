@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
 from rarealert.registry.versions import find_version, register_version, versions
 from rarealert.screening import pyfunc
+from rarealert.screening.answer import SAID, shift_prevalence
 from rarealert.screening.frames import COLUMNS, request_frame, to_cases
-from rarealert.screening.saying import SAID, shift_prevalence
 from rarealert.student.model import Student
+from rarealert.visits.case import Case
 
 SHARE = st.floats(0.001, 0.999)
 

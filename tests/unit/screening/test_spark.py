@@ -8,7 +8,7 @@ import pytest
 
 from rarealert.registry.versions import register_version
 from rarealert.screening import pyfunc
-from rarealert.screening.saying import SAID
+from rarealert.screening.answer import SAID
 
 pyspark = pytest.importorskip("pyspark", reason="needs the extra spark")
 pytestmark = [

@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rarealert.alignment.ensemble import load_ensemble
-from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.store import write_cases
 from rarealert.cli import app
+from rarealert.ensemble.ensemble import load_ensemble
+from rarealert.ensemble.explain_case import explain_to_terminal
 from rarealert.errors import BadInputError
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.stages.align import align
-from rarealert.stages.explaining import explain_to_terminal
 from rarealert.teachers.answer import Answer, TeacherAnswer, read_answers, write_answers
 from rarealert.tracking.items import Child, Item, Metric, Summary
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.store import write_cases
 
 REPOSITORY = Path(__file__).parents[3]
 PARAMS = load_params(REPOSITORY / "params.yaml")

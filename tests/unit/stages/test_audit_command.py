@@ -9,18 +9,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.imports import import_source
-from rarealert.cases.sources import read_source
-from rarealert.cases.sources.refused import Refused
-from rarealert.cases.store import write_cases
 from rarealert.cli import app
 from rarealert.errors import BadInputError
-from rarealert.metrics import audit as shortcut_audit
-from rarealert.metrics.audit import POOLED
+from rarealert.evaluation import shortcut_audit
+from rarealert.evaluation.audit_command import audit, audit_corpus
+from rarealert.evaluation.shortcut_audit import POOLED
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.stages.audit import audit, audit_corpus
+from rarealert.sources.importing import import_source, read_source
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.refused import Refused
+from rarealert.visits.store import write_cases
 
 CORPORA = os.environ.get("RAREALERT_CORPORA", "")
 SECRET = "zebra-striped hands"

@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rarealert.cases.imports import write_refused
-from rarealert.cases.store import SCHEMA
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.stages.data_docs import build_data_docs
+from rarealert.quality.data_docs import build_data_docs
+from rarealert.sources.importing import write_refused
+from rarealert.visits.store import SCHEMA
 
 pytestmark = [
     # great_expectations 1.24 imports sre_constants, which Python 3.11 deprecates

@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from rarealert.cases.imports import read_refused
-from rarealert.cases.store import read_cases
 from rarealert.errors import BadInputError
 from rarealert.params import load_params
 from rarealert.paths import Paths
+from rarealert.sources.importing import read_refused
 from rarealert.stages.ingest import ingest
 from rarealert.tracking.items import Dataset, Summary
+from rarealert.visits.store import read_cases
 
 
 def row(case_id, **case):

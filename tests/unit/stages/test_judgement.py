@@ -4,9 +4,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.paths import Paths
-from rarealert.stages import judgement
+from rarealert.registry import judgement
+from rarealert.visits.case import Case, Label, LabelledCase
 
 _LABEL = Label(label="nonrare", disease_id="NAME:x", disease_name="x", reason="made up")
 

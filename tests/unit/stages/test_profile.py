@@ -7,9 +7,8 @@ import pytest
 import yaml
 
 from rarealert.errors import BadInputError
-from rarealert.params import load_params
+from rarealert.params import load_params, merged, use_profile
 from rarealert.paths import Paths
-from rarealert.stages.profile import merged, use_profile
 
 REPOSITORY = Path(__file__).parents[3]
 PROFILES = sorted(REPOSITORY.glob("params.*.yaml"))

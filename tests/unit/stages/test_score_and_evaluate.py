@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.splits import lock_digest
-from rarealert.cases.store import write_cases
 from rarealert.errors import BadInputError
-from rarealert.metrics.page import checklist
-from rarealert.metrics.prevalence import shifted
+from rarealert.evaluation.page import checklist
+from rarealert.evaluation.prevalence import shifted
 from rarealert.params import load_params
 from rarealert.paths import Paths
+from rarealert.splits.parts import lock_digest
 from rarealert.stages import evaluate as evaluate_stage
 from rarealert.stages import score as score_stage
 from rarealert.teachers.answer import Answer, TeacherAnswer, write_answers
 from rarealert.tracking.items import Figure, Metric, Summary, Table
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.store import write_cases
 
 REPOSITORY = Path(__file__).parents[3]
 SIZES = {"train": 60, "valid": 60, "test": 80}

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.store import read_cases, write_cases
 from rarealert.errors import BadInputError
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.stages.split import split
 from rarealert.tracking.items import Tags
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.store import read_cases, write_cases
 
 PARTS = ("train", "valid", "test")
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.store import write_cases
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
@@ -19,6 +17,8 @@ from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.panel import load_panel
 from rarealert.teachers.teacher import Request
 from rarealert.tracking.items import Dataset, Summary
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.store import write_cases
 
 _REPO = Path(__file__).parents[3]
 _TEXTS = {

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.store import write_cases
 from rarealert.errors import BadInputError
 from rarealert.files import write_json
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
 from rarealert.teachers.answer import Answer, Insight, TeacherAnswer, write_answers
 from rarealert.tracking.items import Child, Figure, Summary
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.store import write_cases
 
 REPOSITORY = Path(__file__).parents[3]
 FINDINGS = ("seizures", "ptosis", "headache", "fever")
@@ -115,10 +115,10 @@ def best(paths: Paths) -> dict[str, object]:
 
 
 def test_tune_then_distil_leave_a_working_student(workspace) -> None:
+    from rarealert.calibration.student_uncertainty import load_doubts
     from rarealert.stages.distil import distil
     from rarealert.stages.tune import tune
     from rarealert.student.model import Student
-    from rarealert.student.uncertainty import load_doubts
 
     params, paths = workspace
     items = list(tune(params, paths))

@@ -6,14 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rarealert.cases.imports import write_refused
-from rarealert.cases.sources.refused import Refused
-from rarealert.cases.store import SCHEMA
 from rarealert.errors import BadInputError
 from rarealert.params import load_params
 from rarealert.paths import Paths
+from rarealert.sources.importing import write_refused
 from rarealert.stages.validate import validate
 from rarealert.tracking.items import Summary
+from rarealert.visits.refused import Refused
+from rarealert.visits.store import SCHEMA
 
 pytestmark = [
     # great_expectations 1.24 imports sre_constants, which Python 3.11 deprecates

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rarealert.cli.workspace import materialise, what_next
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.files import write_json
-from rarealert.stages.workspace import materialise, what_next
 
 ROOT = Path(__file__).parents[3]
 

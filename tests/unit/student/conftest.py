@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.params import DistilParams, load_params
+from rarealert.visits.case import Case, Label, LabelledCase
 
 FINDINGS = (
     "seizures", "headache", "fever", "ptosis", "muscle weakness", "vomiting", "fatigue", "pruritus",
@@ -69,9 +69,9 @@ def build_tiny(folder: Path, cases: list[LabelledCase]) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from rarealert.cases.render import render
     from rarealert.student.encoding import INSTRUCTION, SUFFIX
     from rarealert.student.rationale import LOWERED, RAISED
+    from rarealert.visits.reading import render
 
     splitter = pre_tokenizers.Whitespace()
     texts = [render(item.case) for item in cases] + [INSTRUCTION, SUFFIX, RAISED, LOWERED]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rarealert.cases.case import LabelledCase
 from rarealert.errors import BadInputError
 from rarealert.student.baseline import Recipe, minilm_risks
+from rarealert.visits.case import LabelledCase
 
 RECIPE = Recipe(max_tokens=64, epochs=1, learning_rate=1e-3, rank=4, soft_weight=0.5, seed=3)
 

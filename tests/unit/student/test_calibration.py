@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.files import write_skops
-from rarealert.student.calibration import (
+from rarealert.calibration.student_calibration import (
     Bands,
     Calibration,
     _isotonic,
     fit_bands,
     fit_calibration,
 )
+from rarealert.files import write_skops
 
 
 def test_platt_recovers_the_slope_of_overconfident_logits() -> None:

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.student.activations import Example
-from rarealert.student.correction import Round, chains, find_errors
-from rarealert.student.lessons import Lessons
+from rarealert.student.examples import Lessons, Round, chains, find_errors
+from rarealert.visits.case import Case, Label, LabelledCase
 
 
 def lessons(rows: list[tuple[bool, float]], told: int = 0) -> Lessons:

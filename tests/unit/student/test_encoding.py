@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from rarealert.cases.case import Case, LabelledCase
-from rarealert.cases.render import render
 from rarealert.errors import BadInputError
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.recognise import load_recogniser
 from rarealert.language.base import load_base
 from rarealert.student.encoding import INSTRUCTION, SUFFIX, Encoder
+from rarealert.visits.case import Case, LabelledCase
+from rarealert.visits.reading import render
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_prompt_is_what_tokenizer_and_recogniser_say_one_by_one(tokenizer, tol
     assert list(prompt.ids[before : before + kept]) == encoder.tokens(prompt.text)[:kept]
     said = tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
     places = [(at + before, *span) for at, span in enumerate(said["offset_mapping"][:kept])]
-    spans = load_recogniser().denials(prompt.text)
+    spans = load_recogniser().read(prompt.text)[1]
     denied = [at for at, start, end in places if any(a < end and start < b for a, b in spans)]
     assert list(prompt.denied) == denied
     found: dict[str, int] = {}

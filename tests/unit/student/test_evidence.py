@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rarealert.cases.case import Case
 from rarealert.student.evidence import ReadText, find_evidence
 from rarealert.student.model import Student
+from rarealert.visits.case import Case
 
 CASE = Case(
     case_id="a",

@@ -8,19 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rarealert.cases.leakage import disease_keys, near_duplicates, rendered, tied_groups
-from rarealert.cases.simulate import simulate
-from rarealert.cases.simulate_knowledge import SOURCE, allowed_world, keys_of, knowledge_cases
-from rarealert.cases.simulate_world import load_world
-from rarealert.cases.splits import PARTS, Shares, assign
 from rarealert.errors import BadInputError
 from rarealert.params import SimulatedParams
-from rarealert.student.classroom import open_desk
-from rarealert.student.facts import Facts, Finding
-from rarealert.student.findingrisk import FindingRisk, fit_finding_risk
-from rarealert.student.head import Rows, fit_head
-from rarealert.student.knowledge import knowledge_of_findings, read_barred
-from rarealert.student.profilematch import ProfileMatch, packaged_library
+from rarealert.simulation.corpus import SOURCE, allowed_world, keys_of, knowledge_cases, simulate
+from rarealert.simulation.world import load_world
+from rarealert.splits.leakage import disease_keys, near_duplicates, rendered, tied_groups
+from rarealert.splits.parts import PARTS, Shares, assign
+from rarealert.student.encoding import Facts, Finding
+from rarealert.student.finding_risk import (
+    FindingRisk,
+    fit_finding_risk,
+    knowledge_of_findings,
+    read_barred,
+)
+from rarealert.student.profile_match import ProfileMatch, packaged_library
+from rarealert.student.tasks import Rows, fit_head, open_desk
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_findings_are_weighed_once_and_again_for_other_diseases(
     assert np.abs(first.log_odds).max() > 0.1
     (kept,) = tmp_path.iterdir()
     with monkeypatch.context() as without:
-        without.setattr("rarealert.student.knowledge._fit", None)  # fitting would fail
+        without.setattr("rarealert.student.finding_risk._fit", None)  # fitting would fail
         again = knowledge_of_findings(desk, chosen, frozenset())
     assert np.array_equal(again.terms, first.terms)
     assert np.array_equal(again.log_odds, first.log_odds)
@@ -193,7 +195,7 @@ def _rows(count: int, seed: int, spoken: int | None) -> Rows:
 
 @pytest.mark.parametrize("rows", [200, 9])
 def test_head_is_where_its_ridge_logistic_loss_of_shares_is_least(rows) -> None:
-    from rarealert.student.head import _fit
+    from rarealert.student.tasks import _fit
 
     features = _rows(rows, 1, None).features  # of 12 columns: more rows than them, and fewer
     share = np.random.default_rng(4).random(rows)
@@ -234,7 +236,7 @@ def test_what_findings_say_is_the_same_at_work_as_in_training(
     tiny_base: Path, distil_params, cases, tmp_path: Path
 ) -> None:
     from rarealert.student.activations import freeze_prompts
-    from rarealert.student.lessons import make_lessons
+    from rarealert.student.examples import make_lessons
     from rarealert.student.network import denied_mask, pad_right, pool
 
     desk = open_desk(distil_params(str(tiny_base), (2, 1)))

@@ -7,12 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
-from rarealert.student import lessons
+from rarealert.student import examples as lessons
 from rarealert.student.activations import Example
 from rarealert.student.encoding import Prompt
-from rarealert.student.lessons import (
+from rarealert.student.examples import (
     choose_rationales,
     digest_of,
     digest_of_examples,
@@ -21,6 +20,7 @@ from rarealert.student.lessons import (
     subset,
     with_targets,
 )
+from rarealert.visits.case import Case
 
 
 def write(file: Path, rows: list[dict[str, object]]) -> Path:

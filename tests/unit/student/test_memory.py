@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.language.base import load_base
-from rarealert.language.devices import NotEnoughMemoryError, enough_memory
+from rarealert.language.base import NotEnoughMemoryError, enough_memory, load_base
 from rarealert.student.activations import run_once
-from rarealert.student.classroom import open_desk
+from rarealert.student.tasks import open_desk
 from rarealert.student.training import DivergedError, Schedule, train
 
 ENOUGH_FOR_NOBODY = 2**50  # bytes

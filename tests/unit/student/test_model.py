@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from rarealert.cases.case import Case, LabelledCase
+from rarealert.calibration.student_calibration import Bands, Calibration
 from rarealert.errors import BadInputError
 from rarealert.params import DistilParams
-from rarealert.student.adapter import Settings, add_adapter
-from rarealert.student.calibration import Bands, Calibration
-from rarealert.student.classroom import open_desk
 from rarealert.student.model import Student
-from rarealert.student.network import RiskHead, pad_right, pool
+from rarealert.student.network import RiskHead, Settings, add_adapter, pad_right, pool
 from rarealert.student.package import Card, save_package
-from rarealert.student.profilematch import ProfileMatch, packaged_library
+from rarealert.student.profile_match import ProfileMatch, packaged_library
 from rarealert.student.rationale import LOWERED, RAISED, choices
+from rarealert.student.tasks import open_desk
+from rarealert.visits.case import Case, LabelledCase
 
 SETTINGS = Settings(1e-3, 4, 2.0, 0.5, 0.5, 1, "all", 0.35, 0.5)
 

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from rarealert.errors import BadInputError
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.knowledge.information import load_information_content
-from rarealert.knowledge.profiles import load_common_conditions, load_rare_profiles
-from rarealert.student.facts import Facts, Finding
-from rarealert.student.profilematch import (
+from rarealert.knowledge.profiles import (
+    load_common_conditions,
+    load_information_content,
+    load_rare_profiles,
+)
+from rarealert.student.encoding import Facts, Finding
+from rarealert.student.profile_match import (
     Library,
     ProfileMatch,
     load_library,

@@ -14,8 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rarealert.cases.case import LabelledCase
-from rarealert.cases.store import write_cases
 from rarealert.files import write_json
 from rarealert.language.base import load_base, locate_base
 from rarealert.params import Params, load_params
@@ -25,6 +23,8 @@ from rarealert.stages.tune import tune
 from rarealert.student.model import Student
 from rarealert.student.network import Trunk, pool
 from rarealert.teachers.answer import write_answers
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.store import write_cases
 
 REPOSITORY = Path(__file__).parents[3]
 

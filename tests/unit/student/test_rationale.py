@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.cases.case import Case, Label, LabelledCase
 from rarealert.student.rationale import (
     LOWERED,
     RAISED,
@@ -16,6 +15,7 @@ from rarealert.student.rationale import (
     grounded_part,
     is_sound,
 )
+from rarealert.visits.case import Case, Label, LabelledCase
 
 CASE = Case(
     case_id="a",

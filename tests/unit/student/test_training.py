@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from rarealert.cases.case import LabelledCase
-from rarealert.student.adapter import Network, Settings, Voice, add_adapter, remove_adapter
-from rarealert.student.classroom import Classroom, open_desk
-from rarealert.student.lessons import choose_rationales, make_lessons
-from rarealert.student.network import RiskHead
+from rarealert.student.examples import choose_rationales, make_lessons
+from rarealert.student.network import (
+    Network,
+    RiskHead,
+    Settings,
+    Voice,
+    add_adapter,
+    remove_adapter,
+)
 from rarealert.student.rationale import opening
-from rarealert.student.tasks import logits_of
+from rarealert.student.tasks import Classroom, logits_of, open_desk
 from rarealert.student.training import DivergedError, Epoch, Schedule, best_epoch, train
+from rarealert.visits.case import LabelledCase
 
 SETTINGS = Settings(
     learning_rate=1e-3,

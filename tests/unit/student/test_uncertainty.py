@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from venn_abers import VennAbers as Golden
 
-from rarealert.errors import BadInputError
-from rarealert.student.uncertainty import (
+from rarealert.calibration.student_uncertainty import (
     Doubts,
     Uncertainty,
     _conformal_quantile,
@@ -15,6 +14,7 @@ from rarealert.student.uncertainty import (
     fit_venn_abers,
     load_doubts,
 )
+from rarealert.errors import BadInputError
 
 
 def drawn(seed, count):

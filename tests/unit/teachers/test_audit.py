@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from rarealert.cli import app
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.teachers import audit, shards
+from rarealert.teachers import cache_audit as audit
+from rarealert.teachers import shards
 from rarealert.teachers.answer import Answer
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.teacher import Request, digest

@@ -12,7 +12,7 @@ from rarealert.errors import RareAlertError
 from rarealert.teachers import shards
 from rarealert.teachers.answer import Answer
 from rarealert.teachers.cache import RationaleCache, Usage
-from rarealert.teachers.compaction import Compaction
+from rarealert.teachers.shards import Compaction
 from rarealert.teachers.teacher import Request, canonical_json, digest
 
 _FORK = multiprocessing.get_context("fork")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rarealert.cases.case import Case
-from rarealert.teachers.ask import Tally, ask_panel
+from rarealert.teachers.asking import Tally, ask_panel
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.projection import project
 from rarealert.teachers.reasoners.teacher import ReasonerTeacher
 from rarealert.teachers.shards import decode, encode
 from rarealert.teachers.teacher import digest
+from rarealert.visits.case import Case
 
 _FORK = multiprocessing.get_context("fork")
 _STORY = "Progressive weakness of both legs for three months, with tingling of the feet. " * 14

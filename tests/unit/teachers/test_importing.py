@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rarealert.cases.case import Case
 from rarealert.cli import app
 from rarealert.errors import BadInputError
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.ask import ask_panel
-from rarealert.teachers.audit import export
+from rarealert.teachers.asking import ask_panel
 from rarealert.teachers.cache import RationaleCache
+from rarealert.teachers.cache_audit import export
 from rarealert.teachers.importing import import_answers
 from rarealert.teachers.panel import Panel, RecordedSpec
 from rarealert.teachers.roster import assemble
+from rarealert.visits.case import Case
 
 _ANSWER = Answer(insights=(), differential=(), risk=42, explanation="Heard.")
 _ROWS = [

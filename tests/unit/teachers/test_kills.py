@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from rarealert.cases.case import Case
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.ask import ask_panel
+from rarealert.teachers.asking import ask_panel
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.teacher import Request, digest
+from rarealert.visits.case import Case
 
 _FORK = multiprocessing.get_context("fork")
 _ANSWER = Answer(insights=(), differential=(), risk=50, explanation="Heard. " * 150)

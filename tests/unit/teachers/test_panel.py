@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rarealert.cases.case import Case
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.teachers.answer import Answer, TeacherAnswer, read_answers
-from rarealert.teachers.ask import Tally, ask_panel
+from rarealert.teachers.asking import Tally, ask_panel
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.panel import (
     EndpointSpec,
@@ -21,6 +20,7 @@ from rarealert.teachers.panel import (
 from rarealert.teachers.projection import coverage, project
 from rarealert.teachers.roster import assemble
 from rarealert.teachers.teacher import Request, digest
+from rarealert.visits.case import Case
 
 
 def test_every_packaged_panel_is_valid():

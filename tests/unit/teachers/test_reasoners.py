@@ -4,16 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rarealert.cases.case import Case
 from rarealert.language.sentences import embed_sentences
 from rarealert.teachers.answer import Answer
 from rarealert.teachers.panel import ReasonerSpec, load_panel
 from rarealert.teachers.reasoners import METHODS
-from rarealert.teachers.reasoners.engine import Engine, load_engine
+from rarealert.teachers.reasoners.engine import Engine, Squash, age_in, load_engine
 from rarealert.teachers.reasoners.retrieval import load_space
 from rarealert.teachers.reasoners.teacher import ReasonerTeacher
-from rarealert.teachers.reasoners.workup import age_in
-from rarealert.teachers.reasoners.writing import Squash
+from rarealert.visits.case import Case
 
 _COLD = (
     "Patient: 30 years, female\n"

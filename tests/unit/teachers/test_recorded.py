@@ -11,18 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
 from rarealert.knowledge.orphanet import Disorder
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.naming import names_in, read_diagnosis
-from rarealert.teachers.orphanet_readers import load_readers
 from rarealert.teachers.panel import Panel, RecordedSpec, load_panel
 from rarealert.teachers.recorded import read_rows
-from rarealert.teachers.recorded_craftmd import answer_of_trials
-from rarealert.teachers.recorded_medrbench import Readers, answer_of_reasoning, steps_of_visit
+from rarealert.teachers.recorded_corpora import (
+    Readers,
+    answer_of_reasoning,
+    answer_of_trials,
+    load_readers,
+    steps_of_visit,
+)
 from rarealert.teachers.roster import assemble
-from rarealert.teachers.stating import statement
+from rarealert.teachers.stated_diagnoses import names_in, read_diagnosis, statement
+from rarealert.visits.case import Case
 
 _DISORDERS = {
     "fabry disease": Disorder("ORPHA:324", "Fabry disease"),

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 
-from rarealert.metrics.intervals import Bootstrap
+from rarealert.evaluation.intervals import Bootstrap
 from rarealert.params import EvaluateParams, RegisterParams
-from rarealert.registry.evidence import Evidence
 from rarealert.registry.gates.gate import Gate, GateResult
 from rarealert.registry.gates.integrity import (
     CleanTree,
     InputsPinned,
     LockedTest,
     NoCaseText,
+    NoTeacherKnows,
     ReportTrue,
+    StagesCurrent,
     TargetsOutOfFold,
+    ThresholdsFromValidation,
+    TrainedOnTrain,
 )
 from rarealert.registry.gates.operational import (
     BaseLicence,
@@ -21,19 +24,16 @@ from rarealert.registry.gates.operational import (
     ReloadParity,
     SchemaKept,
 )
-from rarealert.registry.gates.provenance import (
-    NoTeacherKnows,
-    StagesCurrent,
-    ThresholdsFromValidation,
-    TrainedOnTrain,
-)
 from rarealert.registry.gates.statistical import (
     AboveControls,
     Calibrated,
+    EverySource,
     NearBestTeacher,
     NotBelowChampion,
+    WorstHead,
+    WorstSubgroup,
 )
-from rarealert.registry.gates.subgroup import EverySource, WorstHead, WorstSubgroup
+from rarealert.registry.judged import Evidence
 
 
 def gates(register: RegisterParams, evaluate: EvaluateParams) -> tuple[Gate, ...]:

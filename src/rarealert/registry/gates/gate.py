@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rarealert.registry.evidence import Evidence
+from rarealert.registry.judged import Evidence
 
 
 @dataclass(frozen=True)

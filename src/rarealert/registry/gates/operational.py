@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rarealert.registry.evidence import Evidence
 from rarealert.registry.gates.gate import Gate, GateResult
+from rarealert.registry.judged import Evidence
 
 MIN_RELOADED = 8
 """Cases the reloaded version must be asked about; fewer could agree by luck."""

@@ -15,16 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from rarealert.cases.case import Case
-from rarealert.screening.asking import Question, next_questions
-from rarealert.screening.beliefs import load_knowledge
-from rarealert.screening.findings import MAX_QUERY, load_search
-from rarealert.screening.service.answers import notes_of
+from rarealert.screening.finding_search import MAX_QUERY, load_search
+from rarealert.screening.next_questions import Question, load_knowledge, next_questions
+from rarealert.screening.service.answers import notes_of, to_case
 from rarealert.screening.service.batching import Question as ServiceQuestion
 from rarealert.screening.service.problems import RESPONSES, RefusedError
 from rarealert.screening.service.schemas import Note, Prevalence, Visit
 from rarealert.screening.service.state import Service, service_of
-from rarealert.screening.service.visits import to_case
+from rarealert.visits.case import Case
 
 OPEN_PATHS = ("/", "/page/")
 """Paths that ask for no token: they are the same for everyone and tell nothing of a visit."""

@@ -1,21 +1,90 @@
-"""The app: routes, guards and the threads behind them."""
+"""What a supervisor asks: alive, ready, and how it goes.
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+The app: routes, guards and the threads behind them.
 
-from fastapi import FastAPI
+``rarealert serve``: bind, load, answer until told to stop.
+"""
+
+import gc
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Depends, FastAPI
+from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import Response
 
+from rarealert.errors import BadInputError, RareAlertError
+from rarealert.params import load_params
+from rarealert.paths import Paths
+from rarealert.screening.batch import wait_asleep
 from rarealert.screening.page import routes as page
-from rarealert.screening.service import cds_hooks, health, routes
+from rarealert.screening.service import cds_hooks, routes
+from rarealert.screening.service.batching import FolderSource, ModelSource, RegistrySource
 from rarealert.screening.service.guard import Guard, Observed
-from rarealert.screening.service.models import ModelSource
-from rarealert.screening.service.problems import add_handlers, describe
-from rarealert.screening.service.settings import ServiceSettings
-from rarealert.screening.service.state import Service
+from rarealert.screening.service.problems import RefusedError, add_handlers, describe
+from rarealert.screening.service.schemas import ModelMark
+from rarealert.screening.service.state import (
+    Service,
+    ServiceSettings,
+    check_exposure,
+    read_token,
+    service_of,
+)
+
+if TYPE_CHECKING:
+    import uvicorn
+
+OPEN_PATHS = ("/health", "/ready")
+"""Paths that ask for no token: they tell nothing of a visit."""
+
+router = APIRouter(tags=["operation"])
+Serving = Annotated[Service, Depends(service_of)]
+
+
+class Health(BaseModel):
+    """The process is alive."""
+
+    status: str = "alive"
+
+
+class Ready(BaseModel):
+    """A model is at work."""
+
+    status: str = "ready"
+    model: ModelMark
+
+
+@router.get("/health")
+async def health() -> Health:
+    """Whether the process is alive."""
+    return Health()
+
+
+@router.get("/ready")
+async def ready(service: Serving) -> Ready:
+    """Whether visits can be screened now, and by which model."""
+    if not (service.keeper.ready and service.batcher.alive):
+        raise RefusedError(503, "No model is at work.", retry_s=5)
+    model = service.keeper.model()
+    return Ready(model=ModelMark(name=model.name, version=model.version, digest=model.digest))
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(service: Serving) -> Response:
+    """Counts and times in Prometheus' text format."""
+    content, media_type = service.metrics.page(service.batcher.waiting)
+    return Response(content, headers={"Content-Type": media_type})
+
 
 API_VERSION = "1.0"
 """Raised with any change of what the routes take or give."""
@@ -52,12 +121,110 @@ def make_app(settings: ServiceSettings, source: ModelSource) -> FastAPI:
                 allow_methods=["GET", "POST"],
                 allow_headers=["Authorization", "Content-Type"],
             ),
-            Middleware(Guard, settings=settings, open_paths=(*health.OPEN_PATHS, *page.OPEN_PATHS)),
+            Middleware(Guard, settings=settings, open_paths=(*OPEN_PATHS, *page.OPEN_PATHS)),
         ],
     )
     app.state.service = service
     add_handlers(app)
-    for router in (health.router, routes.router, cds_hooks.router, page.router):
-        app.include_router(router)
+    for each in (router, routes.router, cds_hooks.router, page.router):
+        app.include_router(each)
     describe(app)
     return app
+
+
+_LOOK_S = 0.1  # between two looks whether the service answers
+_FORMAT = "%(asctime)s %(name)s %(message)s"
+
+
+def serve(settings: ServiceSettings, source: ModelSource) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are answered first.
+
+    Raises:
+        BadInputError: the address can be reached by others and no token is set, or the folder
+            that was named is no model's.
+        RareAlertError: there is no model to load, or the port is taken.
+    """
+    check_exposure(settings)
+    wait_asleep()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=_FORMAT)
+    for name in ("rarealert.access", "rarealert.service", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    with _uncollected():
+        import uvicorn
+
+        app = make_app(settings, source)
+        app.state.service.start()
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="asyncio",  # not whichever a package beside us (evidently) happened to bring
+        http="h11",
+        access_log=False,  # it would write paths and queries; Guard's own line has neither
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_s,
+    )
+    server = uvicorn.Server(config)
+    Thread(target=_read_knowledge, args=(server,), name="rarealert-knowledge", daemon=True).start()
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn's way to say that it could not bind
+        raise RareAlertError(
+            f"{settings.host}:{settings.port} can't be bound; is another service there? "
+            "Choose another --port."
+        ) from error
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Imports and model without the garbage collector, which would look at all of it for nothing.
+
+    A fifth of the start; what was made stays out of its later rounds too.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _read_knowledge(server: "uvicorn.Server") -> None:
+    """Read what the page's questions need, so that the first visit does not wait six seconds.
+
+    Not before the service answers: two threads of Python share one core.
+    """
+    while not server.started:
+        time.sleep(_LOOK_S)
+    from rarealert.screening.finding_search import load_search
+    from rarealert.screening.next_questions import load_knowledge
+
+    load_search()
+    load_knowledge()
+
+
+def chosen_settings(flags: Mapping[str, object]) -> ServiceSettings:
+    """Settings from the command's flags (those that were given) and the token's variable.
+
+    Raises:
+        BadInputError: a flag is out of its range, or the token is too short.
+    """
+    try:
+        return ServiceSettings.model_validate({**flags, "token": read_token()})
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        flag = "--" + str(first["loc"][0]).replace("_", "-")
+        raise BadInputError(f"{flag}: {first['msg']}. Mend the flag.") from None
+
+
+def chosen_source(folder: Path | None, alias: str) -> ModelSource:
+    """The model in ``folder`` where one is named, else the one ``alias`` points at.
+
+    Raises:
+        BadInputError: no folder is named, and there is no workspace here.
+    """
+    if folder is not None:
+        return FolderSource(folder)
+    paths = Paths.here()
+    return RegistrySource(load_params(paths.params).register_.model_name, alias, paths.tracking_uri)

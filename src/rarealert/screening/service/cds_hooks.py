@@ -12,13 +12,12 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from rarealert.cases.sources.fhir import read_bundle
-from rarealert.cases.sources.refused import Refused
-from rarealert.screening.service.answers import answer_all
+from rarealert.screening.service.answers import Prepared, answer_all, from_record
 from rarealert.screening.service.problems import RESPONSES, FieldError, RefusedError
 from rarealert.screening.service.schemas import Answer
 from rarealert.screening.service.state import Service, service_of
-from rarealert.screening.service.visits import Prepared, from_record
+from rarealert.sources.fhir import read_bundle
+from rarealert.visits.refused import Refused
 
 SERVICE_ID = "rarealert-patient-view"
 _PATIENT = "{{context.patientId}}"

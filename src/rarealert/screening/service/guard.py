@@ -13,9 +13,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rarealert.screening.service.metrics import Metrics
 from rarealert.screening.service.problems import FieldError, RefusedError, problem, refuse
-from rarealert.screening.service.settings import ServiceSettings
+from rarealert.screening.service.state import ServiceSettings
+from rarealert.screening.service.telemetry import Metrics
 
 _ACCESS = logging.getLogger("rarealert.access")
 _ERRORS = logging.getLogger("rarealert.service")

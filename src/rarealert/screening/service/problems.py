@@ -11,9 +11,9 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from rarealert.cases.case import Case, Label, LabelledCase
-from rarealert.cases.sources.refused import harmless
 from rarealert.errors import BadInputError
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.refused import harmless
 
 MEDIA_TYPE = "application/problem+json"
 _AGES = ("age", "age_months", "age_in_months", "age_days", "birth_date", "date_of_birth", "dob")

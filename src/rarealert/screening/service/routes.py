@@ -6,10 +6,8 @@ from fastapi import APIRouter, Body, Depends, Query
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
-from rarealert.cases.sources.fhir import read_bundle
-from rarealert.cases.sources.refused import Refused
 from rarealert.screening.page.routes import Next, NextRequest, what_next
-from rarealert.screening.service.answers import answer_all
+from rarealert.screening.service.answers import Prepared, answer_all, from_record, to_case
 from rarealert.screening.service.problems import RESPONSES, FieldError, RefusedError
 from rarealert.screening.service.schemas import (
     Answer,
@@ -22,7 +20,8 @@ from rarealert.screening.service.schemas import (
     ScreenRequest,
 )
 from rarealert.screening.service.state import Service, service_of
-from rarealert.screening.service.visits import Prepared, from_record, to_case
+from rarealert.sources.fhir import read_bundle
+from rarealert.visits.refused import Refused
 
 router = APIRouter(prefix="/v1", responses=RESPONSES)
 Serving = Annotated[Service, Depends(service_of)]

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from rarealert.cases.case import TEXT_FIELDS, HpoId
-from rarealert.screening.notes import NoteCode
-from rarealert.screening.readable import MAX_TEXT
+from rarealert.screening.answer import NoteCode
+from rarealert.screening.visit_files import MAX_TEXT
+from rarealert.visits.case import TEXT_FIELDS, HpoId
 
 MAX_FINDINGS = 200
 """Coded findings of one visit."""

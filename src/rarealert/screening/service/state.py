@@ -1,22 +1,125 @@
-"""What the routes of one app share: settings, the model at work, the queue, the counters."""
+"""Settings of the service; ``rarealert serve`` fills them from flags and environment variables.
+
+What the routes of one app share: settings, the model at work, the queue, the counters.
+"""
 
 import asyncio
+import ipaddress
+import os
 from collections.abc import Sequence
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from starlette.requests import Request
 
+from rarealert.errors import BadInputError
 from rarealert.knowledge.recognise import load_recogniser
 from rarealert.screening.service.batching import (
     Answered,
     Batcher,
+    Keeper,
+    ModelSource,
     Question,
     QueueClosedError,
     QueueFullError,
 )
-from rarealert.screening.service.metrics import Metrics
-from rarealert.screening.service.models import Keeper, ModelSource
 from rarealert.screening.service.problems import RefusedError
-from rarealert.screening.service.settings import ServiceSettings
+from rarealert.screening.service.telemetry import Metrics
+
+TOKEN_VARIABLE = "RAREALERT_TOKEN"  # noqa: S105 - its name, not its value
+"""The environment variable that holds the bearer token: a flag would stand in the process list."""
+
+_SHORTEST_TOKEN = 16  # characters; 2^80 guesses if they are drawn from 32 letters
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1", "[::1]")
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ServiceSettings(BaseModel):
+    """Where the service listens and how much it takes; each default says its unit and reason."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    host: str = "127.0.0.1"
+    """Address to bind; loopback, because visits are patients' data."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    """TCP port; 0 lets the system choose one."""
+    token: SecretStr | None = None
+    """Bearer token that all but ``/health``, ``/ready`` and the page's files ask for."""
+    allow_origin: tuple[str, ...] = ()
+    """Origins whose pages may call the service (CORS); none but the service's own."""
+    prevalence: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Share 0-1 of rare disease among the patients whom CDS cards are for, who name none: two in a
+    hundred, where the page's slider starts too; validation's own share is far from any clinic's."""
+    max_batch: Count = 4
+    """Visits scored together; two cores gain nothing from more (docs/results.md), a GPU does."""
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    """Milliseconds a visit waits for others; well below the 40 that it takes."""
+    max_waiting: Count = 256
+    """Visits in the queue; more wait longer than ``answer_timeout_s`` on two cores."""
+    max_visits: Count = 64
+    """Visits in one request; whole files are for ``rarealert screen``."""
+    max_requests: Count = 128
+    """Requests under way at once; each may hold ``max_body_bytes`` in memory."""
+    max_body_bytes: Count = 1_048_576
+    """Bytes of a request: 64 long visits, or the FHIR record of one patient."""
+    body_timeout_s: Seconds = 10.0
+    """Seconds a client may take to send a request."""
+    answer_timeout_s: Seconds = 30.0
+    """Seconds until a waiting request is answered with 503; an EHR gives up sooner."""
+    reload_s: Seconds = 10.0
+    """Seconds between looks at where the alias points."""
+    shutdown_s: Annotated[int, Field(ge=1)] = 30
+    """Seconds that requests under way have to finish after SIGTERM."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """Names that a request's ``Host`` may have.
+
+        On loopback they are fixed: a web page whose name is rebound to 127.0.0.1 must not get in.
+        """
+        return (*_LOOPBACK_NAMES, self.host, f"[{self.host}]") if self.is_loopback else ("*",)
+
+
+def read_token() -> SecretStr | None:
+    """The token in the environment, if there is one.
+
+    Raises:
+        BadInputError: it is too short to be a secret.
+    """
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not token:
+        return None
+    if len(token) < _SHORTEST_TOKEN or not token.isascii():
+        raise BadInputError(
+            f"{TOKEN_VARIABLE} must hold at least {_SHORTEST_TOKEN} ASCII characters; "
+            "make one with `openssl rand -hex 32`."
+        )
+    return SecretStr(token)
+
+
+def check_exposure(settings: ServiceSettings) -> None:
+    """Refuse to show patients' answers to a network without asking who is there.
+
+    Raises:
+        BadInputError: the address is not loopback and no token is set.
+    """
+    if settings.token is None and not settings.is_loopback:
+        raise BadInputError(
+            f"--host {settings.host} can be reached by other machines: set {TOKEN_VARIABLE} to a "
+            "secret that every request must then carry, or bind 127.0.0.1."
+        )
 
 
 class Service:

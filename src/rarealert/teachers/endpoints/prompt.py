@@ -6,10 +6,10 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-from rarealert.cases.case import Case
-from rarealert.cases.render import render
 from rarealert.teachers.panel import EndpointSpec
 from rarealert.teachers.teacher import digest
+from rarealert.visits.case import Case
+from rarealert.visits.reading import render
 
 PROMPT_VERSION = "1"
 """Part of every cache key, beside the digest of the prompt's text."""

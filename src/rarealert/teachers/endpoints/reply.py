@@ -1,13 +1,202 @@
-"""A model's reply: the JSON Schema sent to the server, and the strict way back to an Answer."""
+"""The mean of the risk under the model's own token probabilities.
+
+A model that says 20 for most cases still prefers 20 by different margins; weighting each possible
+number by its probability recovers the grades (Liu et al., G-Eval, EMNLP 2023).
+
+One whole response of an endpoint, read from its JSON without a model of every field.
+
+A model's reply: the JSON Schema sent to the server, and the strict way back to an Answer.
+"""
 
 import json
+import math
 import re
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError
+from pydantic_core import from_json
 
 from rarealert.teachers.answer import Answer, Differential, Flag, Insight
-from rarealert.teachers.panel import EndpointSpec
+from rarealert.teachers.endpoints.limits import price_of
+from rarealert.teachers.panel import EndpointSpec, Price
+
+_RISK = re.compile(r'"risk"\s*:\s*(\d{1,3})')
+_MAX = 100
+
+
+class Token(NamedTuple):
+    """One token of a reply with the log-probabilities of itself and of its alternatives.
+
+    These are as the server sent them, ``{"token", "logprob"}`` each: of hundreds of tokens, those
+    of the risk alone are looked at. So a log-probability may be anything, such as null.
+    """
+
+    text: str
+    logprob: Any
+    alternatives: Sequence[Mapping[str, Any]]
+
+
+def expected_risk(content: str, tokens: Sequence[Token]) -> float | None:
+    """The expected value, 0 to 100, of the number after ``"risk":``; ``None`` without a basis.
+
+    Exact where one token holds the number. Where digits are tokens of their own, what would have
+    followed another first digit is unknown, and counts with the mean of what could.
+    """
+    written = "".join(token.text for token in tokens)
+    found = list(_RISK.finditer(written))
+    if not found or written.strip() != content.strip():  # servers trim what the model wrote
+        return None
+    start, stop = found[-1].span(1)
+    total, path, prefix, at = 0.0, 1.0, "", 0
+    for token in tokens:
+        begin, at = at, at + len(token.text)
+        if at <= start or begin >= stop:
+            continue
+        lead = token.text[: max(0, start - begin)]
+        tail = token.text[max(0, stop - begin) :]
+        own = token.text[len(lead) : len(token.text) - len(tail)]
+        options = _options(token, lead, prefix)
+        mass = sum(options.values())
+        if not mass or own not in options:
+            return None
+        still_open = stop - min(at, stop)
+        for text, chance in options.items():
+            if text != own:
+                value = _value(prefix + text, still_open if text else 0)
+                total += path * chance / mass * value
+        path *= options[own] / mass
+        prefix += own
+    return min(_MAX, total + path * int(prefix)) if prefix else None
+
+
+def _options(token: Token, lead: str, prefix: str) -> dict[str, float]:
+    """Digit strings that could stand here, with probabilities; "" ends the number."""
+    said = dict(_numbered(token))
+    options: dict[str, float] = {}
+    for text, logprob in said.items():
+        if not text.startswith(lead):
+            continue
+        rest = text[len(lead) :]
+        digits = re.match(r"\d*", rest)
+        number = digits.group(0) if digits else ""
+        if not number and not prefix:
+            continue
+        if prefix + number and int(prefix + number) <= _MAX:
+            options[number] = options.get(number, 0.0) + math.exp(logprob)
+    return options
+
+
+def _numbered(token: Token) -> Iterator[tuple[str, float]]:
+    """Texts with their log-probabilities, the token's own last; others than numbers are no basis.
+
+    Servers round: a little above 0 is 0.
+    """
+    for one in (*token.alternatives, {"token": token.text, "logprob": token.logprob}):
+        text, logprob = one.get("token"), one.get("logprob")
+        if isinstance(text, str) and isinstance(logprob, int | float) and not math.isnan(logprob):
+            yield text, min(0.0, logprob)
+
+
+def _value(digits: str, still_open: int) -> float:
+    """The number, with the mean of what ``still_open`` further digits can be."""
+    base = 10**still_open
+    return float(min(_MAX, int(digits) * base + (base - 1) / 2))
+
+
+_REQUEST_ID = "x-request-id"
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an endpoint said, and what it counted."""
+
+    content: str
+    refusal: str | None
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    request_id: str | None
+    tokens: tuple[Token, ...] = field(default=(), repr=False)
+
+
+def read_completion(
+    body: bytes,
+    headers: Mapping[str, str],
+    price: Price | None,
+    redact: Callable[[str], str],
+    worst_usd: float,
+) -> Completion:
+    """The completion in ``body``, a chat completion's JSON; ``redact`` takes keys out of its text.
+
+    A server that does not count its tokens is taken to have charged ``worst_usd``.
+
+    Raises:
+        ValueError, TypeError, AttributeError, LookupError: the body is cut short or is of another
+            shape.
+    """
+    said = _parsed(body)
+    choice = said["choices"][0]
+    message = choice["message"]
+    read, written = _counted(said.get("usage"))
+    counted = read is not None and written is not None
+    return Completion(
+        content=redact(_joined(message.get("content"))),
+        refusal=_text(message.get("refusal")),
+        finish_reason=_text(choice.get("finish_reason")),
+        prompt_tokens=read or 0,
+        completion_tokens=written or 0,
+        cost_usd=price_of(price, read or 0, written or 0) if counted else worst_usd,
+        request_id=_text(headers.get(_REQUEST_ID) or said.get("id")),
+        tokens=_tokens(choice),
+    )
+
+
+def _counted(usage: object) -> tuple[int | None, int | None]:
+    """Tokens of prompt and reply, ``None`` where the server gives no number."""
+    held = usage if isinstance(usage, dict) else {}
+    said = (held.get("prompt_tokens"), held.get("completion_tokens"))
+    read, written = (
+        int(count) if isinstance(count, int | float) and 0 <= count < math.inf else None
+        for count in said
+    )
+    return read, written
+
+
+def _joined(content: object) -> str:
+    """What was said, in one piece or as a list of parts, of which those of text count."""
+    if not isinstance(content, list):
+        return _text(content) or ""
+    return "".join(_text(part.get("text")) or "" for part in content if part["type"] == "text")
+
+
+def _tokens(choice: Any) -> tuple[Token, ...]:
+    """Empty where they are of another shape: the answer is good without them."""
+    try:
+        listed = (choice.get("logprobs") or {}).get("content") or ()
+        return tuple(
+            Token(one["token"], one.get("logprob"), one.get("top_logprobs") or ())
+            for one in listed
+            if isinstance(one["token"], str)
+        )
+    except (AttributeError, LookupError, TypeError):
+        return ()
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:  # half a surrogate pair, which the slower parser lets pass
+        return json.loads(body)
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError("text expected")
+
 
 N_INSIGHTS = 5
 MAX_DIFFERENTIAL = 5

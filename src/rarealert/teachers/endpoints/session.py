@@ -1,26 +1,102 @@
-"""One endpoint while it is asked: key, client, pace, breaker, and a call with its retries."""
+"""Where a run keeps what endpoints say, and the money that all of them share.
+
+One endpoint while it is asked: key, client, pace, breaker, and a call with its retries.
+"""
 
 import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from rarealert.teachers.endpoints.completion import Completion, read_completion
-from rarealert.teachers.endpoints.ledger import Purse
+from rarealert.teachers.answer import Answer
+from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.endpoints.limits import (
     Breaker,
+    Budget,
     Pace,
     backoff,
     price_of,
     retry_after,
 )
 from rarealert.teachers.endpoints.prompt import Message
+from rarealert.teachers.endpoints.reply import Completion, read_completion
 from rarealert.teachers.panel import EndpointSpec
+from rarealert.teachers.teacher import Request
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+
+class Purse(Protocol):
+    """A cap on what several teachers may cost together."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a call did not fit; then no more are made."""
+        ...
+
+    async def reserve(self, worst_usd: float) -> bool:
+        """Whether a call of this worst case may be made."""
+        ...
+
+    def settle(self, worst_usd: float, cost_usd: float) -> None:
+        """Replace a reservation by what the call did cost."""
+        ...
+
+
+class Ledger(Purse, Protocol):
+    """A purse with the cache beside it; what ``add`` has returned from is never asked again."""
+
+    async def add(
+        self, request: Request, case_id: str, answer: Answer, usage: Usage, response: str | None
+    ) -> None:
+        """Keep an answer, as ``RationaleCache.add``."""
+        ...
+
+    async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
+        """Keep a failure, as ``RationaleCache.fail``."""
+        ...
+
+
+@dataclass(frozen=True)
+class OwnPurse:
+    """The budget of this process."""
+
+    budget: Budget
+
+    @property
+    def exhausted(self) -> bool:
+        """As in ``Purse``."""
+        return self.budget.exhausted
+
+    async def reserve(self, worst_usd: float) -> bool:
+        """As in ``Purse``."""
+        return self.budget.reserve(worst_usd)
+
+    def settle(self, worst_usd: float, cost_usd: float) -> None:
+        """As in ``Purse``."""
+        self.budget.settle(worst_usd, cost_usd)
+
+
+@dataclass(frozen=True)
+class OwnLedger(OwnPurse):
+    """The budget and the open cache of this process."""
+
+    cache: RationaleCache
+
+    async def add(
+        self, request: Request, case_id: str, answer: Answer, usage: Usage, response: str | None
+    ) -> None:
+        """As in ``Ledger``."""
+        self.cache.add(request, case_id, answer, usage, response)
+
+    async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
+        """As in ``Ledger``."""
+        self.cache.fail(request, case_id, type(error).__name__, usage)
+
 
 REDACTED = "[key]"
 _CHARS_A_TOKEN = 3  # English has about 4; a low figure keeps the worst case a worst case

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rarealert.cases.case import Case
 from rarealert.errors import RareAlertError
 from rarealert.scale.cluster import join, nodes, pinned
 from rarealert.teachers.local.teacher import Judged, LocalTeacher
 from rarealert.teachers.ray_engine import OTHER_VERSION
+from rarealert.visits.case import Case
 
 
 class Reader:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from rarealert.teachers.answer import Answer
 from rarealert.teachers.reasoners.clues import onset_course_family, red_flags
-from rarealert.teachers.reasoners.engine import Engine
+from rarealert.teachers.reasoners.engine import Engine, Workup
 from rarealert.teachers.reasoners.pattern import (
     common_explainer,
     information_content,
@@ -16,7 +16,6 @@ from rarealert.teachers.reasoners.ranking import (
     ontology_similarity,
 )
 from rarealert.teachers.reasoners.retrieval import retrieval
-from rarealert.teachers.reasoners.workup import Workup
 
 METHODS: Mapping[str, Callable[[Engine, Workup], Answer]] = {
     "likelihood_ratio": likelihood_ratio,

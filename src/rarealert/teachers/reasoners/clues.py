@@ -5,9 +5,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.reasoners.engine import Engine
-from rarealert.teachers.reasoners.workup import Workup
-from rarealert.teachers.reasoners.writing import Point, Squash, age_words, compose, listed
+from rarealert.teachers.reasoners.engine import (
+    Engine,
+    Point,
+    Squash,
+    Workup,
+    age_words,
+    compose,
+    listed,
+)
 
 _FLAGS = Squash(1.0, 0.55)
 _COURSE = Squash(0.0, 0.5)

@@ -3,17 +3,17 @@
 import numpy as np
 
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.reasoners.engine import Engine
-from rarealert.teachers.reasoners.ranking import top
-from rarealert.teachers.reasoners.workup import Workup
-from rarealert.teachers.reasoners.writing import (
+from rarealert.teachers.reasoners.engine import (
+    Engine,
     Point,
     Squash,
+    Workup,
     compose,
     listed,
     organ_systems,
     percent,
 )
+from rarealert.teachers.reasoners.ranking import top
 
 _CONTENT = Squash(2.31, 0.41)
 _BREADTH = Squash(1.22, 0.78)

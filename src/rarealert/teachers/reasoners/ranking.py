@@ -4,12 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rarealert.knowledge.profile_table import ProfileTable, Vector
-from rarealert.knowledge.profiles import DiseaseProfile
+from rarealert.knowledge.profiles import DiseaseProfile, ProfileTable, Vector
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.reasoners.engine import Engine
-from rarealert.teachers.reasoners.workup import Workup
-from rarealert.teachers.reasoners.writing import Point, Squash, compose, percent
+from rarealert.teachers.reasoners.engine import Engine, Point, Squash, Workup, compose, percent
 
 _LN10 = float(np.log(10))
 _LIKELIHOOD = Squash(0.42, 0.4)

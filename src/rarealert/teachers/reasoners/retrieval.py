@@ -10,13 +10,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.knowledge.profile_table import ProfileTable, Vector
+from rarealert.knowledge.profiles import ProfileTable, Vector
 from rarealert.language.sentences import embed_sentences
 from rarealert.teachers.answer import Answer
-from rarealert.teachers.reasoners.engine import Engine, load_engine
+from rarealert.teachers.reasoners.engine import Engine, Point, Squash, Workup, compose, load_engine
 from rarealert.teachers.reasoners.ranking import Ranked, leaders, rank
-from rarealert.teachers.reasoners.workup import Workup
-from rarealert.teachers.reasoners.writing import Point, Squash, compose
 
 _RETRIEVAL = Squash(3.55, 3.26)
 _SHARPNESS = 30.0  # of the vote: a profile 0.1 of cosine nearer counts e^3 = 20 times as much

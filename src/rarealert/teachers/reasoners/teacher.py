@@ -6,13 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import rarealert.knowledge
-from rarealert.cases.case import Case
-from rarealert.cases.render import RENDERER_VERSION, render
 from rarealert.language.sentences import embedding_version
 from rarealert.teachers.answer import Answer
 from rarealert.teachers.reasoners import METHODS
 from rarealert.teachers.reasoners.engine import load_engine
 from rarealert.teachers.teacher import Request, digest, source_digest
+from rarealert.visits.case import Case
+from rarealert.visits.reading import RENDERER_VERSION, render
 
 _CACHED_CASES = 2048  # above the chunk of cases that all teachers are asked about in turn
 

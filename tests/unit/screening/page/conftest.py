@@ -11,7 +11,7 @@ import uvicorn
 
 from rarealert.screening.champion import ScreeningModel
 from rarealert.screening.service.app import make_app
-from rarealert.screening.service.settings import ServiceSettings
+from rarealert.screening.service.state import ServiceSettings
 
 RAISES, LOWERS = "stiff", "cough"
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from rarealert.registry.versions import register_version
-from rarealert.screening.saying import shift_prevalence
-from rarealert.screening.service.models import RegistrySource
+from rarealert.screening.answer import shift_prevalence
+from rarealert.screening.service.batching import RegistrySource
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

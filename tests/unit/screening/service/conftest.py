@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from rarealert.screening.champion import ScreeningModel
 from rarealert.screening.service.app import make_app
-from rarealert.screening.service.settings import ServiceSettings
+from rarealert.screening.service.state import ServiceSettings
 
 
 class Scorer:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rarealert.cases.case import Case
 from rarealert.errors import RareAlertError
 from rarealert.screening.champion import ScreeningModel
 from rarealert.screening.service.app import make_app
 from rarealert.screening.service.batching import Batcher, Question, QueueFullError
-from rarealert.screening.service.metrics import Metrics
-from rarealert.screening.service.settings import ServiceSettings
+from rarealert.screening.service.state import ServiceSettings
+from rarealert.screening.service.telemetry import Metrics
 from rarealert.student.model import Student
+from rarealert.visits.case import Case
 
 
 def case(text, name="a"):

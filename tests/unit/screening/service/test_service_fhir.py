@@ -7,7 +7,7 @@ from uuid import UUID
 import pandas as pd
 import pytest
 
-from rarealert.cases.sources.fhir import read_bundle, read_visits
+from rarealert.sources.fhir import read_bundle, read_visits
 
 PATIENT = {"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1990-04-01"}
 ENCOUNTER = {

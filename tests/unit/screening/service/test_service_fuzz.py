@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rarealert.registry.versions import register_version
-from rarealert.screening.beliefs import load_knowledge
+from rarealert.screening.next_questions import load_knowledge
 from rarealert.screening.service.app import make_app
-from rarealert.screening.service.models import RegistrySource
-from rarealert.screening.service.settings import ServiceSettings
+from rarealert.screening.service.batching import RegistrySource
+from rarealert.screening.service.state import ServiceSettings
 
 CANARY = "Zyxcanary"
 SCREENING = ("/v1/screen", "/v1/screen/fhir", "/v1/explain", "/v1/next")

@@ -12,9 +12,9 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from rarealert.errors import BadInputError
-from rarealert.screening.service.serve import chosen_settings
-from rarealert.screening.service.serve import serve as run
-from rarealert.screening.service.settings import ServiceSettings, check_exposure
+from rarealert.screening.service.app import chosen_settings
+from rarealert.screening.service.app import serve as run
+from rarealert.screening.service.state import ServiceSettings, check_exposure
 
 TOKEN = "0123456789abcdef0123"
 VISIT = {"visits": [{"chief_complaint": "falls often"}]}

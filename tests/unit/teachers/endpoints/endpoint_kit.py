@@ -2,9 +2,9 @@
 
 from fault_proxy import Proxy
 
-from rarealert.cases.case import Case
 from rarealert.teachers.endpoints.teacher import EndpointTeacher
 from rarealert.teachers.panel import EndpointSpec
+from rarealert.visits.case import Case
 
 KEY = "sk-test-0123456789abcdef"
 

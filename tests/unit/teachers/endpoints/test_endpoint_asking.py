@@ -14,11 +14,11 @@ from fault_proxy import Fault, Proxy, serve
 
 from rarealert.errors import RareAlertError
 from rarealert.teachers import shards
-from rarealert.teachers.ask import Tally
+from rarealert.teachers.asking import Tally
 from rarealert.teachers.cache import RationaleCache
-from rarealert.teachers.endpoints.asking import ask_endpoints
 from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.endpoints.reply import RANK_WEIGHTS
+from rarealert.teachers.endpoints.teacher import ask_endpoints
 
 
 def run(teachers, cases, folder, cap=None, **options):

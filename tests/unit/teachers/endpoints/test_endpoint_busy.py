@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 from endpoint_kit import case, teacher
 
-from rarealert.teachers.ask import Tally
+from rarealert.teachers.asking import Tally
 from rarealert.teachers.cache import RationaleCache
-from rarealert.teachers.endpoints.asking import ask_endpoints
 from rarealert.teachers.endpoints.limits import Budget
+from rarealert.teachers.endpoints.teacher import ask_endpoints
 
 
 def asked(real, folder: Path, cases: int, slots: int, *latencies_s: float) -> dict:

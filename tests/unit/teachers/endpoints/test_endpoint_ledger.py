@@ -8,10 +8,10 @@ from endpoint_kit import case, teacher
 
 from rarealert.errors import RareAlertError
 from rarealert.teachers import shards
-from rarealert.teachers.ask import Tally
+from rarealert.teachers.asking import Tally
 from rarealert.teachers.cache import RationaleCache
-from rarealert.teachers.endpoints.asking import EndpointRun
 from rarealert.teachers.endpoints.limits import Budget
+from rarealert.teachers.endpoints.teacher import EndpointRun
 from rarealert.teachers.ray_engine import Keeper, RemoteLedger
 
 

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 from endpoint_kit import KEY, case, teacher
 
-from rarealert.teachers.ask import Tally
+from rarealert.teachers.asking import Tally
 from rarealert.teachers.cache import RationaleCache
-from rarealert.teachers.endpoints.asking import ask_endpoints
 from rarealert.teachers.endpoints.limits import Budget
+from rarealert.teachers.endpoints.teacher import ask_endpoints
 
 HERE = Path(__file__).parent
 CASES, SLOTS, LATENCY_S = 80, 3, 0.2

@@ -10,15 +10,16 @@ from fault_proxy import Proxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rarealert.teachers.endpoints.completion import read_completion
-from rarealert.teachers.endpoints.expectation import Token, expected_risk
 from rarealert.teachers.endpoints.prompt import commands_the_model, messages_for
 from rarealert.teachers.endpoints.reply import (
     RANK_WEIGHTS,
     NotJsonError,
     ReplyError,
+    Token,
     WrongSchemaError,
+    expected_risk,
     parse_reply,
+    read_completion,
     wire_schema,
 )
 from rarealert.teachers.panel import Price

@@ -4,7 +4,7 @@ import yaml
 from endpoint_kit import KEY, teacher
 from fault_proxy import Fault
 
-from rarealert.teachers.check import check_panel
+from rarealert.teachers.roster import check_panel
 
 
 def test_each_teacher_gets_a_line_with_latency_validity_and_cost(replay, tmp_path):

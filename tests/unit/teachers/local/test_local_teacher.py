@@ -4,16 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from rarealert.cases.case import Case
 from rarealert.errors import BadInputError
 from rarealert.language.base import load_base
-from rarealert.teachers.ask import Tally
+from rarealert.teachers.asking import Tally
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.endpoints.reply import RANK_WEIGHTS
-from rarealert.teachers.local.script import GAPS, N_DISEASES, N_FINDINGS
-from rarealert.teachers.local.teacher import LocalTeacher, ask_local
-from rarealert.teachers.local.writer import Writer
+from rarealert.teachers.local.teacher import (
+    GAPS,
+    N_DISEASES,
+    N_FINDINGS,
+    LocalTeacher,
+    Writer,
+    ask_local,
+)
 from rarealert.teachers.panel import LocalSpec
+from rarealert.visits.case import Case
 
 VISITS = ("Ataxia.", "Fever and cough for two days, no rash.", "Seizures since birth; deaf.")
 

@@ -1,1 +1,0 @@
-"""Features from answers, the weighing of teachers, calibration and out-of-fold targets."""

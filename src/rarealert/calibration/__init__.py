@@ -1,0 +1,1 @@
+"""From scores to calibrated risks with stated uncertainty, for ensemble and student."""

@@ -1,1 +1,0 @@
-"""The case and its schema, sources, labels, rendering to text, splits and leakage."""

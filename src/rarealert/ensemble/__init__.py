@@ -1,0 +1,1 @@
+"""The ensemble: teachers' answers weighted and calibrated into one risk."""

@@ -1,0 +1,1 @@
+"""Metrics with intervals, negative controls, the report and the shortcut audit."""

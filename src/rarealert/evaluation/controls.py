@@ -1,0 +1,178 @@
+"""Negative controls: how far a model gets that sees no medicine, or no meaning.
+
+A risk model that does not beat these has learnt how notes are written, not who is ill. Each
+control is fitted on the training part and predicts other parts; none ever sees their labels.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rarealert.errors import BadInputError
+from rarealert.evaluation.discrimination import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+MISSING_PREFIX = "missing_"
+COLUMNS = ("source", "text", "age_years", "sex")
+"""What a control may look at, beside ``missing_<field>`` flags: one row a case."""
+
+_MARKS = {
+    # how records are blanked: ___, [**Name**], <NAME>, XXX, [redacted], blocks
+    "redactions": r"_{2,}|\[\*\*|<[A-Z][A-Z _-]+>|\bX{2,}\b|\[[^\]\n]{1,40}\]|\u2588+|(?i:redact)",
+    "commas": r",",
+    "full_stops": r"\.",
+    "semicolons": r";",
+    "colons": r":",
+    "dashes": r"[-\u2013\u2014]",
+    "brackets": r"[()]",
+    "quotes": r"[\"'\u2018\u2019\u201c\u201d]",
+    "slashes": r"/",
+    "questions": r"[?!]",
+    "digits": r"\d",
+    "capitals": r"[A-Z]",
+    "beyond_ascii": r"[^\x00-\x7F]",
+}
+"""Marks counted per 100 words; none of them is a word."""
+
+_MAX_WORDS = 20_000  # distinct words and pairs; more only memorises
+
+
+def fit_controls(train: "pd.DataFrame", labels: ArrayLike, seed: int) -> dict[str, "Control"]:
+    """Every control by its id, fitted on the training part.
+
+    ``train`` has the columns ``COLUMNS`` and at least one ``missing_<field>`` flag; ``labels``,
+    shape ``(n,)``, are 1 for rare and 0 for non-rare cases.
+
+    Raises:
+        BadInputError: a column is missing or the labels hold one class only.
+    """
+    truth = np.asarray(labels, dtype=np.intp)
+    if np.unique(truth).size < 2:
+        raise BadInputError("The training part holds one label only; controls need both.")
+    return {name: Control(prepare, train, truth, seed) for name, prepare in _PREPARE.items()}
+
+
+class Control:
+    """A logistic regression on one aspect of the visit."""
+
+    def __init__(
+        self,
+        prepare: Callable[["pd.DataFrame"], "pd.DataFrame | pd.Series[str]"],
+        train: "pd.DataFrame",
+        labels: ArrayLike,
+        seed: int,
+    ) -> None:
+        self._prepare = prepare
+        features = prepare(_with_columns(train))
+        self._model = _pipeline(text=features.ndim == 1, seed=seed)
+        self._model.fit(features, labels)
+
+    def predict(self, frame: "pd.DataFrame") -> FloatArray:
+        """Risk of each row, shape ``(n,)``, 0 to 1.
+
+        Raises:
+            BadInputError: a column is missing.
+        """
+        if frame.empty:
+            return np.empty(0)
+        features = self._prepare(_with_columns(frame))
+        return np.asarray(self._model.predict_proba(features)[:, 1], dtype=np.float64)
+
+
+def _with_columns(frame: "pd.DataFrame") -> "pd.DataFrame":
+    flags = [name for name in frame.columns if name.startswith(MISSING_PREFIX)]
+    lacking = [name for name in COLUMNS if name not in frame.columns]
+    if lacking or not flags:
+        what = ", ".join(lacking) or f"{MISSING_PREFIX}<field>"
+        raise BadInputError(f"The frame for the controls lacks {what}; add it to every row.")
+    return frame
+
+
+def _source(frame: "pd.DataFrame") -> "pd.DataFrame":
+    return frame[["source"]].astype(object)
+
+
+def _length(frame: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
+    words = frame["text"].str.count(r"\s+") + 1
+    sentences = frame["text"].str.count(r"[.;\n]").clip(lower=1)
+    log_words, log_sentences = np.log(words), np.log(sentences)
+    return pd.DataFrame(
+        {
+            "log_words": log_words,
+            "log_words_squared": log_words**2,
+            "log_sentences": log_sentences,
+            "words_a_sentence": words / sentences,
+        }
+    )
+
+
+def _missingness(frame: "pd.DataFrame") -> "pd.DataFrame":
+    flags = [name for name in frame.columns if name.startswith(MISSING_PREFIX)]
+    return frame[sorted(flags)].astype(float)
+
+
+def _demographics(frame: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
+    bands = pd.cut(frame["age_years"], [-1, 1, 5, 12, 18, 30, 45, 60, 75, np.inf], labels=False)
+    return pd.DataFrame(
+        {
+            "age_band": bands.map(lambda band: "unknown" if pd.isna(band) else f"band {band:.0f}"),
+            "sex": frame["sex"].fillna("unknown"),
+        }
+    ).astype(object)
+
+
+def _punctuation(frame: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
+    text = frame["text"]
+    # not per character: long words are medicine
+    words = text.str.count(r"\s+") + 1
+    marks = {name: text.str.count(pattern) for name, pattern in _MARKS.items()}
+    return pd.DataFrame({name: 100 * count / words for name, count in marks.items()})
+
+
+def _text(frame: "pd.DataFrame") -> "pd.Series[str]":
+    return frame["text"]
+
+
+_PREPARE: dict[str, Callable[["pd.DataFrame"], "pd.DataFrame | pd.Series[str]"]] = {
+    "source": _source,
+    "length": _length,
+    "missingness": _missingness,
+    "demographics": _demographics,
+    "punctuation": _punctuation,
+    "tfidf": _text,
+}
+
+CONTROLS = tuple(_PREPARE)
+"""Ids of the controls: five that see no medicine, and words without meaning."""
+
+WORDS = "tfidf"
+"""The control that reads words: some of what it finds is medicine, so it is no plain shortcut."""
+
+
+def _pipeline(text: bool, seed: int) -> "Pipeline":
+    from sklearn.compose import make_column_selector, make_column_transformer
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    fit = LogisticRegression(C=10.0 if text else 1.0, max_iter=2000, random_state=seed)
+    if text:
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=_MAX_WORDS)
+        return make_pipeline(words, fit)
+    columns = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), make_column_selector(dtype_include=object)),
+        (StandardScaler(), make_column_selector(dtype_include=float)),
+    )
+    return make_pipeline(columns, fit)

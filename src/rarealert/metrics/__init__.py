@@ -1,1 +1,0 @@
-"""Every figure a reader is shown: pure functions on arrays, with their intervals and controls."""

@@ -1,0 +1,1 @@
+"""Data quality: profiles of a corpus, Great Expectations checks and their pages."""

@@ -1,0 +1,1 @@
+"""The embedded corpus: simulated first visits drawn from disease profiles."""

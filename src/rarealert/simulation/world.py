@@ -1,0 +1,210 @@
+"""The diseases that simulated visits are drawn from, cut to what a first visit can show."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from rarealert.knowledge.heads import HEADS, load_derived_heads
+from rarealert.knowledge.hpo import load_ontology
+from rarealert.knowledge.mondo import load_mondo
+from rarealert.knowledge.names import name_words, word_set
+from rarealert.knowledge.profiles import (
+    CommonCondition,
+    DiseaseProfile,
+    load_common_conditions,
+    load_common_profiles,
+    load_rare_profiles,
+)
+from rarealert.simulation.text import Sex
+from rarealert.simulation.vocabulary import VisitFinding, load_vocabulary
+from rarealert.visits.diagnosis import wordings
+
+MIN_FINDINGS = 6
+"""Findings that a patient's visit can show which a rare disease needs to be drawn."""
+
+_CLINICAL_VOCABULARIES = word_set("ICD9 ICD10CM EFO NCIT MedDRA DOID MESH NORD HP")
+_DECADES_A_VOCABULARY = 0.3
+_UNSEEN_WEIGHT = 0.1  # diseases; a finding that none is annotated with may still be met
+
+
+@dataclass(frozen=True, slots=True)
+class Disease:
+    """A disease with only what a first visit can show, ``weights`` beside ``findings``."""
+
+    profile: DiseaseProfile
+    findings: tuple[VisitFinding, ...]
+    weights: tuple[float, ...]
+    developmental: bool
+    telling: frozenset[str]
+    """HPO ids whose wording would give the diagnosis away."""
+    never: frozenset[str]
+    """HPO ids that exclude the disease; so does any finding below them."""
+    always: frozenset[str]
+    """HPO ids of obligate findings: each patient has them."""
+    head: str | None
+    """Orphanet head, derived from MONDO and HPO; ``None`` for a common condition."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that is drawn from; ``condition_weights`` stands beside ``conditions``."""
+
+    vocabulary: Mapping[str, VisitFinding]
+    parents: Mapping[str, tuple[str, ...]]
+    siblings: Mapping[str, tuple[str, ...]]
+    """Per HPO id, the other children of its parents that a first visit can hold."""
+    sibling_weights: Mapping[str, tuple[float, ...]]
+    """Beside ``siblings``: in how many diseases each occurs, weighed by its frequency there."""
+    conditions: tuple[CommonCondition, ...]
+    common: Mapping[str, Disease]
+    condition_weights: tuple[float, ...]
+    rare: tuple[Disease, ...]
+    rare_weights: tuple[float, ...]
+    rare_by_id: Mapping[str, Disease]
+
+
+@lru_cache(maxsize=1)
+def load_world() -> World:
+    """The installed knowledge as it is drawn from, put together once a process."""
+    vocabulary, ontology = load_vocabulary(), load_ontology()
+    conditions = load_common_conditions()
+    rare = [_disease(profile, vocabulary) for profile in load_rare_profiles()]
+    usable = tuple(disease for disease in rare if len(disease.findings) >= MIN_FINDINGS)
+    parents = {
+        hpo_id: tuple(p for p in ontology.terms[hpo_id].parents if p in vocabulary)
+        for hpo_id in vocabulary
+    }
+    siblings = _siblings(parents)
+    return World(
+        vocabulary=vocabulary,
+        parents=parents,
+        siblings=siblings,
+        sibling_weights=_sibling_weights(siblings),
+        conditions=conditions,
+        common={c.profile.disease_id: _disease(c.profile, vocabulary) for c in conditions},
+        # The square root keeps the order of prevalences and leaves no condition above 3 %.
+        condition_weights=tuple(c.visits_per_1000**0.5 for c in conditions),
+        rare=usable,
+        rare_weights=tuple(itertools.accumulate(_commonness(usable))),
+        rare_by_id={disease.profile.disease_id: disease for disease in usable},
+    )
+
+
+def _commonness(diseases: Iterable[Disease]) -> Iterator[float]:
+    """How often each disease is met, relative to the rarest, from how many vocabularies code it.
+
+    No installed package holds prevalences. Clinical vocabularies take up what clinics meet: over
+    the 2,782 annotated diseases with a prevalence class in Orphadata, the number of such
+    vocabularies follows that class (Spearman 0.50), by about 0.3 decades each.
+    The square root of that is taken, as for common conditions: the rarest stay in the corpus.
+    """
+    mondo = load_mondo()
+    by_code = mondo.by_code("Orphanet")
+    for disease in diseases:
+        terms = by_code.get(disease.profile.disease_id.removeprefix("ORPHA:"), ())
+        counts = [len(_CLINICAL_VOCABULARIES & mondo.terms[term].codes.keys()) for term in terms]
+        yield 10 ** (_DECADES_A_VOCABULARY / 2 * max(counts, default=0))
+
+
+def _siblings(parents: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    children: dict[str, list[str]] = {}
+    for hpo_id in sorted(parents):
+        for parent in parents[hpo_id]:
+            children.setdefault(parent, []).append(hpo_id)
+    kin = {h: {k for p in above for k in children[p]} - {h} for h, above in parents.items()}
+    return {hpo_id: tuple(sorted(others)) for hpo_id, others in kin.items()}
+
+
+def _sibling_weights(
+    siblings: Mapping[str, tuple[str, ...]],
+) -> dict[str, tuple[float, ...]]:
+    counts = dict.fromkeys(siblings, _UNSEEN_WEIGHT)
+    for profile in (*load_rare_profiles(), *load_common_profiles()):
+        for finding in profile.findings:
+            if finding.hpo_id in counts:
+                counts[finding.hpo_id] += finding.frequency
+    return {h: tuple(counts[other] for other in others) for h, others in siblings.items()}
+
+
+def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) -> Disease:
+    named = (_terms_naming(wording) for wording in wordings(profile.name))
+    telling = frozenset().union(*named)
+    kept = [
+        (vocabulary[finding.hpo_id], finding.frequency)
+        for finding in profile.findings
+        if finding.hpo_id in vocabulary and not finding.excluded and finding.hpo_id not in telling
+    ]
+    head = load_derived_heads().get(profile.disease_id)
+    developmental = head == _MALFORMATION or any(
+        share >= _TYPICAL and _DEVELOPMENTAL & finding.ancestors for finding, share in kept
+    )
+    return Disease(
+        profile,
+        findings=tuple(finding for finding, _ in kept),
+        weights=tuple(share for _, share in kept),
+        developmental=developmental,
+        telling=telling,
+        never=frozenset(finding.hpo_id for finding in profile.findings if finding.excluded),
+        always=frozenset(finding.hpo_id for finding, share in kept if share >= 1),
+        head=head,
+    )
+
+
+_EARLIEST_YEARS = {"HP:0003581": 16, "HP:0011462": 16, "HP:0003596": 40, "HP:0003584": 60}
+_DEVELOPMENTAL = frozenset(("HP:0012758", "HP:0001249", "HP:0001508", "HP:0000252"))
+_DEVELOPMENTAL_LATEST = 30  # years; a developmental disease has been seen by then
+_MALFORMATION = HEADS["ORPHA:93890"]
+_ONSET_IN_NAME = {  # years between which a disease so named is first seen
+    "neonatal": (0, 2),
+    "infantile": (0, 8),
+    "congenital": (0, 30),
+    "childhood": (1, 18),
+    "juvenile": (1, 25),
+    "pediatric": (0, 18),
+    "adult": (16, 120),
+    "senile": (60, 120),
+}
+_TYPICAL = 0.5  # share of patients from which a finding makes the disease developmental
+_LATEST_YEARS = {"HP:0003577": 25, "HP:0003623": 25, "HP:0003593": 30, "HP:0011463": 40}
+
+
+def fits(disease: Disease, age: float, sex: Sex) -> bool:
+    """Whether a patient of this age and sex may come with the disease for the first time."""
+    earliest, latest = _first_seen(disease)
+    if not earliest <= age <= latest or disease.profile.sex not in (None, sex):
+        return False
+    usable = sum(finding.possible(age, sex) for finding in disease.findings)
+    return usable >= MIN_FINDINGS
+
+
+def _first_seen(disease: Disease) -> tuple[float, float]:
+    """Years between which the disease is first seen: annotated, else named, else by its kind."""
+    if onset := disease.profile.onset:
+        earliest = min(_EARLIEST_YEARS.get(term, 0) for term in onset)
+        return earliest, max(_LATEST_YEARS.get(term, 120) for term in onset)
+    words = name_words(disease.profile.name)
+    named = [_ONSET_IN_NAME[word] for word in words if word in _ONSET_IN_NAME]
+    if named:
+        return min(low for low, _ in named), max(high for _, high in named)
+    return 0, _DEVELOPMENTAL_LATEST if disease.developmental else 120
+
+
+@lru_cache(maxsize=1)
+def _wordings_by_word() -> Mapping[str, tuple[tuple[str, str], ...]]:
+    """Per word, every wording of the vocabulary that holds it, normalised, with its HPO id."""
+    table: dict[str, list[tuple[str, str]]] = {}
+    for finding in load_vocabulary().values():
+        for text in (*finding.lay, *finding.clinical):
+            words = name_words(text)
+            for word in dict.fromkeys(words):
+                table.setdefault(word, []).append((" ".join(words), finding.hpo_id))
+    return {word: tuple(rows) for word, rows in table.items()}
+
+
+def _terms_naming(name_of_disease: str) -> frozenset[str]:
+    """HPO ids of the vocabulary with a wording that is, or holds, the name."""
+    words = name_words(name_of_disease)
+    rows = _wordings_by_word().get(words[0], ()) if words else ()
+    name = f" {' '.join(words)} "
+    return frozenset(hpo_id for wording, hpo_id in rows if name in f" {wording} ")

@@ -1,0 +1,1 @@
+"""Readers of foreign formats: each turns a published or exported file into cases."""

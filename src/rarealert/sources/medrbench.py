@@ -1,0 +1,291 @@
+"""The sections of a MedR-Bench case summary, up to where the tests begin.
+
+MedR-Bench: case reports in sections, rare where the publisher matched an Orphanet name.
+
+Qiu et al. 2025, Nature Communications; https://github.com/MAGIC-AI4Med/MedRBench. Only what the
+first visit holds is read into a case; differential, diagnosis and body category never are.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rarealert.errors import BadInputError
+from rarealert.knowledge.names import normalise_name
+from rarealert.sources.files import Tick, no_tick, parse_json, read_text, read_until_cut
+from rarealert.sources.json_survivors import decoded, survivors
+from rarealert.sources.orphanet import LINEARISATION, Disorder, load_disorders
+from rarealert.splits.leakage import DisjointSets
+from rarealert.visits.demographics import parse_age, parse_sex
+from rarealert.visits.diagnosis import core_name, disease_key, names_diagnosis
+from rarealert.visits.reading import render
+from rarealert.visits.refused import Place, Read, Refused, build_case
+
+FIELDS = {
+    "patient information": "patient_information",
+    "chief complaint": "chief_complaint",
+    "history of present illness": "history_of_present_illness",
+    "past medical history": "past_medical_history",
+    "personal history": "social_history",
+    "social history": "social_history",
+    "family history": "family_history",
+    "physical examination": "physical_examination",
+    "vital signs": "vitals",
+    "vitals": "vitals",
+}
+_HEADING = re.compile(
+    r"^(?P<indent>\s*)(?:(?P<bullet>[-*•#]+)\s+|\d+\.\s+)?\**\s*"
+    r"(?P<name>[A-Z][^:*\n]{1,60}?)\s*\**\s*(?::|\*\*\s*$)\s*\**\s*(?P<rest>.*)$"
+)
+_AFTER_THE_VISIT = re.compile(
+    r"\b(?:ancillary|auxiliary|paraclinical|investigations?|laborator(?:y|ies)|labs?|blood ?(?:work"
+    r"|tests?)|urinalysis|imaging|radiolog\w*|radiograph\w*|x-?rays?|ct|cect|mri|mra|pet|pet-ct|"
+    r"ultrasound|ultrasonograph\w*|sonograph\w*|echocardiogra\w*|ecg|ekg|eeg|emg|endoscop\w*|"
+    r"colonoscop\w*|gastroscop\w*|bronchoscop\w*|laparoscop\w*|biops\w*|histolog\w*|"
+    r"histopatholog\w*|patholog\w*|immunohistochemi\w*|cytolog\w*|fnac?|genetic\w*|sequencing|"
+    r"diagnos\w*|differential|treatment|management|intervention|surger\w*|operati\w*|"
+    r"intraoperative|postoperative|post-surgery|outcomes?|follow-?ups?|tests?)\b",
+    re.I,
+)
+_UNSAID = re.compile(
+    r"(?:if none, write \W*)?(?:none|not|n/?a|no (?:details?|information|data))"
+    r"(?: (?:explicitly|specifically|otherwise|further))?"
+    r"(?: (?:is |was |were )?(?:reported|provided|mentioned|stated|documented|specified|noted|"
+    r"available|detailed|given|described|recorded|applicable|disclosed|known))?"
+    r"(?: in the (?:case |provided )?(?:report|summary|text))?",
+    re.I,
+)
+_MARKUP = re.compile(r"\*\*|__|^\s*[-*•]\s+", re.M)
+
+
+def visit_sections(summary: str) -> dict[str, str]:
+    """Text by field of the case, plus ``patient_information``; unsaid sections are left out.
+
+    Reading ends at the first top-level heading of anything that comes after the first visit
+    (``Ancillary Tests`` and its like); a nested heading of a test loses its own lines only. A
+    heading that is not known belongs to the section it stands in.
+    """
+    kept: dict[str, list[str]] = {}
+    field = ""
+    skipped_from: int | None = None
+    for line in summary.splitlines():
+        match = _HEADING.match(line)
+        depth = len(line) - len(line.lstrip())
+        if skipped_from is not None and (not line.strip() or depth > skipped_from):
+            continue
+        skipped_from = None
+        name = match.group("name").strip().lower() if match else ""
+        if match and name not in FIELDS and _AFTER_THE_VISIT.search(name):
+            if depth == 0 and match.group("bullet") != "•":
+                break
+            skipped_from = depth
+            continue
+        known = _known(name) if match and depth == 0 else None
+        field = known or field
+        text = match.group("rest") if match and known else line
+        kept.setdefault(field, []).append(text)
+    return _said({name: "\n".join(lines) for name, lines in kept.items() if name})
+
+
+def _known(name: str) -> str | None:
+    """The field of a heading such as "Physical Examination at Admission"."""
+    return next((field for heading, field in FIELDS.items() if name.startswith(heading)), None)
+
+
+def _said(sections: dict[str, str]) -> dict[str, str]:
+    plain = {name: " ".join(_MARKUP.sub("", text).split()) for name, text in sections.items()}
+    return {name: text for name, text in plain.items() if not is_unsaid(text)}
+
+
+def is_unsaid(text: str) -> bool:
+    """Whether a section says only that nothing was said.
+
+    The summaries were written by a language model told to write "None." where a report has
+    nothing (the instruction itself stands in some of them), so a bare "None" does not tell a
+    healthy past from an unmentioned one and counts as absent. "Unremarkable", "None significant"
+    or "No previous illness" are findings and stay.
+    """
+    return _UNSAID.fullmatch(text.strip(" .;,-\"'*")) is not None
+
+
+FILE = "diagnosis_957_cases_with_rare_disease_491.json.gz"
+_SEVERAL = re.compile(
+    r"\bcase series\b|\bcases?\s*[12]\b|\bpatients?\s*\(?[12]\b|^\W*(?:\w+ )?twins\b|"
+    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|\d+)\s+(?:[\w-]+\s+){0,2}"
+    r"(?:patients|cases|siblings|sheep)\b|\(P1, P2",
+    re.I,
+)
+_NUMBERED_PATIENT = re.compile(r"^\s*[-*•]\s*\**\s*(?:case|patient|P)\s?\d\b", re.I | re.M)
+_ANIMAL = re.compile(
+    r"\b(?:neutered|spayed|castrated|intact (?:fe)?male|[\w-]*breed(?:ing)?|chihuahua|retriever|"
+    r"terrier|shepherd dog|sea lion|sheep|ewes?|ram|mare|stallion|gelding|heifer|bovine|canine|"
+    r"feline|puppy|kitten)\b",
+    re.I,
+)
+_PERSON_ONLY = re.compile(
+    r"(?:\b(?:an?|old|years?|months?|weeks?|days?|man|woman|male|female|boy|girl|child|infant|"
+    r"patient|adult|newborn|neonate|age|aged|sex|gender)\b|\d+(?:\.\d+)?|[\W_])+",
+    re.I,
+)
+_REPORT = re.compile(r'"(?P<key>[^"\\]{1,200})"\s*:\s*(?=\{)')
+_LOST = "cut or damaged; what stands here, before the next whole report, is lost"
+_Names = Mapping[str, Disorder]
+
+
+def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
+    """Every report of ``folder`` as a labelled case or refused, in the published order.
+
+    Rare diseases are published by Orphanet name, so Orphanet's tables must lie in the folder
+    ``orphanet`` beside ``folder``.
+
+    Of a file that is cut, or is no JSON, whole reports are read and the lost parts are refused.
+
+    Raises:
+        BadInputError: a file is missing, damaged within its gzip, or holds no whole report.
+    """
+    tables = folder.parent / "orphanet"
+    if not (tables / LINEARISATION).is_file():
+        raise BadInputError(
+            f"{tables / LINEARISATION} is missing, and MedR-Bench gives rare diseases by Orphanet "
+            "name; run rarealert data import orphanet PATH first."
+        )
+    path = folder / FILE
+    reports = _reports(path)
+    names = load_disorders(tables)
+    groups = _groups([report for _, report in reports], names)
+    share = path.stat().st_size // len(reports)
+    for number, (key, report) in enumerate(reports, 1):
+        tick(share)
+        place = Place("medrbench", FILE, number)
+        if key is None:
+            yield place.refuse("report", _LOST)
+        else:
+            yield _labelled(place, key, report, names, groups)
+
+
+def _reports(path: Path) -> list[tuple[str | None, object]]:
+    """Reports by id in their order; ``None`` for an id where something is lost."""
+    try:
+        return list(_published(path).items())
+    except BadInputError:
+        text = decoded(read_until_cut(path))
+        start = text.find("{") + 1
+        found = list(survivors(text, start, _REPORT, "}", lambda one: "generate_case" in one))
+        if not any(element.value for element in found):
+            raise
+        return [(element.key, element.value) for element in found]
+
+
+def _published(path: Path) -> Mapping[str, object]:
+    try:
+        reports = parse_json(read_text(path))
+    except ValueError as error:
+        raise BadInputError(
+            f"{path} is not valid JSON; copy it again from its publisher."
+        ) from error
+    if not isinstance(reports, dict) or not reports:
+        raise BadInputError(
+            f"{path} is not an object of reports by id; copy it again from its publisher."
+        )
+    return reports
+
+
+def _candidates(report: object, names: _Names) -> list[Disorder]:
+    """Orphanet disorders of a report's rare disease names, in their order."""
+    checked = report.get("checked_rare_disease") if isinstance(report, dict) else None
+    if not isinstance(checked, list):
+        return []
+    found = (names.get(normalise_name(name)) for name in checked if isinstance(name, str))
+    return [disorder for disorder in found if disorder]
+
+
+def _groups(reports: Sequence[object], names: _Names) -> DisjointSets[str]:
+    """Codes that any one report names together: one disease to a split.
+
+    The publisher lists a disease beside its subtypes; two reports of it may share only one name.
+    """
+    groups: DisjointSets[str] = DisjointSets()
+    for report in reports:
+        groups.union(disorder.code for disorder in _candidates(report, names))
+    return groups
+
+
+def _labelled(
+    place: Place, key: str, report: object, names: _Names, groups: DisjointSets[str]
+) -> Read:
+    generated = report.get("generate_case") if isinstance(report, dict) else None
+    checked = report.get("checked_rare_disease") if isinstance(report, dict) else None
+    if not isinstance(generated, dict) or not isinstance(checked, list):
+        return place.refuse("generate_case", "no generate_case or checked_rare_disease")
+    summary, diagnosis = generated.get("case_summary"), generated.get("diagnosis_results")
+    if not isinstance(summary, str) or not summary.strip():
+        return place.refuse("case_summary", "no text")
+    if not isinstance(diagnosis, str) or not diagnosis.strip():
+        return place.refuse("diagnosis_results", "no diagnosis")
+    sections = visit_sections(summary)
+    scope = _out_of_scope(summary, sections.get("patient_information", ""))
+    if scope:
+        return place.refuse("case_summary", scope, "out_of_scope")
+    candidates = _candidates(report, names)
+    if checked and not candidates:
+        return place.refuse("checked_rare_disease", "no name that Orphanet's tables know")
+    built = build_case(place, _case(key, sections), _label(diagnosis, candidates, groups))
+    if isinstance(built, Refused):
+        return built
+    if names_diagnosis(render(built.case), [diagnosis, *(item.name for item in candidates)]):
+        return place.refuse("case_summary", "the diagnosis stands in the text", "diagnosis_in_text")
+    return built
+
+
+def _out_of_scope(summary: str, patient: str) -> str | None:
+    if _SEVERAL.search(patient) or _NUMBERED_PATIENT.search(summary):
+        return "several patients in one report"
+    return "the patient is an animal" if _ANIMAL.search(patient) else None
+
+
+def _case(key: str, sections: Mapping[str, str]) -> dict[str, object]:
+    fields: dict[str, object] = dict(sections)
+    patient = str(fields.pop("patient_information", ""))
+    if patient and not _PERSON_ONLY.fullmatch(patient):
+        # origin, occupation, known illness: said at the visit, and no other section repeats it
+        history = fields.get("history_of_present_illness")
+        fields["history_of_present_illness"] = f"{patient} {history}" if history else patient
+    return {
+        **fields,
+        "case_id": key,
+        "source": "medrbench",
+        "age_years": parse_age(patient),
+        "sex": parse_sex(patient),
+    }
+
+
+def _label(
+    diagnosis: str, candidates: list[Disorder], groups: DisjointSets[str]
+) -> dict[str, object]:
+    if not candidates:
+        return {
+            "label": "nonrare",
+            "disease_id": disease_key(diagnosis),
+            "disease_name": core_name(diagnosis),
+            "reason": "the publisher found no Orphanet disease in the diagnosis",
+        }
+    disorder = _closest(diagnosis, candidates)
+    return {
+        "label": "rare",
+        "disease_id": groups.find(disorder.code),
+        "disease_name": disorder.name,
+        "orpha_code": disorder.code,
+        "orphanet_head": disorder.head,
+        "reason": "the publisher found an Orphanet disease in the diagnosis",
+    }
+
+
+def _closest(diagnosis: str, candidates: list[Disorder]) -> Disorder:
+    """The candidate whose words the diagnosis holds most of; the longer name, the earlier wins."""
+    said = set(normalise_name(diagnosis).split())
+
+    def agreement(disorder: Disorder) -> tuple[float, int]:
+        words = set(normalise_name(disorder.name).split())
+        return len(words & said) / max(len(words), 1), len(words & said)
+
+    return max(candidates, key=agreement)

@@ -1,0 +1,1 @@
+"""Train, validation and test parts by disease, and the checks for leakage."""

@@ -1,0 +1,178 @@
+"""Which disease profile fits a visit best, rare against common, finding by finding.
+
+What ``findingrisk`` has learnt of a finding is the same in every visit. Whether findings belong
+together only a disease can say, so the student looks them up: the likelihood of the patient's
+findings under each profile, as LIRICAL reckons it (Robinson et al. 2020, Am J Hum Genet 107:403),
+and the log ratio of the best rare disease and the best common condition, over the root of the
+number of findings, so that a long visit is no risk in itself. Nothing here was learnt from a case;
+how far it is trusted is fitted on training cases. The ratio is a sum over findings, so it stands at
+their tokens and each is credited with its own part (docs/decisions/0270).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from rarealert.errors import BadInputError
+from rarealert.knowledge.hpo import load_ontology
+from rarealert.knowledge.profiles import (
+    Columns,
+    CommonCondition,
+    DiseaseProfile,
+    Vector,
+    common_table,
+    load_common_conditions,
+    load_information_content,
+    load_rare_profiles,
+    log_likelihoods,
+    log_who_comes,
+    rare_table,
+)
+from rarealert.student.encoding import Facts, Finding
+
+_CACHED_TERMS = 1024  # 36 kB each; HPO terms alone, nothing of a patient
+_SEXES = ("", "female", "male")
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """All profiles as arrays: rare diseases first, ``n_rare`` of them, then common conditions.
+
+    ``terms`` holds HPO numbers in ascending order and ``content`` their information content, both
+    of shape ``(n_terms,)``. ``starts``, ``rows`` and ``shares`` are the columns of a sparse matrix
+    of diseases by terms (CSC). ``only_sex`` is an index of "", "female", "male"; it and the ages
+    have shape ``(n_diseases,)``.
+    """
+
+    terms: NDArray[np.int64]
+    content: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    shares: NDArray[np.float32]
+    only_sex: NDArray[np.int8]
+    age_min: NDArray[np.float64]
+    age_max: NDArray[np.float64]
+    n_rare: NDArray[np.int64]
+
+    def save(self, file: Path) -> None:
+        """Write ``file`` as safetensors."""
+        from safetensors.numpy import save_file
+
+        save_file({field.name: getattr(self, field.name) for field in fields(self)}, file)
+
+
+def load_library(file: Path) -> Library:
+    """What ``Library.save`` wrote.
+
+    Raises:
+        BadInputError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return Library(**load_file(file))
+    except (OSError, SafetensorError, TypeError) as error:
+        raise BadInputError(
+            f"{file} is missing or damaged ({type(error).__name__}); run dvc repro distil or fetch "
+            "the model again."
+        ) from error
+
+
+def make_library(
+    rare: Sequence[DiseaseProfile],
+    conditions: Sequence[CommonCondition],
+    content: Mapping[str, float],
+) -> Library:
+    """The profiles as arrays, the true-path rule applied."""
+    common = [condition.profile for condition in conditions]
+    columns = Columns(load_ontology(), (*rare, *common), content)
+    tables = rare_table(columns, rare), common_table(columns, conditions)
+    shares = sp.csc_matrix(sp.vstack([table.shares for table in tables]))
+    sexes = np.concatenate([table.only_sex for table in tables])
+    return Library(
+        terms=np.array([int(term.removeprefix("HP:")) for term in columns.terms]),
+        content=columns.content,
+        starts=shares.indptr.astype(np.int64),
+        rows=shares.indices.astype(np.int32),
+        shares=shares.data.astype(np.float32),
+        only_sex=np.array([_SEXES.index(str(sex)) for sex in sexes], dtype=np.int8),
+        age_min=np.concatenate([table.age_min for table in tables]),
+        age_max=np.concatenate([table.age_max for table in tables]),
+        n_rare=np.array([len(rare)]),
+    )
+
+
+@cache
+def packaged_library() -> Library:
+    """The profiles that come with this version, put together once a process (two seconds)."""
+    content = load_information_content()
+    return make_library(load_rare_profiles(), load_common_conditions(), content)
+
+
+class ProfileMatch:
+    """A library at work."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._n_rare = int(library.n_rare[0])
+        n_terms, n_diseases = len(library.terms), len(library.only_sex)
+        self._shares = sp.csc_matrix(
+            (library.shares, library.rows, library.starts), (n_diseases, n_terms)
+        )
+        self._sexes = np.array(_SEXES)[library.only_sex]
+        self._logs = lru_cache(maxsize=_CACHED_TERMS)(self._log_likelihoods)
+
+    def at(self, facts: Sequence[Facts], width: int) -> NDArray[np.float32]:
+        """What each visit says at each position, ``(rows, width)``: the mean over tokens counts.
+
+        Positions from ``width`` on are dropped.
+        """
+        said = np.zeros((len(facts), width), dtype=np.float32)
+        for row, visit in enumerate(facts):
+            for position, log_ratio in self.log_ratios(visit):
+                if position < width:
+                    said[row, position] += visit.length * log_ratio
+        return said
+
+    def log_ratios(self, visit: Facts) -> list[tuple[int, float]]:
+        """Place and part, in nats, of each finding in the best rare over the best common disease.
+
+        What age and sex say stands at the visit's first token. Empty without a finding: then no
+        disease fits better than another.
+        """
+        told = _telling(visit.findings)
+        if not told:
+            return []
+        limits = (self._sexes, self.library.age_min, self.library.age_max)
+        who = log_who_comes(*limits, visit.sex, visit.age_years)
+        parts = [(finding.position, self._logs(finding.terms)) for finding in told]
+        total = who + np.sum([logs for _, logs in parts], axis=0)
+        rare = int(np.argmax(total[: self._n_rare]))
+        common = self._n_rare + int(np.argmax(total[self._n_rare :]))
+        root = np.sqrt(len(told))
+        return [
+            (position, float(logs[rare] - logs[common]) / root)
+            for position, logs in ((visit.first, who), *parts)
+        ]
+
+    def _log_likelihoods(self, terms: tuple[int, ...]) -> Vector:
+        known = self.library.terms
+        places = np.minimum(np.searchsorted(known, terms), len(known) - 1)
+        found = places[known[places] == np.asarray(terms)]
+        return log_likelihoods(self._shares, found.tolist(), self.library.content)
+
+
+def _telling(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings that no other one implies."""
+    own = [frozenset(finding.terms) for finding in findings]
+    return [
+        finding
+        for place, finding in enumerate(findings)
+        if not any(own[place] < other for other in own)
+    ]

@@ -1,0 +1,1 @@
+"""The visit: the case and its fields, its text, and its storage."""
