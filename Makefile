@@ -78,7 +78,7 @@ test-scale: $(VENV)/.installed-dev ## what takes minutes or gigabytes: kills, se
 
 lint: $(VENV)/.installed-dev ## style, types, layers, dependencies
 	@ruff check --quiet . && ruff format --check --quiet . && mypy && lint-imports --no-logo \
-	&& deptry --no-ansi src && rarealert graph
+	&& deptry --no-ansi src
 
 # without the background workers for chat traces, which take longer to start than the page itself
 ui: env ## MLflow on this workspace's runs

@@ -11,7 +11,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -89,16 +89,6 @@ for _stage in STAGES:
     _add_stage(_stage)
 for _room in (cases, teachers, alignment, registry, screening, student):
     _room.add_commands(app)
-
-
-@app.command()
-def graph(
-    write: Annotated[bool, typer.Option(help="rewrite the code deps in dvc.yaml")] = False,
-) -> None:
-    """Compare dvc.yaml's code dependencies with what each stage really imports."""
-    from rarealert.stages.graph import sync
-
-    print(sync(write=write))
 
 
 @app.command("next")
