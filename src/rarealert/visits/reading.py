@@ -142,17 +142,17 @@ def read_visit(case: Case) -> Reading:
             continue
         begins = lines[name].start + len(_heading(name))
         places = [begins + at for at in _collapsed(recorded)]
-        for mention in mentions:
-            findings.append(
-                Finding(
-                    mention.hpo_id,
-                    "excluded" if mention.negated else "present",
-                    "relative" if mention.family else "patient",
-                    name,
-                    Span(mention.start, mention.end),
-                    _place(places, mention.start, mention.end),
-                )
+        findings += [
+            Finding(
+                mention.hpo_id,
+                "excluded" if mention.negated else "present",
+                "relative" if mention.family else "patient",
+                name,
+                Span(mention.start, mention.end),
+                _place(places, mention.start, mention.end),
             )
+            for mention in mentions
+        ]
         denials.extend(_place(places, start, end) for start, end in denied)
     return Reading(case, "\n".join(texts.values()), lines, tuple(findings), tuple(denials))
 
