@@ -42,7 +42,7 @@ from rarealert.ensemble.search import Candidate, Columns, Search, weighted_auroc
 from rarealert.ensemble.signals import Panel, panel_of
 from rarealert.errors import BadInputError
 from rarealert.files import write_skops
-from rarealert.teachers.answer import TeacherAnswer
+from rarealert.teachers.answer import AnswerRow
 from rarealert.visits.case import Case
 
 Floats = NDArray[np.float64]
@@ -243,9 +243,7 @@ class Ensemble:
         heaviest = int(np.argmax(self.model.blend.weights))
         return self.model.members[heaviest].candidate
 
-    def predict(
-        self, answers: Iterable[TeacherAnswer], cases: Iterable[Case] = ()
-    ) -> dict[str, float]:
+    def predict(self, answers: Iterable[AnswerRow], cases: Iterable[Case] = ()) -> dict[str, float]:
         """The risk 0 to 1 of each case that at least one known teacher answered, by case id.
 
         ``cases`` are the visits; where one is missing, what it would say is unknown.
@@ -261,7 +259,7 @@ class Ensemble:
         return dict(zip(features.case_ids, risks.tolist(), strict=True))
 
     def assess(
-        self, answers: Iterable[TeacherAnswer], cases: Iterable[Case] = ()
+        self, answers: Iterable[AnswerRow], cases: Iterable[Case] = ()
     ) -> dict[str, Assessment]:
         """As ``predict``, with how sure each risk is."""
         features = self._features(panel_of(answers), cases)

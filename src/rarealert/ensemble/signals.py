@@ -34,7 +34,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from rarealert.errors import BadInputError
 from rarealert.knowledge.mondo import load_mondo
 from rarealert.knowledge.names import normalise_name
-from rarealert.teachers.answer import SCHEMA, TeacherAnswer, graded_risk
+from rarealert.teachers.answer import SCHEMA, AnswerRow, graded_risk
 
 _LENGTHS = (2, 4)  # characters of the pieces that a name is cut into
 _FEWEST_NAMES = 3  # that must hold a piece, for it to be learnt from
@@ -240,7 +240,7 @@ class Panel:
         }
 
 
-def panel_of(answers: Iterable[TeacherAnswer]) -> Panel:
+def panel_of(answers: Iterable[AnswerRow]) -> Panel:
     """The given answers of ``answers``, cases and teachers in the order of their names."""
     given = [item for item in answers if item.answer is not None]
     panel = _Builder(
@@ -291,7 +291,7 @@ def _rows(path: Path, case_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
             yield from batch.filter(pc.and_(given, known)).to_pylist()
 
 
-def _said(item: TeacherAnswer) -> dict[str, Any]:
+def _said(item: AnswerRow) -> dict[str, Any]:
     return item.answer.model_dump() if item.answer else {}
 
 

@@ -28,7 +28,7 @@ from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.splits.parts import lock_digest
 from rarealert.stages.harness import run_stage
-from rarealert.teachers.answer import TeacherAnswer, graded_risk, read_answers
+from rarealert.teachers.answer import AnswerRow, graded_risk, read_answers
 from rarealert.tracking.items import Dataset, Item, Metric, Summary
 from rarealert.visits.case import TEXT_FIELDS, Case, LabelledCase
 from rarealert.visits.reading import render
@@ -102,7 +102,7 @@ def check_lock(test: Sequence[LabelledCase], lock: Path) -> None:
         )
 
 
-def ensemble_risks(model: Path, answers: Sequence[TeacherAnswer], cases: Sequence[Case]) -> Risks:
+def ensemble_risks(model: Path, answers: Sequence[AnswerRow], cases: Sequence[Case]) -> Risks:
     """The frozen ensemble's risk of each of ``cases`` that a teacher answered."""
     from rarealert.ensemble.ensemble import load_ensemble
 
@@ -173,7 +173,7 @@ def control_frame(cases: Sequence[Case]) -> "pd.DataFrame":
     return pd.DataFrame(rows).astype({"age_years": float})
 
 
-def _teacher_risks(answers: Sequence[TeacherAnswer]) -> dict[str, dict[str, float]]:
+def _teacher_risks(answers: Sequence[AnswerRow]) -> dict[str, dict[str, float]]:
     """Risks 0 to 1 by teacher; a failed or missing answer has no entry, never a zero."""
     risks: dict[str, dict[str, float]] = {}
     for item in answers:
@@ -209,7 +209,7 @@ def _frame(models: Mapping[str, Risks], part_of: Mapping[str, str]) -> "pd.DataF
     return pd.DataFrame(rows, columns=["case_id", "part", "model", "risk"])
 
 
-def _check_ensemble(risks: Risks, answers: Sequence[TeacherAnswer]) -> None:
+def _check_ensemble(risks: Risks, answers: Sequence[AnswerRow]) -> None:
     answered = {item.case_id for item in answers if item.answer is not None}
     silent = answered - set(risks)
     if silent:

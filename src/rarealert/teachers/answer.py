@@ -38,7 +38,7 @@ class Differential(BaseModel):
     orpha_code: str | None = None
 
 
-class Answer(BaseModel):
+class TeacherAnswer(BaseModel):
     """A teacher's judgement of one case. ``risk`` is a percentage, 0 to 100.
 
     A teacher that is asked must give five insights; answers recorded elsewhere may hold fewer,
@@ -74,7 +74,7 @@ def graded_risk(risk: int, expected: float | None) -> float:
     return moved / 100
 
 
-class TeacherAnswer(BaseModel):
+class AnswerRow(BaseModel):
     """One row of ``build/rationales/answers.parquet``.
 
     A failed, refused or never given answer keeps its row with ``answer`` empty: missing is not
@@ -86,7 +86,7 @@ class TeacherAnswer(BaseModel):
     case_id: str
     teacher: str
     status: Literal["ok", "failed", "missing"]
-    answer: Answer | None
+    answer: TeacherAnswer | None
 
 
 SCHEMA = pa.schema(
@@ -115,7 +115,7 @@ SCHEMA = pa.schema(
 """Columns of the projected answers: one row a case and teacher."""
 
 
-def write_answers(path: Path, answers: Iterable[TeacherAnswer]) -> None:
+def write_answers(path: Path, answers: Iterable[AnswerRow]) -> None:
     """Write ``answers`` to a Parquet file that appears only once it is whole."""
     rows = []
     for item in answers:
@@ -125,7 +125,7 @@ def write_answers(path: Path, answers: Iterable[TeacherAnswer]) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
 
 
-def read_answers(path: Path) -> list[TeacherAnswer]:
+def read_answers(path: Path) -> list[AnswerRow]:
     """All answers of a file that ``write_answers`` made.
 
     Raises:
@@ -142,9 +142,11 @@ def read_answers(path: Path) -> list[TeacherAnswer]:
     return [_from_row(row) for row in rows]
 
 
-def _from_row(row: dict[str, object]) -> TeacherAnswer:
+def _from_row(row: dict[str, object]) -> AnswerRow:
     key = {name: row[name] for name in ("case_id", "teacher", "status")}
     answer = None
     if row["status"] == "ok":
-        answer = Answer.model_validate({name: row[name] for name in Answer.model_fields})
-    return TeacherAnswer.model_validate({**key, "answer": answer})
+        answer = TeacherAnswer.model_validate(
+            {name: row[name] for name in TeacherAnswer.model_fields}
+        )
+    return AnswerRow.model_validate({**key, "answer": answer})

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.errors import RareAlertError
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.shards import (
     Compaction,
     ShardWriter,
@@ -203,7 +203,7 @@ class RationaleCache:
         self,
         request: Request,
         case_id: str,
-        answer: Answer,
+        answer: TeacherAnswer,
         usage: Usage | None = None,
         response: str | None = None,
     ) -> None:

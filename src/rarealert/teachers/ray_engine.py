@@ -14,7 +14,7 @@ from typing import Any
 
 from rarealert.errors import RareAlertError
 from rarealert.scale.cluster import join, nodes, pinned
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.asking import Tally
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.endpoints.limits import Budget
@@ -87,7 +87,12 @@ class Keeper:
         self._budget.settle(worst_usd, cost_usd)
 
     def add(
-        self, request: Request, case_id: str, answer: Answer, usage: Usage, response: str | None
+        self,
+        request: Request,
+        case_id: str,
+        answer: TeacherAnswer,
+        usage: Usage,
+        response: str | None,
     ) -> bool:
         """As ``RationaleCache.add``; tells whether the budget is exhausted."""
         self._cache.add(request, case_id, answer, usage, response)
@@ -135,7 +140,12 @@ class RemoteLedger:
             self.keeper.settle.remote(worst_usd, cost_usd)
 
     async def add(
-        self, request: Request, case_id: str, answer: Answer, usage: Usage, response: str | None
+        self,
+        request: Request,
+        case_id: str,
+        answer: TeacherAnswer,
+        usage: Usage,
+        response: str | None,
     ) -> None:
         """As in ``Ledger``."""
         self.exhausted = await _told(

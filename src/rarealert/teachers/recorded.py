@@ -2,8 +2,8 @@
 
 A row is ``{"case_id", "diagnoses": [...]}`` (free-text diagnoses of several trials, as CRAFT-MD
 publishes them), ``{"case_id", "answer", "thinking"?}`` (free-text reasoning, as MedR-Bench does)
-or ``{"case_id", "answer": {...}}`` (an ``Answer``, as ``rarealert cache export`` writes it). A case
-without a row is missing: nobody asked that model.
+or ``{"case_id", "answer": {...}}`` (a ``TeacherAnswer``, as ``rarealert cache export`` writes it).
+A case without a row is missing: nobody asked that model.
 
 From a recorded row, whatever its shape, to an answer.
 """
@@ -18,12 +18,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rarealert.errors import BadInputError
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.teacher import Request, digest
 from rarealert.visits.case import Case
 
 Row = Mapping[str, object]
-Mapper = Callable[[Row], Answer | None]
+Mapper = Callable[[Row], TeacherAnswer | None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _wrong(row: object) -> str:
         return "" if isinstance(row["diagnoses"], list) else "diagnoses is not a list"
     if isinstance(row.get("answer"), dict):
         try:
-            Answer.model_validate(row["answer"])
+            TeacherAnswer.model_validate(row["answer"])
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(("answer", *(str(part) for part in first["loc"])))
@@ -130,19 +130,19 @@ class RecordedTeacher:
             model=self.id,
         )
 
-    def ask(self, case: Case) -> Answer | None:
+    def ask(self, case: Case) -> TeacherAnswer | None:
         """What the row says, ``None`` where it says nothing usable."""
         return self.mapper(self.rows[case.case_id].row)
 
 
-def answer_of_row(row: Row, data: Path) -> Answer | None:
+def answer_of_row(row: Row, data: Path) -> TeacherAnswer | None:
     """The answer, ``None`` where the row states nothing usable.
 
     Free text is read with Orphanet's names: the tables in ``data``, else the installed ones.
     """
     said = row.get("answer")
     if isinstance(said, dict):
-        return Answer.model_validate(said)
+        return TeacherAnswer.model_validate(said)
     from rarealert.teachers.recorded_corpora import (
         answer_of_reasoning,
         answer_of_trials,

@@ -22,7 +22,7 @@ from rarealert.knowledge.names import name_words, normalise_name
 from rarealert.knowledge.orphanet import Disorder, load_index, looks_common, without_brackets
 from rarealert.knowledge.profiles import load_rare_profiles
 from rarealert.knowledge.recognise import Recogniser, load_recogniser
-from rarealert.teachers.answer import Answer, Differential, Insight
+from rarealert.teachers.answer import Differential, Insight, TeacherAnswer
 from rarealert.teachers.stated_diagnoses import Diagnosis, Resolve, read_diagnosis
 
 _DIGITS = 4
@@ -37,7 +37,7 @@ class _Group:
     trials: int = 1
 
 
-def answer_of_trials(trials: Sequence[object], resolve: Resolve) -> Answer | None:
+def answer_of_trials(trials: Sequence[object], resolve: Resolve) -> TeacherAnswer | None:
     """The answer of one model, ``None`` where no trial states a diagnosis.
 
     Risk is the share of usable trials that name an Orphanet disorder. Insights and differential
@@ -54,7 +54,7 @@ def answer_of_trials(trials: Sequence[object], resolve: Resolve) -> Answer | Non
     groups = _grouped(told)[:_MOST]
     counted = sum(group.trials for group in groups)
     rare = sum(diagnosis.disorder is not None for diagnosis in told)
-    return Answer(
+    return TeacherAnswer(
         insights=_insights(groups, counted, len(told)),
         differential=tuple(
             Differential(
@@ -153,7 +153,7 @@ class Readers:
     """HPO names of the findings that a text mentions, each once, in order."""
 
 
-def answer_of_reasoning(answer: str, thinking: str, readers: Readers) -> Answer | None:
+def answer_of_reasoning(answer: str, thinking: str, readers: Readers) -> TeacherAnswer | None:
     """The answer of one model, ``None`` where it states no final diagnosis.
 
     Risk is 60 points if the final diagnosis names an Orphanet disorder, up to 25 for the Orphanet
@@ -174,7 +174,7 @@ def answer_of_reasoning(answer: str, thinking: str, readers: Readers) -> Answer 
         + _CONSIDERED * len(considered) / (len(considered) + _HALF_CONSIDERED)
         + _CALLED_RARE * called_rare
     )
-    return Answer(
+    return TeacherAnswer(
         insights=_insights_recorded_medrbench(text[: heading[0]], readers),
         differential=_differential(diagnosis, considered),
         risk=round(100 * risk),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import rarealert.knowledge
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.cache import Usage
 from rarealert.teachers.endpoints.teacher import EndpointTeacher, Exchange
 from rarealert.teachers.local.teacher import LocalTeacher
@@ -63,7 +63,7 @@ def _recorded(spec: RecordedSpec, data: Path, sources: frozenset[str]) -> Record
     )
 
 
-def _nobody(_: Row) -> Answer | None:
+def _nobody(_: Row) -> TeacherAnswer | None:
     raise LookupError("no row belongs to a corpus that was not read")
 
 

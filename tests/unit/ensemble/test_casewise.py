@@ -12,15 +12,15 @@ from rarealert.ensemble.features import build_features
 from rarealert.ensemble.folds import TrainingSet
 from rarealert.ensemble.search import Candidate
 from rarealert.ensemble.signals import panel_of
-from rarealert.teachers.answer import Answer, TeacherAnswer
+from rarealert.teachers.answer import AnswerRow, TeacherAnswer
 
 
-def _answer(case: str, teacher: str, risk: int) -> TeacherAnswer:
-    said = Answer(insights=(), differential=(), risk=risk, explanation="because")
-    return TeacherAnswer(case_id=case, teacher=teacher, status="ok", answer=said)
+def _answer(case: str, teacher: str, risk: int) -> AnswerRow:
+    said = TeacherAnswer(insights=(), differential=(), risk=risk, explanation="because")
+    return AnswerRow(case_id=case, teacher=teacher, status="ok", answer=said)
 
 
-def _frozen() -> tuple[Ensemble, list[TeacherAnswer]]:
+def _frozen() -> tuple[Ensemble, list[AnswerRow]]:
     """Teacher ``good`` knows, ``deaf`` does not, and ``late`` answers every other case."""
     rng, said = np.random.default_rng(2), []
     rare = np.arange(80) % 2 == 0

@@ -24,7 +24,7 @@ from rarealert.ensemble.folds import TrainingSet
 from rarealert.ensemble.robustness import gather
 from rarealert.ensemble.search import Judge, study_name, tune
 from rarealert.ensemble.signals import panel_of
-from rarealert.teachers.answer import Answer, TeacherAnswer
+from rarealert.teachers.answer import AnswerRow, TeacherAnswer
 
 Floats = NDArray[np.float64]
 
@@ -204,11 +204,11 @@ def test_studies_open_in_the_dashboard(tmp_path: Path) -> None:
 def test_a_sample_of_the_evidence_keeps_what_belongs_together() -> None:
     rng = np.random.default_rng(3)
     answers = [
-        TeacherAnswer(
+        AnswerRow(
             case_id=f"{n:02}",
             teacher=teacher,
             status="ok",
-            answer=Answer(insights=(), differential=(), risk=n, explanation="because"),
+            answer=TeacherAnswer(insights=(), differential=(), risk=n, explanation="because"),
         )
         for n in range(40)
         for teacher in ("a", "b")

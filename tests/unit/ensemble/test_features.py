@@ -14,7 +14,7 @@ from rarealert.ensemble.features import blocks_of, build_features, visit_feature
 from rarealert.ensemble.signals import WORDING, panel_of, read_panel, wording_of
 from rarealert.errors import BadInputError
 from rarealert.teachers.answer import (
-    Answer,
+    AnswerRow,
     Differential,
     Insight,
     TeacherAnswer,
@@ -32,8 +32,8 @@ def _said(
     risk: int,
     names: tuple[tuple[str, str | None], ...] = (),
     weights: tuple[float, ...] = (),
-) -> TeacherAnswer:
-    answer = Answer(
+) -> AnswerRow:
+    answer = TeacherAnswer(
         insights=tuple(
             Insight(name=f"finding {n}", weight=weight, explanation="why")
             for n, weight in enumerate(weights)
@@ -42,16 +42,16 @@ def _said(
         risk=risk,
         explanation="because",
     )
-    return TeacherAnswer(case_id=case, teacher=teacher, status="ok", answer=answer)
+    return AnswerRow(case_id=case, teacher=teacher, status="ok", answer=answer)
 
 
-def _expecting(item: TeacherAnswer, expected: float) -> TeacherAnswer:
+def _expecting(item: AnswerRow, expected: float) -> AnswerRow:
     assert item.answer is not None
     answer = item.answer.model_copy(update={"expected_risk": expected})
     return item.model_copy(update={"answer": answer})
 
 
-def _row(answers: list[TeacherAnswer], teachers: tuple[str, ...]) -> dict[str, float]:
+def _row(answers: list[AnswerRow], teachers: tuple[str, ...]) -> dict[str, float]:
     features = build_features(panel_of(answers), (teachers,))
     return dict(zip(features.names, features.values[0].tolist(), strict=True))
 
@@ -118,7 +118,7 @@ def test_what_nobody_said_is_unknown_and_not_zero() -> None:
 
 
 def test_failed_answers_and_strangers_are_not_heard() -> None:
-    failed = TeacherAnswer(case_id="x", teacher="a", status="failed", answer=None)
+    failed = AnswerRow(case_id="x", teacher="a", status="failed", answer=None)
     features = build_features(panel_of([failed, _said("y", "stranger", 99)]), (("a",),))
     assert features.case_ids == ()
 
@@ -211,7 +211,7 @@ def test_a_file_of_answers_is_read_as_the_answers_are(tmp_path: Path) -> None:
     answers = [
         _said("c", "a", 20, (("Fabry disease", "ORPHA:324"),), (0.7, 0.3)),
         _said("d", "b", 80),
-        TeacherAnswer(case_id="c", teacher="b", status="failed", answer=None),
+        AnswerRow(case_id="c", teacher="b", status="failed", answer=None),
         _said("not asked for", "a", 50),
     ]
     write_answers(tmp_path / "answers.parquet", answers)

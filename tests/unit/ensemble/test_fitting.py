@@ -22,7 +22,7 @@ from rarealert.ensemble.folds import TrainingSet, check_learnable, disease_folds
 from rarealert.ensemble.search import Candidate, Judge, Search, search
 from rarealert.ensemble.signals import panel_of
 from rarealert.errors import BadInputError
-from rarealert.teachers.answer import Answer, TeacherAnswer
+from rarealert.teachers.answer import AnswerRow, TeacherAnswer
 
 
 def _noise(
@@ -228,19 +228,19 @@ def test_in_fold_targets_would_leak_and_ours_do_not(tmp_path: Path) -> None:
     assert 0.38 < roc_auc_score(rare, ours) < 0.62
 
 
-def _answers(seed: int, cases: int = 90) -> tuple[list[TeacherAnswer], dict[str, bool]]:
+def _answers(seed: int, cases: int = 90) -> tuple[list[AnswerRow], dict[str, bool]]:
     rng = np.random.default_rng(seed)
     labels = {f"c{n:03}": bool(rng.random() < 0.5) for n in range(cases)}
     said = []
     for case, rare in labels.items():
         for teacher in ("a", "b"):
             risk = int(np.clip(rng.normal(65 if rare else 35, 15), 0, 100))
-            answer = Answer(insights=(), differential=(), risk=risk, explanation="because")
-            said.append(TeacherAnswer(case_id=case, teacher=teacher, status="ok", answer=answer))
+            answer = TeacherAnswer(insights=(), differential=(), risk=risk, explanation="because")
+            said.append(AnswerRow(case_id=case, teacher=teacher, status="ok", answer=answer))
     return said, labels
 
 
-def _frozen(*algorithms: str) -> tuple[Ensemble, list[TeacherAnswer]]:
+def _frozen(*algorithms: str) -> tuple[Ensemble, list[AnswerRow]]:
     said, labels = _answers(seed=1)
     features = build_features(panel_of(said), (("a", "b"),))
     rare = np.asarray([labels[case] for case in features.case_ids])

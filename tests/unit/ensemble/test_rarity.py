@@ -5,13 +5,13 @@ import pytest
 
 from rarealert.ensemble.features import build_features
 from rarealert.ensemble.signals import panel_of, rarity_of
-from rarealert.teachers.answer import Answer, Differential, TeacherAnswer
+from rarealert.teachers.answer import AnswerRow, Differential, TeacherAnswer
 
 
-def _said(case: str, teacher: str, *names: str) -> TeacherAnswer:
+def _said(case: str, teacher: str, *names: str) -> AnswerRow:
     differential = tuple(Differential(name=name) for name in names)
-    answer = Answer(insights=(), differential=differential, risk=50, explanation="because")
-    return TeacherAnswer(case_id=case, teacher=teacher, status="ok", answer=answer)
+    answer = TeacherAnswer(insights=(), differential=differential, risk=50, explanation="because")
+    return AnswerRow(case_id=case, teacher=teacher, status="ok", answer=answer)
 
 
 def test_names_that_no_table_holds_read_rare_or_common() -> None:

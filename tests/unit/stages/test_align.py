@@ -19,7 +19,7 @@ from rarealert.errors import BadInputError
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.stages.align import align
-from rarealert.teachers.answer import Answer, TeacherAnswer, read_answers, write_answers
+from rarealert.teachers.answer import AnswerRow, TeacherAnswer, read_answers, write_answers
 from rarealert.tracking.items import Child, Item, Metric, Summary
 from rarealert.visits.case import Case, Label, LabelledCase
 from rarealert.visits.store import write_cases
@@ -73,11 +73,11 @@ def _workspace(
     return paths
 
 
-def _answer(case_id: str, teacher: str, risk: int | None) -> TeacherAnswer:
+def _answer(case_id: str, teacher: str, risk: int | None) -> AnswerRow:
     if risk is None:
-        return TeacherAnswer(case_id=case_id, teacher=teacher, status="missing", answer=None)
-    said = Answer(insights=(), differential=(), risk=risk, explanation="because")
-    return TeacherAnswer(case_id=case_id, teacher=teacher, status="ok", answer=said)
+        return AnswerRow(case_id=case_id, teacher=teacher, status="missing", answer=None)
+    said = TeacherAnswer(insights=(), differential=(), risk=risk, explanation="because")
+    return AnswerRow(case_id=case_id, teacher=teacher, status="ok", answer=said)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from rarealert.paths import Paths
 from rarealert.splits.parts import lock_digest
 from rarealert.stages import evaluate as evaluate_stage
 from rarealert.stages import score as score_stage
-from rarealert.teachers.answer import Answer, TeacherAnswer, write_answers
+from rarealert.teachers.answer import AnswerRow, TeacherAnswer, write_answers
 from rarealert.tracking.items import Figure, Metric, Summary, Table
 from rarealert.visits.case import Case, Label, LabelledCase
 from rarealert.visits.store import write_cases
@@ -86,10 +86,12 @@ def paths(tmp_path, monkeypatch):
     answers = []
     for item in [*parts["valid"], *parts["test"]]:
         name = item.case.case_id
-        said = Answer(insights=(), differential=(), risk=round(100 * _risk(name)), explanation="x")
+        said = TeacherAnswer(
+            insights=(), differential=(), risk=round(100 * _risk(name)), explanation="x"
+        )
         failed = name.endswith("5")
         answers.append(
-            TeacherAnswer(
+            AnswerRow(
                 case_id=name,
                 teacher="oracle",
                 status="failed" if failed else "ok",

@@ -1,17 +1,17 @@
 """What a teacher's own probabilities add to the risks that it is judged by."""
 
 from rarealert.stages.score import _teacher_risks
-from rarealert.teachers.answer import Answer, TeacherAnswer
+from rarealert.teachers.answer import AnswerRow, TeacherAnswer
 
 
 def test_a_teachers_ties_are_broken_by_what_it_expected() -> None:
     expected = {"low": 20.5, "high": 60.0, "unsaid": None}
     answers = [
-        TeacherAnswer(
+        AnswerRow(
             case_id=name,
             teacher="a",
             status="ok",
-            answer=Answer(
+            answer=TeacherAnswer(
                 insights=(), differential=(), risk=50, explanation="x", expected_risk=value
             ),
         )

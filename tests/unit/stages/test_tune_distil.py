@@ -16,7 +16,7 @@ from rarealert.errors import BadInputError
 from rarealert.files import write_json
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
-from rarealert.teachers.answer import Answer, Insight, TeacherAnswer, write_answers
+from rarealert.teachers.answer import AnswerRow, Insight, TeacherAnswer, write_answers
 from rarealert.tracking.items import Child, Figure, Summary
 from rarealert.visits.case import Case, Label, LabelledCase
 from rarealert.visits.store import write_cases
@@ -82,7 +82,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Params, 
     ]
     paths.build("align").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), paths.build("align") / "risk.parquet")
-    said = Answer(
+    said = TeacherAnswer(
         insights=(Insight(name="Seizures", weight=1.0, explanation="e"),),
         differential=(),
         risk=90,
@@ -91,7 +91,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Params, 
     write_answers(
         paths.build("rationales") / "answers.parquet",
         [
-            TeacherAnswer(case_id=item.case.case_id, teacher="t", status="ok", answer=said)
+            AnswerRow(case_id=item.case.case_id, teacher="t", status="ok", answer=said)
             for item in cases
         ],
     )

@@ -10,11 +10,11 @@ from rarealert.cli import app
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.teachers import cache_audit as audit
 from rarealert.teachers import shards
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.teacher import Request, digest
 
-_ANSWER = Answer(insights=(), differential=(), risk=42, explanation="Heard.")
+_ANSWER = TeacherAnswer(insights=(), differential=(), risk=42, explanation="Heard.")
 
 
 def _request(teacher: str, number: int) -> Request:
@@ -82,7 +82,7 @@ def test_export_gives_provenance_and_no_text_of_a_case(folder, tmp_path):
     assert "private text" not in out.read_text()
     assert [row["case_id"] for row in rows] == ["c0", "c1"]
     first = rows[0]
-    assert Answer.model_validate(first["answer"]) == _ANSWER
+    assert TeacherAnswer.model_validate(first["answer"]) == _ANSWER
     assert first["teacher"] == "gpt"
     assert first["response_digest"] == digest(b"private text")
     assert first["usage"] == {

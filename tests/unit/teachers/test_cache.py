@@ -5,15 +5,16 @@ import json
 import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rarealert.errors import RareAlertError
 from rarealert.teachers import shards
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.shards import Compaction
-from rarealert.teachers.teacher import Request, canonical_json, digest
+from rarealert.teachers.teacher import ANSWER_SCHEMA, Request, canonical_json, digest
 
 _FORK = multiprocessing.get_context("fork")
 
@@ -29,8 +30,8 @@ def _request(number: int, **changes: object) -> Request:
     return Request(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def _answer(risk: int) -> Answer:
-    return Answer.model_validate(
+def _answer(risk: int) -> TeacherAnswer:
+    return TeacherAnswer.model_validate(
         {
             "insights": [{"name": "fever", "weight": 1.0, "explanation": "présent"}],
             "differential": [{"name": "Fabry disease", "orpha_code": "ORPHA:324"}],
@@ -51,13 +52,13 @@ def _only_shard(folder: Path) -> Path:
     return shard
 
 
-def _stored(folder: Path) -> dict[str, Answer]:
+def _stored(folder: Path) -> dict[str, TeacherAnswer]:
     """The answers that a reader gets, by key, through their places in the shards."""
     keys = sorted(RationaleCache(folder).answered())
     places = RationaleCache(folder).locate({key: at for at, key in enumerate(keys)})
     rows = places.rows(range(len(keys)), keys)
     return {
-        key: Answer.model_validate(json.loads(row)["answer"])
+        key: TeacherAnswer.model_validate(json.loads(row)["answer"])
         for key, row in zip(keys, rows, strict=True)
     }
 
@@ -107,6 +108,25 @@ def test_a_key_is_the_digest_of_the_request_as_it_is_kept(change):
 def test_everything_that_decides_the_answer_is_in_the_key(change):
     assert _request(1, **change).key != _request(1).key
     assert _request(1, **change).key == _request(1, **change).key
+
+
+def test_the_answers_fields_are_those_that_every_cached_key_names():
+    # a change of a field or of its range needs a new ANSWER_SCHEMA; a changed docstring does not
+    fields = _without_words(TeacherAnswer.model_json_schema())
+    assert digest(canonical_json(fields)).startswith("ed0ab6d67be9")
+    assert _request(1).described()["answer_schema"] == ANSWER_SCHEMA
+
+
+def _without_words(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_words(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        name: _without_words(value)
+        for name, value in node.items()
+        if name not in ("title", "description") or not isinstance(value, str)
+    }
 
 
 def test_failures_lie_apart_and_do_not_count_as_answered(tmp_path):

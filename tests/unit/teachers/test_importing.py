@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from rarealert.cli import app
 from rarealert.errors import BadInputError
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.asking import ask_panel
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.cache_audit import export
@@ -18,10 +18,14 @@ from rarealert.teachers.panel import Panel, RecordedSpec
 from rarealert.teachers.roster import assemble
 from rarealert.visits.case import Case
 
-_ANSWER = Answer(insights=(), differential=(), risk=42, explanation="Heard.")
+_ANSWER = TeacherAnswer(insights=(), differential=(), risk=42, explanation="Heard.")
 _ROWS = [
     {"case_id": "c1", "diagnoses": ["Fabry disease", "Gout", "Gout", "gout.", "Fabry disease"]},
-    {"case_id": "c2", "answer": "### Answer:\nMarfan syndrome", "thinking": "Rare, I think."},
+    {
+        "case_id": "c2",
+        "answer": "### Answer:\nMarfan syndrome",
+        "thinking": "Rare, I think.",
+    },
     {"case_id": "c0", "answer": _ANSWER.model_dump(mode="json"), "teacher": "mine"},
     {"case_id": "c3", "answer": "I can't tell."},
     {"case_id": "c0", "answer": "Gout", "teacher": "another"},
@@ -47,7 +51,7 @@ def _teacher(data: Path) -> object:
     return teacher
 
 
-def _ask(teacher: object, number: int) -> Answer | None:
+def _ask(teacher: object, number: int) -> TeacherAnswer | None:
     case = Case(case_id=f"c{number}", source="table", chief_complaint="x")
     return teacher.ask(case)  # type: ignore[attr-defined,no-any-return]
 

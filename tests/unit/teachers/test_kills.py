@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.asking import ask_panel
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.teacher import Request, digest
 from rarealert.visits.case import Case
 
 _FORK = multiprocessing.get_context("fork")
-_ANSWER = Answer(insights=(), differential=(), risk=50, explanation="Heard. " * 150)
+_ANSWER = TeacherAnswer(insights=(), differential=(), risk=50, explanation="Heard. " * 150)
 
 
 @dataclass
@@ -32,7 +32,7 @@ class _Noting:
         text = digest(case.case_id.encode())
         return Request(self.id, "reasoner", method="1", input_digest=text, renderer="1")
 
-    def ask(self, case: Case) -> Answer:
+    def ask(self, case: Case) -> TeacherAnswer:
         os.write(self.log, f"{self.id} {case.case_id}\n".encode())
         time.sleep(0.0005)
         return _ANSWER

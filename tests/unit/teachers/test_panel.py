@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.teachers.answer import Answer, TeacherAnswer, read_answers
+from rarealert.teachers.answer import AnswerRow, TeacherAnswer, read_answers
 from rarealert.teachers.asking import Tally, ask_panel
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.panel import (
@@ -108,13 +108,15 @@ class _Teacher:
             return None
         return Request(self.id, "reasoner", "1", digest(case.case_id.encode()), "1")
 
-    def ask(self, case: Case) -> Answer | None:
+    def ask(self, case: Case) -> TeacherAnswer | None:
         self.asked.append(case.case_id)
         if case.case_id in self.fails:
             raise ValueError(f"private: {case.history_of_present_illness}")
         if case.case_id in self.silent:
             return None
-        return Answer(insights=(), differential=(), risk=len(case.case_id), explanation="said")
+        return TeacherAnswer(
+            insights=(), differential=(), risk=len(case.case_id), explanation="said"
+        )
 
 
 def test_one_failing_teacher_never_stops_the_others(tmp_path):
@@ -163,14 +165,14 @@ def test_replay_only_never_asks(tmp_path):
 
 def test_an_error_that_a_user_must_mend_ends_the_run(tmp_path):
     class Broken(_Teacher):
-        def ask(self, case: Case) -> Answer | None:
+        def ask(self, case: Case) -> TeacherAnswer | None:
             raise RareAlertError("The disk is full.")
 
     with RationaleCache(tmp_path) as cache, pytest.raises(RareAlertError, match="disk is full"):
         ask_panel([Broken("t")], [_case(0)], cache)
 
 
-def _projected(teacher: _Teacher, cases: list[Case], folder: Path) -> list[TeacherAnswer]:
+def _projected(teacher: _Teacher, cases: list[Case], folder: Path) -> list[AnswerRow]:
     file = folder / "projected" / "answers.parquet"
     project([teacher], cases, RationaleCache(folder)).write(file, frozenset({teacher.id}))
     return read_answers(file)
@@ -195,7 +197,7 @@ def test_projection_reads_an_answer_that_quotes_what_follows_it(tmp_path):
     tricky = 'said ,"at":"12:00" and }, {"answer": \\",\n"at":"x'
     case = _case(0)
     teacher = _Teacher("t")
-    answer = Answer(insights=(), differential=(), risk=7, explanation=tricky)
+    answer = TeacherAnswer(insights=(), differential=(), risk=7, explanation=tricky)
     with RationaleCache(tmp_path) as cache:
         cache.add(teacher.request(case), case.case_id, answer, response=f'{{"answer": "{tricky}"}}')
     assert [row.answer for row in _projected(teacher, [case], tmp_path)] == [answer]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarealert.language.sentences import embed_sentences
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.panel import ReasonerSpec, load_panel
 from rarealert.teachers.reasoners import METHODS
 from rarealert.teachers.reasoners.engine import Engine, Squash, age_in, load_engine
@@ -31,7 +31,7 @@ def engine() -> Engine:
     return load_engine()
 
 
-def _ask(engine: Engine, method: str, text: str) -> Answer:
+def _ask(engine: Engine, method: str, text: str) -> TeacherAnswer:
     return METHODS[method](engine, engine.work_up(text))
 
 
@@ -211,7 +211,7 @@ def test_any_text_gives_a_valid_answer(text):
     engine = load_engine()
     for method in METHODS:
         answer = _ask(engine, method, text)
-        assert Answer.model_validate_json(answer.model_dump_json()) == answer
+        assert TeacherAnswer.model_validate_json(answer.model_dump_json()) == answer
         assert len(answer.insights) == 5
         assert sum(insight.weight for insight in answer.insights) == pytest.approx(1, abs=1e-9)
 

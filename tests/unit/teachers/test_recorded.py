@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from rarealert.errors import BadInputError
 from rarealert.knowledge.orphanet import Disorder
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.panel import Panel, RecordedSpec, load_panel
 from rarealert.teachers.recorded import read_rows
 from rarealert.teachers.recorded_corpora import (
@@ -203,7 +203,13 @@ def test_risk_rises_with_final_considered_and_called_rare_each():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "no heading at all", "### Answer:\n\n```", "<think>### Answer:\nGout", "### Answer"],
+    [
+        "",
+        "no heading at all",
+        "### Answer:\n\n```",
+        "<think>### Answer:\nGout",
+        "### Answer",
+    ],
 )
 def test_reasoning_without_a_final_diagnosis_is_missing(text):
     assert answer_of_reasoning(text, "", _READERS) is None
@@ -238,7 +244,7 @@ def test_any_recorded_text_is_valid_or_missing(text, thinking):
         answer_of_reasoning(f"<step 1> {text}\n### Answer:\n{text}", thinking, _READERS),
         answer_of_trials([text, thinking, text], _resolve),
     ):
-        assert answer is None or Answer.model_validate(answer.model_dump()) == answer
+        assert answer is None or TeacherAnswer.model_validate(answer.model_dump()) == answer
 
 
 def _write(folder: Path, lines: list[str], name: str = "m.jsonl.gz") -> Path:

@@ -5,7 +5,7 @@ number by its probability recovers the grades (Liu et al., G-Eval, EMNLP 2023).
 
 One whole response of an endpoint, read from its JSON without a model of every field.
 
-A model's reply: the JSON Schema sent to the server, and the strict way back to an Answer.
+A model's reply: the JSON Schema sent to the server, and the strict way back to a TeacherAnswer.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError
 from pydantic_core import from_json
 
-from rarealert.teachers.answer import Answer, Differential, Flag, Insight
+from rarealert.teachers.answer import Differential, Flag, Insight, TeacherAnswer
 from rarealert.teachers.endpoints.limits import price_of
 from rarealert.teachers.panel import EndpointSpec, Price
 
@@ -339,8 +339,8 @@ def check_finish(finish_reason: str | None, refusal: str | None) -> None:
 
 def parse_reply(
     content: str, spec: EndpointSpec, expected_risk: float | None, flags: tuple[Flag, ...]
-) -> Answer:
-    """The Answer in ``content``.
+) -> TeacherAnswer:
+    """The answer in ``content``.
 
     Raises:
         ReplyError: one of its kinds, with a problem that the model can mend.
@@ -358,7 +358,7 @@ def parse_reply(
         for place, insight in enumerate(reply.insights)
     ]
     try:
-        return Answer(
+        return TeacherAnswer(
             insights=tuple(
                 Insight(name=one.name, weight=weight, explanation=one.explanation)
                 for one, weight in zip(reply.insights, weights, strict=True)

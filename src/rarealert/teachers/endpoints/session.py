@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.endpoints.limits import (
     Breaker,
@@ -51,7 +51,12 @@ class Ledger(Purse, Protocol):
     """A purse with the cache beside it; what ``add`` has returned from is never asked again."""
 
     async def add(
-        self, request: Request, case_id: str, answer: Answer, usage: Usage, response: str | None
+        self,
+        request: Request,
+        case_id: str,
+        answer: TeacherAnswer,
+        usage: Usage,
+        response: str | None,
     ) -> None:
         """Keep an answer, as ``RationaleCache.add``."""
         ...
@@ -88,7 +93,12 @@ class OwnLedger(OwnPurse):
     cache: RationaleCache
 
     async def add(
-        self, request: Request, case_id: str, answer: Answer, usage: Usage, response: str | None
+        self,
+        request: Request,
+        case_id: str,
+        answer: TeacherAnswer,
+        usage: Usage,
+        response: str | None,
     ) -> None:
         """As in ``Ledger``."""
         self.cache.add(request, case_id, answer, usage, response)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from rarealert.errors import RareAlertError
-from rarealert.teachers.answer import Answer, Flag
+from rarealert.teachers.answer import Flag, TeacherAnswer
 from rarealert.teachers.asking import Outcome, Tally
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.endpoints.limits import Budget
@@ -150,16 +150,18 @@ class EndpointTeacher:
         """A session of its endpoint, to be entered; without a purse it may cost what it costs."""
         return EndpointSession(self.spec, self.schema, purse or OwnPurse(Budget(None)))
 
-    def ask(self, case: Case) -> Answer:
+    def ask(self, case: Case) -> TeacherAnswer:
         """One case by itself; ``ask_endpoints`` asks many at once."""
 
-        async def once() -> Answer:
+        async def once() -> TeacherAnswer:
             async with self.open() as session:
                 return await self.converse(session, case, Exchange())
 
         return asyncio.run(once())
 
-    async def converse(self, session: EndpointSession, case: Case, exchange: Exchange) -> Answer:
+    async def converse(
+        self, session: EndpointSession, case: Case, exchange: Exchange
+    ) -> TeacherAnswer:
         """The answer to ``case``, after at most ``REPAIRS`` corrections; fills ``exchange``.
 
         Raises:

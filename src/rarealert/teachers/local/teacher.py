@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rarealert.language.base import BaseModel, digest_of, load_base
-from rarealert.teachers.answer import Answer, Differential, Flag, Insight
+from rarealert.teachers.answer import Differential, Flag, Insight, TeacherAnswer
 from rarealert.teachers.asking import Tally
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.endpoints.prompt import commands_the_model
@@ -213,7 +213,7 @@ class _Batch:
         self.logits = out.logits[:, -1]
 
 
-Judged = list[tuple[Answer, Usage]] | Exception
+Judged = list[tuple[TeacherAnswer, Usage]] | Exception
 """The judgements of a batch, one a case, or what went wrong with all of it."""
 
 Judging = Callable[
@@ -271,11 +271,11 @@ class LocalTeacher:
         ordered = sorted(cases, key=lambda case: (digest(render(case).encode()), case.case_id))
         return ordered if self.spec.cases is None else ordered[: self.spec.cases]
 
-    def ask(self, case: Case) -> Answer:
+    def ask(self, case: Case) -> TeacherAnswer:
         """The judgement of one visit."""
         return self.ask_many([case])[0][0]
 
-    def ask_many(self, cases: Sequence[Case]) -> list[tuple[Answer, Usage]]:
+    def ask_many(self, cases: Sequence[Case]) -> list[tuple[TeacherAnswer, Usage]]:
         """The judgements of a batch of visits, and what each took."""
         started = time.monotonic()
         visits = [render(case) for case in cases]
@@ -360,12 +360,12 @@ def ask_local(
     return tally
 
 
-def _answer(case: Case, visit: str, said: Written) -> Answer:
+def _answer(case: Case, visit: str, said: Written) -> TeacherAnswer:
     lines = {kind: [text for of, text in said.lines if of == kind] for kind, _ in said.lines}
     mean = sum(digit * chance for digit, chance in enumerate(said.digits)) / _HIGHEST_DIGIT * 100
     mean = min(100.0, max(0.0, mean))
     flags: tuple[Flag, ...] = ("instruction_in_case",) if commands_the_model(case) else ()
-    return Answer(
+    return TeacherAnswer(
         insights=tuple(
             Insight(name=text or "nothing said", weight=weight, explanation=_origin(text, visit))
             for text, weight in zip(lines["finding"], RANK_WEIGHTS, strict=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners.clues import onset_course_family, red_flags
 from rarealert.teachers.reasoners.engine import Engine, Workup
 from rarealert.teachers.reasoners.pattern import (
@@ -17,7 +17,7 @@ from rarealert.teachers.reasoners.ranking import (
 )
 from rarealert.teachers.reasoners.retrieval import retrieval
 
-METHODS: Mapping[str, Callable[[Engine, Workup], Answer]] = {
+METHODS: Mapping[str, Callable[[Engine, Workup], TeacherAnswer]] = {
     "likelihood_ratio": likelihood_ratio,
     "ontology_similarity": ontology_similarity,
     "naive_bayes": naive_bayes,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners.engine import (
     Engine,
     Point,
@@ -178,7 +178,7 @@ RED_FLAGS = (
 adds: exceptionally early disease, and trouble with growth, senses or recurrent infections."""
 
 
-def red_flags(engine: Engine, work: Workup) -> Answer:
+def red_flags(engine: Engine, work: Workup) -> TeacherAnswer:
     """Genetic red flags of primary care.
 
     Family GENES: family history, group of congenital anomalies, extreme presentation,
@@ -251,7 +251,7 @@ common disease looks like. A long course speaks for neither: long-term condition
 consultations in general practice (Department of Health 2012, Long Term Conditions Compendium)."""
 
 
-def onset_course_family(engine: Engine, work: Workup) -> Answer:
+def onset_course_family(engine: Engine, work: Workup) -> TeacherAnswer:
     """When it began, how it went on, and who else has it.
 
     A sum of log-odds for onset, course and family history after Nguengang Wakap et al. 2020; it
@@ -262,7 +262,7 @@ def onset_course_family(engine: Engine, work: Workup) -> Answer:
 
 def _by_flags(
     engine: Engine, work: Workup, flags: tuple[Flag, ...], squash: Squash, kind: str
-) -> Answer:
+) -> TeacherAnswer:
     raised = list(_raised(engine, work, flags))
     score = sum(flag.weight for flag, _ in raised)
     points = [

@@ -32,7 +32,7 @@ from rarealert.knowledge.profiles import (
     rare_table,
 )
 from rarealert.knowledge.recognise import Mention, Recogniser, load_recogniser
-from rarealert.teachers.answer import Answer, Differential, Insight
+from rarealert.teachers.answer import Differential, Insight, TeacherAnswer
 
 _FAMILY_LINE = "Family history:"
 _DAYS = {"day": 1 / 365, "week": 7 / 365, "month": 1 / 12, "year": 1.0}
@@ -235,7 +235,7 @@ def compose(
     differential: Sequence[DiseaseProfile],
     risk: int,
     reasoning: str,
-) -> Answer:
+) -> TeacherAnswer:
     """The answer; ``reasoning`` is one or two sentences that say how the risk came about."""
     ranked = sorted(points, key=lambda point: (-point.strength, point.name))[:_INSIGHTS]
     smallest = min([point.strength for point in ranked if point.strength > 0], default=1.0)
@@ -243,7 +243,7 @@ def compose(
     taken = {point.name for point in ranked}
     context = [point for point in _context(engine, work, fill) if point.name not in taken]
     chosen = (ranked + context)[:_INSIGHTS]
-    return Answer(
+    return TeacherAnswer(
         insights=_weigh(chosen),
         differential=tuple(
             Differential(name=profile.name, orpha_code=profile.orpha_code)

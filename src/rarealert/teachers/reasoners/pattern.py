@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners.engine import (
     Engine,
     Point,
@@ -24,7 +24,7 @@ _NEVER = 0.01  # share of patients: what isn't in a profile can still befall its
 _EXPLAINED = 0.3  # a common disease explains what at least "frequent" patients of it have
 
 
-def information_content(engine: Engine, work: Workup) -> Answer:
+def information_content(engine: Engine, work: Workup) -> TeacherAnswer:
     """How unusual the findings are in themselves.
 
     Information content after Resnik 1995 (IJCAI 95:448) over the rare profiles, less how often
@@ -59,7 +59,7 @@ def _surprise(engine: Engine, term: str) -> float:
     )
 
 
-def multi_system(engine: Engine, work: Workup) -> Answer:
+def multi_system(engine: Engine, work: Workup) -> TeacherAnswer:
     """How many organ systems are involved at once.
 
     Involvement of several systems is the commonest clinical hint at a rare disease in primary
@@ -101,7 +101,7 @@ def _effective_number(counts: list[int]) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def common_explainer(engine: Engine, work: Workup) -> Answer:
+def common_explainer(engine: Engine, work: Workup) -> TeacherAnswer:
     """How well the best common disease explains the case.
 
     Abduction to the best explanation (Reggia et al. 1983, Int J Man-Mach Stud 19:437, with the

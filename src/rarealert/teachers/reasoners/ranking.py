@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rarealert.knowledge.profiles import DiseaseProfile, ProfileTable, Vector
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners.engine import Engine, Point, Squash, Workup, compose, percent
 
 _LN10 = float(np.log(10))
@@ -51,7 +51,7 @@ def top(table: ProfileTable, scores: Vector, count: int = 5) -> list[tuple[float
     return [(float(scores[row]), table.profiles[row]) for row in rows]
 
 
-def likelihood_ratio(engine: Engine, work: Workup) -> Answer:
+def likelihood_ratio(engine: Engine, work: Workup) -> TeacherAnswer:
     """Composite likelihood ratios over disease profiles.
 
     LIRICAL (Robinson et al. 2020, Am J Hum Genet 107:403): each finding contributes
@@ -112,7 +112,7 @@ def _share(table: ProfileTable, engine: Engine, term: str, row: int) -> float:
     return float(np.exp(engine.log_likelihoods(table, term)[row]))
 
 
-def naive_bayes(engine: Engine, work: Workup) -> Answer:
+def naive_bayes(engine: Engine, work: Workup) -> TeacherAnswer:
     """Naive Bayes over all diseases with their prevalence, or share of visits, as prior.
 
     Findings independent given the disease (Warner et al. 1961, JAMA 177:177; as in BOQA without
@@ -160,7 +160,7 @@ def _odds_point(engine: Engine, term: str, work: Workup) -> Point:
     return Point(f"No {name}" if absent else name, abs(float(np.log(ratio))), why)
 
 
-def ontology_similarity(engine: Engine, work: Workup) -> Answer:
+def ontology_similarity(engine: Engine, work: Workup) -> TeacherAnswer:
     """Semantic similarity between the visit and each profile.
 
     Phenomizer (Koehler et al. 2009, Am J Hum Genet 85:457): Resnik's similarity of two terms is

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rarealert.knowledge.profiles import ProfileTable, Vector
 from rarealert.language.sentences import embed_sentences
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners.engine import Engine, Point, Squash, Workup, compose, load_engine
 from rarealert.teachers.reasoners.ranking import Ranked, leaders, rank
 
@@ -63,7 +63,7 @@ def load_space() -> Space:
     return Space(load_engine())
 
 
-def retrieval(engine: Engine, work: Workup) -> Answer:
+def retrieval(engine: Engine, work: Workup) -> TeacherAnswer:
     """Retrieval over the profiles' texts with MiniLM sentence embeddings.
 
     Late interaction as in ColBERT (Khattab & Zaharia 2020, SIGIR 2020:39): a profile's text is the

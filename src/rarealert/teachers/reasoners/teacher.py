@@ -7,7 +7,7 @@ from pathlib import Path
 
 import rarealert.knowledge
 from rarealert.language.sentences import embedding_version
-from rarealert.teachers.answer import Answer
+from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners import METHODS
 from rarealert.teachers.reasoners.engine import load_engine
 from rarealert.teachers.teacher import Request, digest, source_digest
@@ -47,7 +47,7 @@ class ReasonerTeacher:
             renderer=RENDERER_VERSION,
         )
 
-    def ask(self, case: Case) -> Answer:
+    def ask(self, case: Case) -> TeacherAnswer:
         """The judgement of the rendered text."""
         engine = load_engine()
         return METHODS[self.method](engine, engine.work_up(render(case)))

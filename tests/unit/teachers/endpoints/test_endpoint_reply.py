@@ -1,4 +1,4 @@
-"""From a model's text to an Answer, and the mean of its risk."""
+"""From a model's text to a TeacherAnswer, and the mean of its risk."""
 
 import json
 import math
