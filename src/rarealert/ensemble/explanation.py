@@ -1,7 +1,7 @@
 """Shapley values of the ensemble's log odds, by column, teacher and feature group.
 
 Own code of thirty lines instead of the shap package, which would add 190 MB of compiler to every
-installation (docs/decisions/0061).
+installation (docs/decisions/0016).
 
 Whom the ensemble listened to, and what would be lost without them.
 

@@ -4,7 +4,7 @@ Each entry is a version of the registered model ``<name>.log``. The registry num
 one by one, whatever the store, the machine and the number of people moving at once, and an entry
 names the hash of the one it follows. Of two entries that follow the same one, the first counts
 and the second is void: that is how two promotions at once are told apart, by SQLite and by a
-server alike (docs/decisions/0080). Changing, removing or putting in an entry breaks the chain.
+server alike (docs/decisions/0018). Changing, removing or putting in an entry breaks the chain.
 """
 
 import hashlib

@@ -5,7 +5,7 @@ Do the visits of now look like those of then? Commands: ``rarealert drift REF NE
 Both files hold visits, or both hold screened answers. Each quantity is counted in categories and
 compared by the population stability index, which counts as drift above a threshold and above what
 two samples of one population differ by in 999 of 1,000 draws (``rarealert.quality.profile``).
-A single pass with counts alone: memory does not grow with the files (docs/decisions/0090). Where
+A single pass with counts alone: memory does not grow with the files (docs/decisions/0019). Where
 the extra ``drift`` is installed, evidently draws its own page of the same counts (0250).
 """
 

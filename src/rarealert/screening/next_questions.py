@@ -16,7 +16,7 @@ Sci Cybern 2:22).
   order, the only one shown to raise AUROC faster than asking at random (docs/results.md).
 - ``expected_change``: what the student would make of the answers. It is told with each question and
   orders absent fields, of which the profiles say nothing; it does not choose among findings
-  (docs/decisions/0220-screening-questions-in-the-profiles-order.md).
+  (docs/decisions/0019-screening-in-a-clinic.md).
 
 P(a | visit) of a finding comes from the profiles' posterior, mixed by the present risk; that of an
 absent field from ``field_questions.tsv``.

@@ -221,7 +221,7 @@ def silenced(states: Tensor, denied: Tensor) -> Tensor:
     """``states``, ``(batch, tokens, hidden)``, with zeros wherever a denial covers the token.
 
     A mean over positions can't tell "no fever" from "fever"; without this the readout took a
-    denial for the finding (docs/decisions/0210).
+    denial for the finding (docs/decisions/0006).
     """
     return states.masked_fill(denied.to(states.device)[..., None], 0.0)
 

@@ -6,7 +6,7 @@ findings under each profile, as LIRICAL reckons it (Robinson et al. 2020, Am J H
 and the log ratio of the best rare disease and the best common condition, over the root of the
 number of findings, so that a long visit is no risk in itself. Nothing here was learnt from a case;
 how far it is trusted is fitted on training cases. The ratio is a sum over findings, so it stands at
-their tokens and each is credited with its own part (docs/decisions/0270).
+their tokens and each is credited with its own part (docs/decisions/0005).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """What the student learns, one task after the other: the risk of a visit, then to tell why.
 
 Both at once cost a pass through the whole trunk for every rationale and pulled the risk below its
-start (docs/decisions/0006). One after the other, each task trains the block it needs on states
+start (docs/decisions/0004). One after the other, each task trains the block it needs on states
 that were computed once.
 
 What tune and distil train in: a base model, both parts' frozen activations, a started head.
