@@ -48,18 +48,30 @@ class Finding:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a visit says.
+    """What a visit contains.
 
     ``text`` is the rendered visit, one labelled line a field; absent fields have no line.
-    ``lines`` gives the place of each field's line in it. ``findings`` are in order of mention and
-    never overlap; ``denials`` are the words of ``text`` that a denial covers ("no fever").
+    ``lines`` gives the place of each field's line in it. Findings are recognised when they are
+    first used: a reader that needs the text alone does not wait for them.
     """
 
     case: Case
     text: str
     lines: Mapping[str, Span]
-    findings: tuple[Finding, ...]
-    denials: tuple[Span, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The mentions of findings in order; they never overlap."""
+        return self._recognised[0]
+
+    @property
+    def denials(self) -> tuple[Span, ...]:
+        """The words of ``text`` that a denial covers ("no fever")."""
+        return self._recognised[1]
+
+    @cached_property
+    def _recognised(self) -> tuple[tuple[Finding, ...], tuple[Span, ...]]:
+        return _recognise(self.case, self.lines)
 
     @cached_property
     def affirmed(self) -> tuple[str, ...]:
@@ -117,7 +129,9 @@ class Reading:
             if self.lines[name].start <= span.start < self.lines[name].end
         )
         case = self.case.model_copy(update=dict.fromkeys(fields))
-        return Reading(case, "\n".join(texts), lines, findings, denials)
+        reading = Reading(case, "\n".join(texts), lines)
+        reading.__dict__["_recognised"] = findings, denials
+        return reading
 
     def _ids(self, state: State, holder: Holder) -> tuple[str, ...]:
         found = (x.hpo_id for x in self.findings if (x.state, x.holder) == (state, holder))
@@ -125,12 +139,19 @@ class Reading:
 
 
 def read_visit(case: Case) -> Reading:
-    """Read ``case``: render it and recognise its findings, each field by itself.
+    """Read ``case``: render it, and recognise its findings once they are used."""
+    texts = dict(_lines(case))
+    lines = dict(zip(texts, _stacked(list(texts.values())), strict=True))
+    return Reading(case, "\n".join(texts.values()), lines)
+
+
+def _recognise(
+    case: Case, lines: Mapping[str, Span]
+) -> tuple[tuple[Finding, ...], tuple[Span, ...]]:
+    """Findings and denials, each field by itself.
 
     Everything in ``Family history`` is about relatives; elsewhere the sentence decides.
     """
-    texts = dict(_lines(case))
-    lines = dict(zip(texts, _stacked(list(texts.values())), strict=True))
     findings: list[Finding] = []
     denials: list[Span] = []
     for name in TEXT_FIELDS:
@@ -154,7 +175,7 @@ def read_visit(case: Case) -> Reading:
             for mention in mentions
         ]
         denials.extend(_place(places, start, end) for start, end in denied)
-    return Reading(case, "\n".join(texts.values()), lines, tuple(findings), tuple(denials))
+    return tuple(findings), tuple(denials)
 
 
 def render(case: Case) -> str:
