@@ -1,5 +1,6 @@
 """Files that appear only once they are whole: a kill leaves the last whole one, or none."""
 
+import hashlib
 import io
 import json
 import re
@@ -78,3 +79,9 @@ def write_skops(path: Path, state: object) -> None:
     ):
         for name in sorted(entries):
             target.writestr(zipfile.ZipInfo(name, _EARLIEST), entries[name], zipfile.ZIP_DEFLATED)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from rarealert.errors import BadInputError, RareAlertError
+from rarealert.files import sha256_of_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,8 +56,7 @@ def sha256_of(files: list[Path]) -> str:
     """sha256 over the sha256 of each file."""
     whole = hashlib.sha256()
     for path in files:
-        with path.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
+        whole.update(bytes.fromhex(sha256_of_file(path)))
     return whole.hexdigest()
 
 
@@ -179,7 +179,7 @@ def _installed(package: str, file: str) -> Path | None:
 def _joined(name: str, parts: list[Path], sha256: str) -> Path:
     """The file that ``parts`` make, in the cache folder; it appears only whole and checked."""
     file = cache_root() / f"{sha256[:32]}.gguf"
-    if file.is_file() and _digest(file) == sha256:
+    if file.is_file() and sha256_of_file(file) == sha256:
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkstemp(prefix="partial-", dir=file.parent)[1])
@@ -188,7 +188,7 @@ def _joined(name: str, parts: list[Path], sha256: str) -> Path:
             for part in parts:
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, target)
-        if (found := _digest(partial)) != sha256:
+        if (found := sha256_of_file(partial)) != sha256:
             raise BadInputError(
                 f"the packages of {name} don't hold the file that is known under this name "
                 f"(sha256 {sha256[:12]}…, found {found[:12]}…); don't use them."
@@ -197,11 +197,6 @@ def _joined(name: str, parts: list[Path], sha256: str) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return file
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def cache_root() -> Path:

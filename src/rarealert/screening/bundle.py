@@ -14,11 +14,11 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import file_digest
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from rarealert.errors import BadInputError, RareAlertError
+from rarealert.files import sha256_of_file
 from rarealert.language.base import carry_base
 from rarealert.params import load_params
 from rarealert.paths import Paths
@@ -136,11 +136,7 @@ def _wheels_of(root: Path) -> WheelMaker:
 def _sum_up(folder: Path) -> int:
     """Write ``SHA256SUMS`` as ``sha256sum`` reads it; the size of all files in bytes."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = []
-    for path in found:
-        with path.open("rb") as stream:
-            digest = file_digest(stream, "sha256").hexdigest()
-        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
+    lines = (f"{sha256_of_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in found)
     _write(folder / SUMS, "".join(lines))
     return sum(path.stat().st_size for path in found)
 

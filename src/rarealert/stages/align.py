@@ -12,12 +12,11 @@ validation. A case that no teacher answered has no risk and no row.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import BadInputError
-from rarealert.files import whole, write_json
+from rarealert.files import sha256_of_file, whole, write_json
 from rarealert.params import AlignParams, Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
@@ -98,7 +97,7 @@ def datasets(paths: Paths, inputs: Inputs) -> Iterator[Dataset]:
         ),
     )
     for name, path, rows in sizes:
-        yield Dataset(name, path, sha256(path.read_bytes()).hexdigest(), rows, "align")
+        yield Dataset(name, path, sha256_of_file(path), rows, "align")
 
 
 def part_of(cases: Sequence[LabelledCase], inputs: Inputs) -> "Part":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import BadInputError
-from rarealert.files import write_json
+from rarealert.files import sha256_of_file, write_json
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
@@ -101,7 +101,6 @@ def read_settings(file: Path) -> "Settings":
 def _read(params: Params, paths: Paths) -> _Inputs:
     from rarealert.student.examples import (
         choose_rationales,
-        digest_of_file,
         make_lessons,
         read_targets,
         with_targets,
@@ -122,7 +121,7 @@ def _read(params: Params, paths: Paths) -> _Inputs:
     train = with_targets(every, targets)
     taught = lessons(train, targets, chosen.rationale_cases)
     judged = lessons(valid, read_targets(files["risk"], "valid"), _JUDGED_RATIONALES)
-    digests = {name: digest_of_file(file) for name, file in files.items()}
+    digests = {name: sha256_of_file(file) for name, file in files.items()}
     read_knowledge(desk, chosen, files["held_out"])
     left_out = len(every) - len(train)
     return _Inputs(train, valid, desk, taught, judged, leanings, digests, left_out)

@@ -6,7 +6,6 @@ Writes ``reports/evaluate/``: ``metrics.json`` (the contract), ``summary.json``,
 the plots as CSV, the plots, and ``index.html``.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import BadInputError
-from rarealert.files import write_bytes, write_json, write_text
+from rarealert.files import sha256_of_file, write_bytes, write_json, write_text
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.splits.parts import lock_digest
@@ -55,9 +54,9 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
     split = paths.build("split")
     cases = {part: read_cases(split / f"{part}.parquet") for part in ("train", *PARTS)}
     check_predictions(frame, {part: _ids(cases[part]) for part in PARTS})
-    yield Dataset("predictions", source, _sha256(source), len(frame), "evaluation")
+    yield Dataset("predictions", source, sha256_of_file(source), len(frame), "evaluation")
     test = split / "test.parquet"
-    yield Dataset("split.test", test, _sha256(test), len(cases["test"]), "test")
+    yield Dataset("split.test", test, sha256_of_file(test), len(cases["test"]), "test")
 
     plan = Bootstrap(params.evaluate.resamples, params.evaluate.confidence, params.evaluate.seed)
     study, reference = read_study(frame, cases["valid"], cases["test"])
@@ -262,10 +261,6 @@ def _cohort(cases: Mapping[str, Sequence[LabelledCase]], ingest: Path) -> "Cohor
 
 def _ids(cases: Sequence[LabelledCase]) -> list[str]:
     return [item.case.case_id for item in cases]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main() -> None:

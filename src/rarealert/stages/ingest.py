@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rarealert.errors import BadInputError
-from rarealert.files import write_json
+from rarealert.files import sha256_of_file, write_json
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.sources.importing import read_source, write_refused
@@ -66,9 +66,7 @@ def _folder_digest(folder: Path) -> str:
     """Sha256 over the names and contents of all files below ``folder``."""
     digest = hashlib.sha256()
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of_file(path)}\n".encode())
     return digest.hexdigest()
 
 

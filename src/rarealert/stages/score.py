@@ -6,7 +6,6 @@ measured against and the negative controls score the same cases, into
 ``robustness.parquet`` beside it. Baseline and controls are fitted here, on the training part.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from rarealert.evaluation.predictions import (
     check_predictions,
     write_predictions,
 )
+from rarealert.files import sha256_of_file
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.splits.parts import lock_digest
@@ -220,7 +220,7 @@ def _check_ensemble(risks: Risks, answers: Sequence[AnswerRow]) -> None:
 
 
 def _dataset(name: str, path: Path, rows: int, context: str) -> Dataset:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_of_file(path)
     return Dataset(name=name, path=path, digest=digest, rows=rows, context=context)
 
 

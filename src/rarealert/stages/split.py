@@ -6,13 +6,12 @@ and test diseases, for who makes examples of others), ``reports/split/leakage.js
 for each corpus, which a later run must meet unless ``split.test_lock`` names another.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rarealert.errors import BadInputError
-from rarealert.files import write_json, write_text
+from rarealert.files import sha256_of_file, write_json, write_text
 from rarealert.params import Params, SplitParams
 from rarealert.paths import Paths
 from rarealert.splits.leakage import Duplicate, disease_keys, near_duplicates, rendered, tied_groups
@@ -49,7 +48,7 @@ def split(params: Params, paths: Paths) -> Iterator[Item]:
         raise BadInputError("split.minhash_permutations must be at least 2; mend params.yaml.")
     path = paths.build("ingest") / "cases.parquet"
     cases = sorted(read_cases(path), key=lambda item: item.case.case_id)
-    yield Dataset("cases", path, _file_digest(path), len(cases), "split")
+    yield Dataset("cases", path, sha256_of_file(path), len(cases), "split")
     made = make_split(cases, settings, paths)
     drawn = settings.hold_out is None and settings.assign is None
     check_labels(cases, made.parts, everywhere=drawn)
@@ -169,11 +168,6 @@ def _sentence(made: Split, sizes: dict[str, int], report: dict[str, object]) -> 
     if leaks:
         return f"{counted}{aside}, as registered; LEAKS: {', '.join(leaks)}"
     return f"{counted}{aside}; {len(made.groups):,} groups, no disease on two sides"
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarealert.errors import RareAlertError
-from rarealert.files import write_json
+from rarealert.files import sha256_of_file, write_json
 from rarealert.params import DistilParams, Params
 from rarealert.paths import Paths
 from rarealert.stages.harness import run_stage
@@ -46,10 +46,10 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
     Raises:
         BadInputError: an input is missing, or the base model can't be loaded.
     """
-    from rarealert.student.examples import digest_of, digest_of_examples, digest_of_file
+    from rarealert.student.examples import digest_of, digest_of_examples
 
     inputs = input_files(paths)
-    digests = {name: digest_of_file(file) for name, file in inputs.items() if file.is_file()}
+    digests = {name: sha256_of_file(file) for name, file in inputs.items() if file.is_file()}
     build = paths.build("tune")
     build.mkdir(parents=True, exist_ok=True)
     for leftover in build.glob("activations-*"):  # of a run that was killed

@@ -183,12 +183,6 @@ def digest_of_examples(*parts: Sequence[Example]) -> str:
     return digest_of(ENCODING_VERSION, GENERATOR_VERSION, read)
 
 
-def digest_of_file(file: Path) -> str:
-    """sha256 of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 @dataclass(frozen=True)
 class Round:
     """Positions in a part: ``wrong`` are judged wrongly, ``replayed`` are not."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rarealert.calibration.student_calibration import Bands, Calibration
 from rarealert.errors import BadInputError
+from rarealert.files import sha256_of_file
 from rarealert.language.base import BaseModel as Base
 from rarealert.language.base import Dtype, load_base, quiet
 from rarealert.student.encoding import ENCODING_VERSION, Readout, Style
@@ -92,7 +93,7 @@ def save_package(
     match = network.trunk.profile_match
     if match is not None:
         match.library.save(partial / _PROFILES)
-        digests["profiles_digest"] = _digest_of_file(partial / _PROFILES)
+        digests["profiles_digest"] = sha256_of_file(partial / _PROFILES)
     card = card.model_copy(update=digests)
     text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True)
     (partial / "student.json").write_text(text + "\n", encoding="utf-8")
@@ -174,7 +175,7 @@ def _read_profiles(folder: Path, card: Card) -> "ProfileMatch | None":
     if not card.profiles_digest:
         return None
     library = load_library(folder / _PROFILES)
-    if _digest_of_file(folder / _PROFILES) != card.profiles_digest:
+    if sha256_of_file(folder / _PROFILES) != card.profiles_digest:
         raise BadInputError(
             f"{folder / _PROFILES} is not what the student was trained with; run dvc repro distil "
             "or fetch the model again."
@@ -188,10 +189,6 @@ def _digest_of(folder: Path) -> str:
     for path in sorted(folder.glob("*")):
         whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
-
-
-def _digest_of_file(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _lora(peft_model: Any) -> dict[str, Any]:
