@@ -24,7 +24,7 @@ from rarealert.paths import Paths
 from rarealert.simulation.corpus import knowledge_cases
 from rarealert.stages.tune import DEFAULTS, correct, input_files, read_knowledge
 from rarealert.student.activations import freeze_prompts
-from rarealert.student.examples import make_lessons, read_targets, subset
+from rarealert.student.examples import make_lessons, read_labelled, read_targets, subset
 from rarealert.student.finding_risk import read_barred
 from rarealert.student.network import Network, Settings
 from rarealert.student.tasks import Classroom, Desk, RiskTask, logits_of, open_desk
@@ -77,7 +77,7 @@ def classroom(chosen: DistilParams, paths: Paths, most: int) -> Iterator[tuple[D
     files, desk = input_files(paths), open_desk(chosen)
     learn, judge = (
         make_lessons(
-            subset(read_cases(files[part]), most, chosen.seed),
+            subset(read_labelled(read_cases(files[part])), most, chosen.seed),
             read_targets(files["risk"], part),
             desk.encoder,
         )
@@ -111,7 +111,7 @@ def learn_simulated(
     barred = read_barred(input_files(Paths.here())["held_out"])
     cases = list(knowledge_cases(SIMULATED, barred, chosen.seed))
     sure = {item.case.case_id: float(item.label.label == "rare") for item in cases}
-    examples = make_lessons(cases, sure, desk.encoder).examples
+    examples = make_lessons(read_labelled(cases), sure, desk.encoder).examples
     pad, size = int(desk.base.tokenizer.pad_token_id), chosen.batch_size
     with tempfile.TemporaryDirectory() as folder:
         more = freeze_prompts(desk.trunk, examples, pad, Path(folder) / "simulated", size)

@@ -45,6 +45,7 @@ from rarealert.simulation.corpus import keys_of, knowledge_cases
 from rarealert.simulation.world import load_world
 from rarealert.student.model import Student
 from rarealert.visits.case import Case, LabelledCase
+from rarealert.visits.reading import read_visit
 from rarealert.visits.store import read_cases
 
 CUT = ("history_of_present_illness", "physical_examination", "family_history", "vitals")
@@ -304,7 +305,7 @@ def main() -> None:
     student, knowledge = Student.load(chosen.adapter), load_knowledge()
 
     def score(cases: Sequence[Case]) -> list[float]:
-        return [each.risk for each in student.predict(cases, BATCH)]
+        return [each.risk for each in student.predict([read_visit(case) for case in cases], BATCH)]
 
     every = read_cases(chosen.cases)
     items = fresh(every, chosen.fresh) if chosen.fresh else first(every, chosen.count // 2)

@@ -17,7 +17,7 @@ from machine import table, visits
 from sklearn.metrics import roc_auc_score
 
 from rarealert.params import load_params
-from rarealert.student.examples import Lessons, make_lessons, read_targets
+from rarealert.student.examples import Lessons, make_lessons, read_labelled, read_targets
 from rarealert.student.network import pad_right, pool
 from rarealert.student.tasks import Desk, Rows, fit_head, open_desk
 
@@ -101,7 +101,7 @@ def main() -> None:
     layers = sorted({min(int(layer), desk.trunk.depth) for layer in chosen.layers.split(",")})
     learn, judge = (
         make_lessons(
-            visits(chosen.workspace, part, count),
+            read_labelled(visits(chosen.workspace, part, count)),
             read_targets(chosen.workspace / "build" / "align" / "risk.parquet", part),
             desk.encoder,
         )

@@ -38,7 +38,7 @@ from rarealert.teachers.reasoners import METHODS
 from rarealert.teachers.reasoners.engine import Engine
 from rarealert.teachers.reasoners.retrieval import Space
 from rarealert.visits.case import Case
-from rarealert.visits.reading import render
+from rarealert.visits.reading import read_visit, render
 from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 PLAN = Bootstrap(2000, 0.95, 0)
@@ -76,7 +76,9 @@ def _student(paths: Paths, cases: Sequence[Case], barred: frozenset[str]) -> np.
     card, base, head, _ = load_package(paths.build("distil") / "adapter")
     content = load_information_content()
     match = ProfileMatch(make_library(*_profiles(barred), content))
-    said = Student(card, base, head, match).predict(cases, batch_size=32)
+    said = Student(card, base, head, match).predict(
+        [read_visit(case) for case in cases], batch_size=32
+    )
     return np.asarray([one.risk for one in said])
 
 

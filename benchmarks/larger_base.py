@@ -27,7 +27,7 @@ from rarealert.params import DistilParams, Params, load_params, use_profile
 from rarealert.paths import Paths
 from rarealert.stages.distil import read_settings
 from rarealert.student.activations import Example, freeze_prompts
-from rarealert.student.examples import make_lessons, read_targets
+from rarealert.student.examples import make_lessons, read_labelled, read_targets
 from rarealert.student.finding_risk import knowledge_of_findings, read_barred
 from rarealert.student.profile_match import ProfileMatch, packaged_library
 from rarealert.student.tasks import Desk, Rows, fit_head, open_desk
@@ -78,7 +78,7 @@ def laid_over(profile: Path, here: Paths, home: Paths) -> Params:
 def read(cases: Sequence[LabelledCase], desk: Desk, chosen: DistilParams, home: Paths) -> Seen:
     """Run every case through the frozen trunk, or read back what an earlier run kept."""
     nothing = {item.case.case_id: 0.5 for item in cases}  # targets are not read here
-    examples = make_lessons(cases, nothing, desk.encoder).examples
+    examples = make_lessons(read_labelled(cases), nothing, desk.encoder).examples
     words, pooled = {}, {}
     for first in range(0, len(cases), CHUNK):
         kept = home.root / f"states-{first}.npz"

@@ -21,7 +21,7 @@ from rarealert.params import DistilParams, load_params
 from rarealert.paths import Paths
 from rarealert.stages.tune import DEFAULTS, input_files
 from rarealert.student.activations import Frozen, freeze_prompts
-from rarealert.student.examples import Lessons, make_lessons, read_targets, subset
+from rarealert.student.examples import Lessons, make_lessons, read_labelled, read_targets, subset
 from rarealert.student.network import Network, RiskHead, Settings, add_adapter, remove_adapter
 from rarealert.student.tasks import Classroom, Desk, RiskTask, logits_of, open_desk
 from rarealert.student.training import Schedule, train
@@ -56,9 +56,9 @@ class AnswerNetwork(Network):
 def lessons(desk: Desk, paths: Paths, most: int, seed: int) -> tuple[Lessons, Lessons]:
     """At most ``most`` training cases and the validation part as the desk's encoder tells them."""
     files = input_files(paths)
-    learnt = subset(read_cases(files["train"]), most, seed)
+    learnt = subset(read_labelled(read_cases(files["train"])), most, seed)
     learn = make_lessons(learnt, read_targets(files["risk"], "train"), desk.encoder)
-    held = read_cases(files["valid"])
+    held = read_labelled(read_cases(files["valid"]))
     return learn, make_lessons(held, read_targets(files["risk"], "valid"), desk.encoder)
 
 

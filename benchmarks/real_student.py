@@ -30,13 +30,13 @@ from rarealert.evaluation.intervals import Bootstrap
 from rarealert.evaluation.measures import Estimate, Study, compare, evaluate
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
-from rarealert.splits.leakage import near_duplicates, tied_groups
+from rarealert.splits.leakage import near_duplicates, rendered, tied_groups
 from rarealert.stages.align import align
 from rarealert.stages.distil import distil
 from rarealert.stages.score import control_frame, student_risks
 from rarealert.stages.split import split
 from rarealert.visits.case import Case, LabelledCase
-from rarealert.visits.reading import render
+from rarealert.visits.reading import read_visit
 from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 FOLDS = 5
@@ -79,10 +79,7 @@ def folds(cases: list[LabelledCase], params: Params) -> np.ndarray:
     """The fold of each case; whatever ``split`` never parts is in one."""
     chosen = params.split
     duplicates = near_duplicates(
-        [render(item.case) for item in cases],
-        chosen.near_duplicate_jaccard,
-        chosen.minhash_permutations,
-        chosen.seed,
+        rendered(cases), chosen.near_duplicate_jaccard, chosen.minhash_permutations, chosen.seed
     )
     group = np.empty(len(cases), dtype=int)
     for number, positions in enumerate(tied_groups(cases, duplicates)):
@@ -105,10 +102,9 @@ def judged(fold: int, corpus: Corpus, params: Params) -> Risks:
     deque(distil(fitted_alone(params), home), maxlen=0)
     train = read_cases(home.build("split") / "train.parquet")
     test = [item.case for item in read_cases(home.build("split") / "test.parquet")]
+    adapter, readings = home.build("distil") / "adapter", [read_visit(case) for case in test]
     found: Risks = {
-        "student": dict(
-            student_risks(home.build("distil") / "adapter", test, params.score.batch_size)
-        ),
+        "student": dict(student_risks(adapter, readings, params.score.batch_size)),
         "tfidf": tfidf_risks(train, test, params.score.seed),
     }
     done.write_text(json.dumps(found))

@@ -24,7 +24,7 @@ from rarealert.params import load_params
 from rarealert.student.encoding import Encoder
 from rarealert.student.model import Student
 from rarealert.student.network import Trunk, pool
-from rarealert.visits.case import Case
+from rarealert.visits.reading import Reading, read_visit
 
 NONE = "-"
 SMALL_BATCH = 4  # visits whose states fit the cache
@@ -56,7 +56,7 @@ def llama_cpp_rate(prompts: list[list[int]], model: str) -> tuple[float, str]:
 
 
 def int8_row(
-    student: Student, cases: list[Case], batch: int, expected: list[float]
+    student: Student, cases: list[Reading], batch: int, expected: list[float]
 ) -> list[object]:
     """Torch's dynamic int8 in the student's place: its rate and how far its risks stray."""
     quantised = copy.copy(student)
@@ -89,9 +89,9 @@ def main() -> None:
     student = Student.load(chosen.workspace / "build" / "distil" / "adapter")
     base = load_base(student.card.base_model)
     encoder = Encoder(base.tokenizer, student.card.max_prompt_tokens, student.card.prompt)
-    cases = [item.case for item in visits(chosen.workspace, "test", chosen.cases)]
+    cases = [read_visit(item.case) for item in visits(chosen.workspace, "test", chosen.cases)]
     few = cases[:: max(1, len(cases) // chosen.plain)][: chosen.plain]
-    prompts = {case.case_id: list(encoder.prompt(case).ids) for case in cases}
+    prompts = {each.case.case_id: list(encoder.prompt(each).ids) for each in cases}
     depth = student.card.risk_layer
     cut = Trunk(
         base.model, student.card.risk_layer, student.card.lora_layers, student.card.rationale_layers
@@ -100,12 +100,12 @@ def main() -> None:
     def plain() -> None:
         with torch.no_grad():
             for case in few:
-                base.model(input_ids=torch.tensor([prompts[case.case_id]])).logits[:, -1]
+                base.model(input_ids=torch.tensor([prompts[case.case.case_id]])).logits[:, -1]
 
     def plain_cut() -> None:
         with torch.no_grad():
             for case in few:
-                ids = torch.tensor([prompts[case.case_id]])
+                ids = torch.tensor([prompts[case.case.case_id]])
                 pool(cut.run(cut.embed(ids), 0, depth), torch.tensor([ids.shape[1]]))
 
     student.predict(few, batch)
@@ -121,7 +121,7 @@ def main() -> None:
     rows: list[list[object]] = []
     for name, cost in taken.items():
         read = few if name.startswith("plain") else cases
-        tokens = sum(len(prompts[case.case_id]) for case in read)
+        tokens = sum(len(prompts[case.case.case_id]) for case in read)
         ratio = (ours.wall / len(cases)) / (cost.wall / counts[name])
         processor = (ours.cpu / len(cases)) / (cost.cpu / counts[name])
         rows.append(

@@ -28,7 +28,13 @@ from rarealert.params import Params, load_params
 from rarealert.stages.distil import read_leanings
 from rarealert.stages.tune import DEFAULTS
 from rarealert.student.activations import freeze_prompts
-from rarealert.student.examples import Lessons, choose_rationales, make_lessons, read_targets
+from rarealert.student.examples import (
+    Lessons,
+    choose_rationales,
+    make_lessons,
+    read_labelled,
+    read_targets,
+)
 from rarealert.student.network import Settings
 from rarealert.student.tasks import Classroom, logits_of, open_desk
 from rarealert.student.training import Schedule, train
@@ -128,7 +134,8 @@ def read(workspace: Path, cases: int, valid: int, whole: bool) -> Bench:
     leanings = read_leanings(answers) if whole else {}
 
     def lessons(part: str, count: int) -> Lessons:
-        of_part, targets = visits(workspace, part, count), read_targets(risks, part)
+        of_part = read_labelled(visits(workspace, part, count))
+        targets = read_targets(risks, part)
         told = max(1, round(len(of_part) * TOLD_SHARE)) if whole else 0
         texts = choose_rationales(of_part, targets, leanings, told, 0) if told else {}
         limit = params.distil.max_rationale_tokens

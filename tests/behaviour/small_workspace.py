@@ -20,6 +20,7 @@ from rarealert.splits.parts import lock_digest
 from rarealert.student.model import Student
 from rarealert.tracking.items import Summary
 from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.reading import read_visit
 from rarealert.visits.store import read_cases, write_cases
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,11 @@ def visit(case_id, seed, rare):
     return LabelledCase(case=case, label=label)
 
 
+def risks_of(student, cases):
+    readings = [read_visit(item.case) for item in cases]
+    return [item.risk for item in student.predict(readings, 8)]
+
+
 @dataclass
 class Workspace:
     root: Path
@@ -89,8 +95,8 @@ class Workspace:
         rows = []
         rng = np.random.default_rng(1)
         for part, frame in cases.items():
-            visits = [visit(key, int(seed), rare=False).case for key, seed in seeds(frame)]
-            student = [answer.risk for answer in Student.load(adapter).predict(visits, 8)]
+            visits = [visit(key, int(seed), rare=False) for key, seed in seeds(frame)]
+            student = risks_of(Student.load(adapter), visits)
             models = {
                 "student": student,
                 "teacher:one": rng.random(len(frame)),
@@ -130,7 +136,7 @@ class Workspace:
         """What distil notes in the package: its training data, and thresholds from validation."""
         student = Student.load(self.root / "build/distil/adapter")
         valid = read_cases(self.part("valid"))
-        risks = [answer.risk for answer in student.predict([item.case for item in valid], 8)]
+        risks = risks_of(student, valid)
         bands = fit_bands(np.array(risks), np.array([c.label.label == "rare" for c in valid]))
         digests = {part: file_sha256(self.part(part)) for part in ("train", "valid")}
 
@@ -187,9 +193,7 @@ def build(root, tiny_student):
         numbers = range(seed, seed + size)
         seed += size
         plain = [visit(f"{part}-{i}", i, rare=False) for i in numbers]
-        risks = [
-            answer.risk for answer in Student.load(adapter).predict([c.case for c in plain], 8)
-        ]
+        risks = risks_of(Student.load(adapter), plain)
         middle = float(np.median(risks))
         cases = [
             visit(f"{part}-{i}", i, rare=risk > middle)

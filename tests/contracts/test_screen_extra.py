@@ -40,10 +40,12 @@ from pathlib import Path
 from rarealert.visits.case import Case
 from rarealert.sources.fhir import read_bundle
 from rarealert.student.model import Student
+from rarealert.visits.reading import read_visit
 assert list(read_bundle({"entry": [{"resource": {"resourceType": "Patient", "id": "p"}}]}))
 case = Case(case_id="a", source="s", chief_complaint="falls often and has seizures")
 student = Student.load(Path(adapter))
-print(student.predict([case], 2)[0].risk, student.rationales([case], 4)[0].origin)
+visit = read_visit(case)
+print(student.predict([visit], 2)[0].risk, student.rationales([visit], ["low"])[0].origin)
 """
 
 

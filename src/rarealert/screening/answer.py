@@ -17,7 +17,8 @@ from rarealert.visits.demographics import parse_age
 
 if TYPE_CHECKING:
     from rarealert.calibration.student_uncertainty import Doubts
-    from rarealert.student.model import Reading
+    from rarealert.student.model import Prediction
+    from rarealert.visits.reading import Reading
 
 NoteCode = Literal[
     "abstain",
@@ -147,39 +148,40 @@ nothing. ``evidence`` is a JSON list of ``rarealert.student.evidence.Evidence``.
 
 
 def say(
-    cases: Sequence[Case],
     readings: "Sequence[Reading]",
+    predictions: "Sequence[Prediction]",
     doubts: "Doubts",
     calibrated_at: float,
     prevalence: float | None,
 ) -> dict[str, list[Any]]:
-    """The columns of ``SAID`` for ``cases``, at ``prevalence`` if one is given (both 0-1)."""
+    """The columns of ``SAID`` for ``readings``, at ``prevalence`` if one is given (both 0-1)."""
     import numpy as np
 
-    logits = np.array([reading.risk.logit for reading in readings], dtype=float)
-    features = np.array([reading.features for reading in readings], dtype=float)
+    logits = np.array([item.logit for item in predictions], dtype=float)
+    features = np.array([item.features for item in predictions], dtype=float)
     low, high = doubts.uncertainty.venn_abers.interval(logits)
-    strange = doubts.strangeness(features) if len(readings) else np.zeros(0)
+    strange = doubts.strangeness(features) if len(predictions) else np.zeros(0)
 
     def restated(risk: float) -> float:
         return risk if prevalence is None else shift_prevalence(risk, calibrated_at, prevalence)
 
-    risks = [float(reading.risk.risk) for reading in readings]
+    risks = [item.risk for item in predictions]
     neutral = doubts.uncertainty.neutral
     return {
-        "case_id": [case.case_id for case in cases],
+        "case_id": [item.case_id for item in predictions],
         "risk": [restated(risk) for risk in risks],
         # the risk is a smooth map's, the interval that of steps: it is widened to hold the risk
         "risk_low": [restated(min(*pair)) for pair in zip(low.tolist(), risks, strict=True)],
         "risk_high": [restated(max(*pair)) for pair in zip(high.tolist(), risks, strict=True)],
-        "band": [reading.risk.band for reading in readings],
+        "band": [item.band for item in predictions],
         "abstain": doubts.uncertainty.abstains(logits).tolist(),
         "out_of_distribution": (strange > 1).tolist(),
         "ood_score": strange.tolist(),
-        "not_english": [not is_english(_texts(case)) for case in cases],
-        "truncated": [reading.risk.truncated for reading in readings],
+        "not_english": [not is_english(_texts(reading.case)) for reading in readings],
+        "truncated": [item.truncated for item in predictions],
         "evidence": [
-            _json(case, reading, neutral) for case, reading in zip(cases, readings, strict=True)
+            _json(reading, item, neutral)
+            for reading, item in zip(readings, predictions, strict=True)
         ],
     }
 
@@ -204,6 +206,6 @@ def _texts(case: Case) -> list[str]:
     return [text for name in TEXT_FIELDS if (text := getattr(case, name))]
 
 
-def _json(case: Case, reading: "Reading", neutral: float) -> str:
-    found = find_evidence(case, reading.text, neutral)
+def _json(reading: "Reading", prediction: "Prediction", neutral: float) -> str:
+    found = find_evidence(reading, prediction.tokens, neutral)
     return json.dumps([item.as_dict() for item in found], ensure_ascii=False, sort_keys=True)

@@ -18,6 +18,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from rarealert.errors import BadInputError
 from rarealert.screening.answer import SAID, say
 from rarealert.screening.frames import COLUMNS, to_cases
+from rarealert.visits.reading import read_visit
 
 with warnings.catch_warnings():  # mlflow 3.17 warns of its own type hints when imported
     warnings.simplefilter("ignore", UserWarning)
@@ -106,12 +107,11 @@ class RiskModel(PythonModel):
         """
         chosen = params or {}
         prevalence = _checked_prevalence(chosen.get("prevalence"))
-        cases = to_cases(model_input)
-        readings = self._student.read(cases, BATCH_SIZE)
-        columns = say(cases, readings, self._doubts, self._calibrated_at, prevalence)
+        readings = [read_visit(case) for case in to_cases(model_input)]
+        predictions = self._student.predict(readings, BATCH_SIZE)
+        columns = say(readings, predictions, self._doubts, self._calibrated_at, prevalence)
         if chosen.get("rationale"):
-            tokens = self._student.card.max_rationale_tokens
-            said = self._student.rationales(cases, tokens)
+            said = self._student.rationales(readings, [item.band for item in predictions])
             columns["rationale"] = [item.text for item in said]
         return pd.DataFrame(columns)
 

@@ -21,12 +21,13 @@ from rarealert.student.rounds import Course, Material, Rounds, learn_rounds
 from rarealert.tracking.items import Dataset, Figure, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
-    from rarealert.student.examples import Lessons
+    from rarealert.calibration.student_calibration import Band
+    from rarealert.student.examples import LabelledReading, Lessons
     from rarealert.student.network import Network, Settings
     from rarealert.student.package import Card
-    from rarealert.student.rationale import Leaning
+    from rarealert.student.rationale import TeacherReasons
     from rarealert.student.tasks import Desk
-    from rarealert.visits.case import Case, LabelledCase
+    from rarealert.visits.reading import Reading
 
 _JUDGED_RATIONALES = 12  # validation cases whose rationale is judged; generation is slow
 
@@ -35,12 +36,12 @@ _LIBRARIES = ("numpy", "peft", "safetensors", "torch", "transformers")
 
 @dataclass(frozen=True)
 class _Inputs:
-    train: "list[LabelledCase]"
-    valid: "list[LabelledCase]"
+    train: "list[LabelledReading]"
+    valid: "list[LabelledReading]"
     desk: "Desk"
     taught: "Lessons"
     judged: "Lessons"
-    leanings: "dict[str, list[Leaning]]"
+    leanings: "dict[str, list[TeacherReasons]]"
     digests: dict[str, str]
     left_out: int  # training cases without an aligned risk
 
@@ -102,6 +103,7 @@ def _read(params: Params, paths: Paths) -> _Inputs:
     from rarealert.student.examples import (
         choose_rationales,
         make_lessons,
+        read_labelled,
         read_targets,
         with_targets,
     )
@@ -112,11 +114,14 @@ def _read(params: Params, paths: Paths) -> _Inputs:
     leanings = read_leanings(files["answers"])
     desk = open_desk(chosen)
 
-    def lessons(cases: "list[LabelledCase]", targets: "dict[str, float]", told: int) -> "Lessons":
+    def lessons(
+        cases: "list[LabelledReading]", targets: "dict[str, float]", told: int
+    ) -> "Lessons":
         texts = choose_rationales(cases, targets, leanings, told, chosen.seed)
         return make_lessons(cases, targets, desk.encoder, texts, chosen.max_rationale_tokens)
 
-    every, valid = read_cases(files["train"]), read_cases(files["valid"])
+    every = read_labelled(read_cases(files["train"]))
+    valid = read_labelled(read_cases(files["valid"]))
     targets = read_targets(files["risk"], "train")
     train = with_targets(every, targets)
     taught = lessons(train, targets, chosen.rationale_cases)
@@ -131,17 +136,17 @@ def _files(paths: Paths) -> dict[str, Path]:
     return input_files(paths) | {"answers": paths.build("rationales") / "answers.parquet"}
 
 
-def read_leanings(file: Path) -> "dict[str, list[Leaning]]":
+def read_leanings(file: Path) -> "dict[str, list[TeacherReasons]]":
     """What each teacher that answered leaned on, by case id."""
-    from rarealert.student.rationale import Leaning
+    from rarealert.student.rationale import TeacherReasons
     from rarealert.teachers.answer import read_answers
 
-    leanings: dict[str, list[Leaning]] = {}
+    leanings: dict[str, list[TeacherReasons]] = {}
     for item in read_answers(file):
         if item.answer is not None:
             insights = tuple((said.name, said.weight) for said in item.answer.insights)
             leanings.setdefault(item.case_id, []).append(
-                Leaning(rare=item.answer.risk >= 50, insights=insights)
+                TeacherReasons(rare=item.answer.risk >= 50, insights=insights)
             )
     return leanings
 
@@ -171,22 +176,27 @@ def _teach(
         card = _card(params, settings, inputs, calibration, fit_bands(risk, rare))
         save_package(adapter, card, network, desk.base.tokenizer)
         fit_doubts(network, room.train, room.valid, logits, desk.encoder.frame).save(adapter)
-        told = [item.case for item in inputs.valid][:_JUDGED_RATIONALES]
-        said = _told_figures(card, network, inputs, told)
+        told = [item.reading for item in inputs.valid][:_JUDGED_RATIONALES]
+        bands = [card.bands.band(each) for each in risk[:_JUDGED_RATIONALES].tolist()]
+        said = _told_figures(card, network, inputs, told, bands)
     figures = valid_figures(inputs.train, inputs.valid, logits, risk)
     return _Outcome(rounds, {**figures, **said})
 
 
 def _told_figures(
-    card: "Card", network: "Network", inputs: _Inputs, cases: "Sequence[Case]"
+    card: "Card",
+    network: "Network",
+    inputs: _Inputs,
+    readings: "Sequence[Reading]",
+    bands: "Sequence[Band]",
 ) -> dict[str, float]:
-    """How the rationales of ``cases`` fare; the last name says how many are judged."""
+    """How the rationales of ``readings`` fare; the last name says how many are judged."""
     from rarealert.student.model import Student
     from rarealert.student.report import rationale_figures
 
     student = Student(card, inputs.desk.base, network.head, network.trunk.profile_match)
-    said = student.rationales(cases, card.max_rationale_tokens)
-    return rationale_figures(cases, said)
+    said = student.rationales(readings, bands)
+    return rationale_figures(readings, said)
 
 
 def _card(

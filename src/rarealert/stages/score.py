@@ -31,7 +31,7 @@ from rarealert.stages.harness import run_stage
 from rarealert.teachers.answer import AnswerRow, graded_risk, read_answers
 from rarealert.tracking.items import Dataset, Item, Metric, Summary
 from rarealert.visits.case import TEXT_FIELDS, Case, LabelledCase
-from rarealert.visits.reading import render
+from rarealert.visits.reading import Reading, read_visit, render
 from rarealert.visits.store import is_rare, read_cases
 
 if TYPE_CHECKING:
@@ -59,10 +59,11 @@ def score(params: Params, paths: Paths) -> Iterator[Item]:
     ]
     models: dict[str, Risks] = dict(_teacher_risks(answers))
     visits = [item.case for item in scored]
+    readings = [read_visit(case) for case in visits]
     models[ENSEMBLE] = ensemble_risks(paths.build("align") / "model.skops", answers, visits)
     started = time.perf_counter()
     models[STUDENT] = student_risks(
-        paths.build("distil") / "adapter", visits, params.score.batch_size
+        paths.build("distil") / "adapter", readings, params.score.batch_size
     )
     yield Metric("student.cases_per_second", len(visits) / (time.perf_counter() - started))
     models[BASELINE] = baseline_risks(params, paths, cases)
@@ -109,11 +110,11 @@ def ensemble_risks(model: Path, answers: Sequence[AnswerRow], cases: Sequence[Ca
     return load_ensemble(model).predict(answers, cases)
 
 
-def student_risks(adapter: Path, cases: Sequence[Case], batch_size: int) -> Risks:
+def student_risks(adapter: Path, readings: Sequence[Reading], batch_size: int) -> Risks:
     """The distilled student's risk of each case."""
     from rarealert.student.model import Student
 
-    said = Student.load(adapter).predict(cases, batch_size)
+    said = Student.load(adapter).predict(readings, batch_size)
     return {item.case_id: item.risk for item in said}
 
 
@@ -122,7 +123,7 @@ def baseline_risks(
 ) -> Risks:
     """What packaged MiniLM with LoRA says, having learnt from the student's cases and targets."""
     from rarealert.student.baseline import Recipe, minilm_risks
-    from rarealert.student.examples import read_targets
+    from rarealert.student.examples import read_labelled, read_targets
 
     chosen = params.score
     recipe = Recipe(
@@ -134,8 +135,9 @@ def baseline_risks(
         chosen.seed,
     )
     targets = read_targets(paths.build("align") / "risk.parquet", "train")
-    test = [item.case for item in cases["test"]]
-    return minilm_risks(cases["train"], cases["valid"], targets, test, recipe)
+    train, valid = (read_labelled(cases[part]) for part in ("train", "valid"))
+    test = [read_visit(item.case) for item in cases["test"]]
+    return minilm_risks(train, valid, targets, test, recipe)
 
 
 def _score_retold(params: Params, paths: Paths, test: Sequence[LabelledCase]) -> Iterator[Item]:
@@ -147,7 +149,9 @@ def _score_retold(params: Params, paths: Paths, test: Sequence[LabelledCase]) ->
 
     told = retellings(test, params.score.robustness_cases, params.score.seed)
     adapter = paths.build("distil") / "adapter"
-    risks = student_risks(adapter, [item.case for item in told], params.score.batch_size)
+    risks = student_risks(
+        adapter, [read_visit(item.case) for item in told], params.score.batch_size
+    )
     rows = [(item.case_id, item.perturbation, risks[item.case.case_id]) for item in told]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     write_robustness(paths.build("score") / "robustness.parquet", frame)

@@ -103,15 +103,22 @@ def unanswered(left_out: int) -> str:
 
 def _classroom(params: Params, paths: Paths, folder: Path) -> "tuple[Classroom, str, int]":
     """The room, the base model's digest, and how many training cases have no target."""
-    from rarealert.student.examples import make_lessons, read_targets, subset, with_targets
+    from rarealert.student.examples import (
+        make_lessons,
+        read_labelled,
+        read_targets,
+        subset,
+        with_targets,
+    )
     from rarealert.student.tasks import Classroom, open_desk
     from rarealert.visits.store import read_cases
 
     files, tuning = input_files(paths), params.tune
-    every, targets = read_cases(files["train"]), read_targets(files["risk"], "train")
+    every = read_labelled(read_cases(files["train"]))
+    targets = read_targets(files["risk"], "train")
     answered = with_targets(every, targets)
     train = subset(answered, tuning.train_cases, tuning.seed)
-    valid = subset(read_cases(files["valid"]), tuning.valid_cases, tuning.seed)
+    valid = subset(read_labelled(read_cases(files["valid"])), tuning.valid_cases, tuning.seed)
     desk = open_desk(params.distil)
     lessons = make_lessons(train, targets, desk.encoder)
     judged = make_lessons(valid, read_targets(files["risk"], "valid"), desk.encoder)

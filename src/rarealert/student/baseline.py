@@ -22,12 +22,12 @@ from rarealert.calibration.student_calibration import fit_calibration
 from rarealert.language.base import quiet
 from rarealert.language.sentences import DIMENSIONS, load_encoder
 from rarealert.student.activations import Example, Frozen, run_once
-from rarealert.student.encoding import fitted
-from rarealert.student.examples import with_targets
+from rarealert.student.encoding import shorten
+from rarealert.student.examples import LabelledReading, with_targets
 from rarealert.student.network import RiskHead, pool
 from rarealert.student.tasks import Rows, fit_head
 from rarealert.student.training import Schedule, train
-from rarealert.visits.case import Case, LabelledCase
+from rarealert.visits.reading import Reading
 
 _LORA_LAYERS = 1  # of six, at the top; the five below run once a case
 _TARGET_MODULES = ("query", "key", "value", "dense")
@@ -51,10 +51,10 @@ class Recipe:
 
 
 def minilm_risks(
-    train_cases: Sequence[LabelledCase],
-    valid_cases: Sequence[LabelledCase],
+    train_cases: Sequence[LabelledReading],
+    valid_cases: Sequence[LabelledReading],
     targets: Mapping[str, float],
-    others: Sequence[Case],
+    others: Sequence[Reading],
     recipe: Recipe,
 ) -> dict[str, float]:
     """Calibrated risk 0-1 by case id of ``valid_cases`` and ``others``.
@@ -71,7 +71,7 @@ def minilm_risks(
         encoder = _Encoder(Path(folder), recipe.max_tokens)
         learn = encoder.freeze([encoder.example(item, targets) for item in train_cases], "train")
         judge = encoder.freeze([encoder.example(item) for item in valid_cases], "valid")
-        read = encoder.freeze([encoder.unlabelled(case) for case in others], "others")
+        read = encoder.freeze([encoder.unlabelled(reading) for reading in others], "others")
         network = _start(encoder, learn, [item.label.disease_id for item in train_cases], recipe)
         task = _BaselineTask(network, learn, judge, recipe.soft_weight)
         train(task, recipe.learning_rate, Schedule(recipe.epochs, _BATCH, recipe.seed))
@@ -97,15 +97,15 @@ class _Encoder:
         self._folder = folder
         self._max_tokens = max_tokens
 
-    def example(self, item: LabelledCase, targets: Mapping[str, float] | None = None) -> Example:
+    def example(self, item: LabelledReading, targets: Mapping[str, float] | None = None) -> Example:
         """A labelled case; without ``targets`` it is one to judge by."""
-        plain = self.unlabelled(item.case)
+        plain = self.unlabelled(item.reading)
         target = targets[plain.case_id] if targets else 0.0
         return replace(plain, rare=item.label.label == "rare", target=target)
 
-    def unlabelled(self, case: Case) -> Example:
+    def unlabelled(self, reading: Reading) -> Example:
         """A case that is only read."""
-        return Example(case.case_id, self._ids(case), (), rare=False, target=0.0)
+        return Example(reading.case.case_id, self._ids(reading), (), rare=False, target=0.0)
 
     def freeze(self, examples: Sequence[Example], name: str) -> Frozen:
         """States below the LoRA layer; of the part ``train`` also what the head starts from."""
@@ -133,12 +133,12 @@ class _Encoder:
             states = layer(states, inside[:, None, None, :])
         return states
 
-    def _ids(self, case: Case) -> tuple[int, ...]:
+    def _ids(self, reading: Reading) -> tuple[int, ...]:
         def tokens(text: str) -> list[int]:
             ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
             return ids
 
-        body, _, _ = fitted(case, tokens, self._max_tokens - 2)
+        _, body, _ = shorten(reading, tokens, self._max_tokens - 2)
         return (self._tokenizer.cls_token_id, *body, self._tokenizer.sep_token_id)
 
 

@@ -1,11 +1,10 @@
-"""Which findings of a visit the risk rests on, where they stand, and which way they pull.
+"""Which findings of a visit the risk rests on, and which way each moves it.
 
-The readout is linear in means over positions, so a visit's log-odds are the mean of what it gives
-each position alone: a finding's share is exact and costs no further pass. A position's state has
-read what stands before it, so a finding is credited with what it meant in its place.
+The readout is linear in means over positions, so a visit's log-odds are the mean of the log-odds
+of its tokens. A finding's share is therefore exact and costs no further pass. The state of a token
+depends on the text before it, so the share is that of the finding in its context.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -13,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.knowledge.recognise import load_recogniser
-from rarealert.visits.case import TEXT_FIELDS, Case
+from rarealert.visits.reading import Finding, Reading, Span
 
 TOP = 8
 """Findings listed; a reader of a three-minute visit looks at no more."""
@@ -25,10 +23,11 @@ Status = Literal["present", "excluded", "relative"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """One finding: ``case.<field>[start:end]`` is ``words``, in characters.
+    """One finding and its weight: ``case.<field>[start:end]`` is ``words``, in characters.
 
-    ``weight`` is its share of the visit's log-odds, in nats, against words that speak neither way
-    (above 0 raises the risk); 0 and "not read" where the visit was cut before it.
+    ``weight`` is its share of the visit's log-odds, in nats, relative to neutral words; above 0 it
+    raises the risk. It is 0 and the direction "not read" where the visit was cut before the
+    finding.
     """
 
     hpo_id: str
@@ -42,86 +41,66 @@ class Evidence:
     weight: float
 
     def as_dict(self) -> dict[str, str | int | float]:
-        """The object that an answer's JSON list holds."""
+        """The object in an answer's JSON list."""
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class ReadText:
-    """What the student read: the rendered text, and the characters and log-odds of its tokens.
+@dataclass(frozen=True, eq=False)
+class TokenLogits:
+    """The log-odds of each visit token alone.
 
-    ``starts``, ``ends`` and ``logits`` have shape ``(tokens,)``; ``logits`` is what the head says
-    of each token alone, and the visit's logit is their mean with the frame's, ``length`` in all.
+    ``reading`` is the visit as read, without the fields that were left out; ``spans`` are the
+    characters of its text that each token covers, shape ``(tokens, 2)``. ``logits`` has shape
+    ``(tokens,)``; the visit's logit is the mean over these and the frame's tokens, ``length`` in
+    all.
     """
 
-    text: str
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
+    reading: Reading
+    spans: NDArray[np.int64]
     logits: NDArray[np.float64]
     length: int
 
-    def weight(self, start: int, end: int, neutral: float) -> float | None:
-        """Share of the log-odds that ``text[start:end]`` brings, ``None`` if it was not read."""
-        touched = (self.starts < end) & (self.ends > start)
+    def weight(self, place: Span, neutral: float) -> float | None:
+        """Share of the log-odds of the characters ``place``, ``None`` if they were not read."""
+        touched = (self.spans[:, 0] < place.end) & (self.spans[:, 1] > place.start)
         if not touched.any():
             return None
         return float((self.logits[touched] - neutral).sum() / self.length)
 
 
-def find_evidence(case: Case, read: ReadText, neutral: float, top: int = TOP) -> list[Evidence]:
-    """At most ``top`` findings of ``case``, the weightiest first, each HPO term once.
+def find_evidence(
+    reading: Reading, tokens: TokenLogits, neutral: float, top: int = TOP
+) -> list[Evidence]:
+    """At most ``top`` findings of ``reading``, those with the largest weight first.
 
-    ``neutral`` is the log-odds of a token that speaks neither way.
+    Each HPO term is listed once. ``tokens`` are those of the same visit; ``neutral`` is the
+    log-odds of a token that moves the risk neither way.
     """
     names = load_ontology().terms
-    found: dict[str, Evidence] = {}
-    for field in TEXT_FIELDS:
-        text = getattr(case, field) or ""
-        places = _places(read.text, field, text)
-        for mention in load_recogniser().mentions(text, family=field == "family_history"):
-            place = places.get(mention.start), places.get(mention.end - 1)
-            weight = None
-            if place[0] is not None and place[1] is not None:
-                weight = read.weight(place[0], place[1] + 1, neutral)
-            item = Evidence(
-                hpo_id=mention.hpo_id,
-                label=names[mention.hpo_id].name if mention.hpo_id in names else mention.hpo_id,
-                words=text[mention.start : mention.end],
-                field=field,
-                start=mention.start,
-                end=mention.end,
-                status=_status(mention.negated, mention.family),
-                direction=_direction(weight),
-                weight=round(weight or 0.0, 4),
-            )
-            held = found.get(mention.hpo_id)
-            if held is None or abs(item.weight) > abs(held.weight):
-                found[mention.hpo_id] = item
-    return sorted(found.values(), key=lambda item: (-abs(item.weight), item.hpo_id))[:top]
+    read = {(finding.field, finding.span): finding.place for finding in tokens.reading.findings}
+    largest: dict[str, Evidence] = {}
+    for finding in reading.findings:
+        place = read.get((finding.field, finding.span))
+        weight = None if place is None else tokens.weight(place, neutral)
+        item = Evidence(
+            hpo_id=finding.hpo_id,
+            label=names[finding.hpo_id].name if finding.hpo_id in names else finding.hpo_id,
+            words=reading.words(finding),
+            field=finding.field,
+            start=finding.span.start,
+            end=finding.span.end,
+            status=_status(finding),
+            direction=_direction(weight),
+            weight=round(weight or 0.0, 4),
+        )
+        held = largest.get(finding.hpo_id)
+        if held is None or abs(item.weight) > abs(held.weight):
+            largest[finding.hpo_id] = item
+    return sorted(largest.values(), key=lambda item: (-abs(item.weight), item.hpo_id))[:top]
 
 
-def _places(rendered: str, field: str, text: str) -> Mapping[int, int]:
-    """Character of ``text`` → character of ``rendered``, where white space was made one space."""
-    heading = f"{field.replace('_', ' ').capitalize()}: "
-    begins = 0 if rendered.startswith(heading) else rendered.find("\n" + heading) + 1
-    if not text or (begins == 0 and not rendered.startswith(heading)):
-        return {}
-    places: dict[int, int] = {}
-    at = begins + len(heading)
-    after_space = True
-    for index, character in enumerate(text):
-        if not character.isspace():
-            places[index] = at
-            at, after_space = at + 1, False
-        elif not after_space:
-            at, after_space = at + 1, True
-    return places
-
-
-def _status(negated: bool, family: bool) -> Status:
-    if family:
-        return "relative"
-    return "excluded" if negated else "present"
+def _status(finding: Finding) -> Status:
+    return "relative" if finding.holder == "relative" else finding.state
 
 
 def _direction(weight: float | None) -> Direction:

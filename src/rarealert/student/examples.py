@@ -11,7 +11,7 @@ out-of-fold risk here, never the student or a teacher itself.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,8 +24,27 @@ from rarealert.errors import BadInputError
 from rarealert.simulation.corpus import GENERATOR_VERSION
 from rarealert.student.activations import Example
 from rarealert.student.encoding import ENCODING_VERSION, Encoder
-from rarealert.student.rationale import Leaning, compose, compose_chain, opened
-from rarealert.visits.case import LabelledCase
+from rarealert.student.rationale import TeacherReasons, compose, compose_correction, opening_of
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.reading import Reading, read_visit
+
+
+@dataclass(frozen=True)
+class LabelledReading:
+    """A visit that was read, with its label."""
+
+    reading: Reading
+    label: Label
+
+    @property
+    def case(self) -> Case:
+        """The case as recorded."""
+        return self.reading.case
+
+
+def read_labelled(cases: Iterable[LabelledCase]) -> list[LabelledReading]:
+    """Read every case once."""
+    return [LabelledReading(read_visit(item.case), item.label) for item in cases]
 
 
 @dataclass(frozen=True)
@@ -79,7 +98,9 @@ def read_targets(file: Path, part: str) -> dict[str, float]:
     return targets
 
 
-def with_targets(cases: Sequence[LabelledCase], targets: Mapping[str, float]) -> list[LabelledCase]:
+def with_targets(
+    cases: Sequence[LabelledReading], targets: Mapping[str, float]
+) -> list[LabelledReading]:
     """The training cases that can be learnt from: what no teacher answered has no aligned risk.
 
     Raises:
@@ -92,7 +113,7 @@ def with_targets(cases: Sequence[LabelledCase], targets: Mapping[str, float]) ->
 
 
 def make_lessons(
-    cases: Sequence[LabelledCase],
+    cases: Sequence[LabelledReading],
     targets: Mapping[str, float],
     encoder: Encoder,
     rationales: Mapping[str, str] | None = None,
@@ -107,7 +128,7 @@ def make_lessons(
     truncated = 0
     for item in cases:
         case_id = item.case.case_id
-        prompt = encoder.prompt(item.case)
+        prompt = encoder.prompt(item.reading)
         truncated += prompt.truncated
         text = (rationales or {}).get(case_id)
         told = encoder.rationale(text, max_rationale_tokens) if text else ()
@@ -122,13 +143,13 @@ def make_lessons(
 
 def given_tokens(encoder: Encoder, text: str, told: Sequence[int]) -> int:
     """How many of ``told``, the tokens of ``text``, are its opening; its end mark is none."""
-    return min(len(encoder.tokens(" " + opened(text))), len(told) - 1)
+    return min(len(encoder.tokens(" " + opening_of(text))), len(told) - 1)
 
 
 def choose_rationales(
-    cases: Sequence[LabelledCase],
+    cases: Sequence[LabelledReading],
     targets: Mapping[str, float],
-    leanings: Mapping[str, Sequence[Leaning]],
+    leanings: Mapping[str, Sequence[TeacherReasons]],
     count: int,
     seed: int,
 ) -> dict[str, str]:
@@ -150,13 +171,13 @@ def choose_rationales(
         item = agreed[index]
         case_id = item.case.case_id
         rare, head = item.label.label == "rare", item.label.orphanet_head
-        text = compose(item.case, leanings.get(case_id, ()), rare, head)
+        text = compose(item.reading, leanings.get(case_id, ()), rare, head)
         if text:
             chosen[case_id] = text
     return chosen
 
 
-def subset(cases: Sequence[LabelledCase], count: int, seed: int) -> list[LabelledCase]:
+def subset(cases: Sequence[LabelledReading], count: int, seed: int) -> list[LabelledReading]:
     """At most ``count`` cases at random, with the labels in the proportion of the whole."""
     if len(cases) <= count:
         return list(cases)
@@ -213,10 +234,10 @@ def find_errors(
 
 
 def chains(
-    cases: Sequence[LabelledCase],
+    cases: Sequence[LabelledReading],
     lessons: Lessons,
     found: Round,
-    leanings: Mapping[str, Sequence[Leaning]],
+    leanings: Mapping[str, Sequence[TeacherReasons]],
     encoder: Encoder,
     max_tokens: int,
     count: int,
@@ -231,7 +252,7 @@ def chains(
         if len(told) == count:
             break
         item = cases[index]
-        text = compose_chain(item, leanings.get(item.case.case_id, ()))
+        text = compose_correction(item.reading, item.label, leanings.get(item.case.case_id, ()))
         ids = encoder.rationale(text, max_tokens + 1) if text else ()
         if text and len(ids) <= max_tokens:
             given = given_tokens(encoder, text, ids)

@@ -32,7 +32,7 @@ from rarealert.language.base import cache_root
 from rarealert.params import DistilParams
 from rarealert.simulation.corpus import GENERATOR_VERSION, knowledge_cases
 from rarealert.student.encoding import ENCODING_VERSION, Facts
-from rarealert.visits.reading import RENDERER_VERSION
+from rarealert.visits.reading import RENDERER_VERSION, read_visit
 
 if TYPE_CHECKING:
     from rarealert.student.tasks import Desk
@@ -60,7 +60,7 @@ class FindingRisk:
         """
         said = np.zeros((len(facts), width), dtype=np.float32)
         for row, visit in enumerate(facts):
-            pairs = list(visit.brought())
+            pairs = list(visit.implied())
             if not pairs or not len(self.terms):
                 continue
             positions, numbers = np.array(pairs, dtype=np.int64).T
@@ -146,8 +146,8 @@ def _digest(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> str:
 
 def _fit(desk: "Desk", chosen: DistilParams, barred: frozenset[str]) -> FindingRisk:
     cases = list(knowledge_cases(chosen.knowledge_cases, barred, chosen.seed))
-    prompts = [desk.encoder.prompt(item.case) for item in cases]
-    found = [[number for _, number in prompt.facts.brought()] for prompt in prompts]
+    prompts = [desk.encoder.prompt(read_visit(item.case)) for item in cases]
+    found = [[number for _, number in prompt.facts.implied()] for prompt in prompts]
     rare = np.array([item.label.label == "rare" for item in cases])
     return fit_finding_risk(found, [len(prompt.ids) for prompt in prompts], rare)
 

@@ -1,4 +1,4 @@
-"""The student at work: a calibrated risk for every visit, a checked rationale on demand."""
+"""The packaged student at work: a calibrated risk for every visit, and a checked rationale."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from rarealert.calibration.student_calibration import Band
 from rarealert.language.base import enough_memory
 from rarealert.student.encoding import Encoder, Prompt
-from rarealert.student.evidence import ReadText
+from rarealert.student.evidence import TokenLogits
 from rarealert.student.package import Card, load_package
 from rarealert.student.rationale import choices, evidence_list, grounded_part, is_sound, opening
-from rarealert.visits.case import Case
+from rarealert.visits.reading import Reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from rarealert.student.network import RiskHead
     from rarealert.student.profile_match import ProfileMatch
 
+_RATIONALE_BATCH = 8  # visits generated side by side
+
 Origin = Literal["free", "guided", "listed"]
-"""Where a rationale comes from: the student's own words, as far as they name findings of the visit;
-its choice among these, after free words failed their check; a plain list, where nothing could be
-chosen from."""
+"""Where a rationale comes from: free words, without what names no finding of the visit; the
+student's choice among ``choices``, after free words failed their check; or a plain list, where
+there was nothing to choose from."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,13 @@ class Rationale:
     origin: Origin
 
 
-@dataclass(frozen=True)
-class StudentRisk:
-    """What the student says of one visit. ``risk`` is calibrated, 0 to 1.
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The student's result for one visit.
 
-    ``logit`` is the uncalibrated log-odds; ``truncated`` says that the visit was longer than the
-    student reads and was cut.
+    ``risk`` is calibrated, 0 to 1, ``logit`` the uncalibrated log-odds, ``features`` the head's
+    input, shape ``(d,)``. ``tokens`` are the log-odds of each token, from which ``find_evidence``
+    takes the weights. ``truncated`` marks a visit that was longer than the student reads.
     """
 
     case_id: str
@@ -50,15 +53,8 @@ class StudentRisk:
     logit: float
     band: Band
     truncated: bool
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One visit as the student read it: its risk, the head's features ``(d,)``, and the text."""
-
-    risk: StudentRisk
     features: NDArray[np.float64]
-    text: ReadText
+    tokens: TokenLogits
 
 
 class Student:
@@ -89,84 +85,60 @@ class Student:
         """
         return cls(*load_package(folder))
 
-    def predict(self, cases: Sequence[Case], batch_size: int) -> list[StudentRisk]:
-        """One risk a case, in the order of ``cases``, whatever the batches are made of.
+    def predict(self, readings: Sequence[Reading], batch_size: int) -> list[Prediction]:
+        """One prediction a reading, in order; a risk does not depend on the batch it is in.
 
         Raises:
             NotEnoughMemoryError: a batch doesn't fit.
         """
-        prompts = [self._encoder.prompt(case) for case in cases]
-        logits = np.zeros(len(prompts))
-        with enough_memory("a batch of visits", "lower score.batch_size, or send fewer at once,"):
-            for chosen, features, _, _ in self._passes(prompts, batch_size):
-                logits[chosen] = self._head(features).double().numpy()
-        return self._risks(prompts, logits)
-
-    def read(self, cases: Sequence[Case], batch_size: int) -> list[Reading]:
-        """As ``predict``, with the same risks, and what an explanation of them needs."""
         import torch
 
-        prompts = [self._encoder.prompt(case) for case in cases]
+        prompts = [self._encoder.prompt(reading) for reading in readings]
         logits = np.zeros(len(prompts))
-        read: dict[int, tuple[NDArray[np.float64], ReadText]] = {}
-        for chosen, features, words, states in self._passes(prompts, batch_size):
-            logits[chosen] = self._head(features).double().numpy()
-            alone = (
-                self._head(torch.cat([words.cpu(), states.cpu()], dim=2).float()).double().numpy()
-            )
-            for row, index in enumerate(chosen):
-                text = self._text(prompts[index], alone[row])
-                read[index] = features[row].double().numpy(), text
-        risks = self._risks(prompts, logits)
-        return [Reading(risk, *read[index]) for index, risk in enumerate(risks)]
-
-    def _text(self, prompt: Prompt, alone: "NDArray[np.float64]") -> ReadText:
-        before, after = self._encoder.frame
-        length = len(prompt.ids)
-        places = np.array(self._encoder.offsets(prompt), dtype=np.int64).reshape(-1, 2)
-        logits = alone[before : length - after]
-        return ReadText(prompt.text, places[:, 0], places[:, 1], logits, length)
-
-    def _risks(self, prompts: Sequence[Prompt], logits: "NDArray[np.float64]") -> list[StudentRisk]:
+        details: dict[int, tuple[NDArray[np.float64], TokenLogits]] = {}
+        with enough_memory("a batch of visits", "lower score.batch_size, or send fewer at once,"):
+            for chosen, features, words, states in self._passes(prompts, batch_size):
+                logits[chosen] = self._head(features).double().numpy()
+                by_token = torch.cat([words.cpu(), states.cpu()], dim=2).float()
+                alone = self._head(by_token).double().numpy()
+                for row, index in enumerate(chosen):
+                    tokens = self._token_logits(prompts[index], alone[row])
+                    details[index] = features[row].double().numpy(), tokens
         risks = self.card.calibration.risk(logits)
         return [
-            StudentRisk(
-                case_id=prompt.case_id,
-                risk=float(risk),
-                logit=float(logit),
-                band=self.card.bands.band(float(risk)),
-                truncated=prompt.truncated,
+            Prediction(
+                reading.case.case_id,
+                float(risk),
+                float(logits[index]),
+                self.card.bands.band(float(risk)),
+                prompts[index].truncated,
+                *details[index],
             )
-            for prompt, risk, logit in zip(prompts, risks, logits, strict=True)
+            for index, (reading, risk) in enumerate(zip(readings, risks, strict=True))
         ]
 
-    def rationales(
-        self, cases: Sequence[Case], max_new_tokens: int, batch_size: int = 8
-    ) -> list[Rationale]:
-        """One short rationale a case; its direction is that of the case's band.
+    def rationales(self, readings: Sequence[Reading], bands: Sequence[Band]) -> list[Rationale]:
+        """One short rationale a reading; its direction is that of the visit's band.
 
-        Every finding it cites is in the case: where free words fail this check, repeat themselves
-        or are empty, the student chooses among the findings of the visit instead, and where none
-        was recognised, a plain sentence says so.
+        Every finding that it cites is in the visit. Where free words fail this check, loop or are
+        empty, the student chooses among the findings of the visit instead; where none was
+        recognised, a plain sentence states that.
         """
-        bands = [item.band for item in self.predict(cases, batch_size)]
-        said = self._generate(cases, bands, max_new_tokens, batch_size)
-        texts = [grounded_part(text, case) for text, case in zip(said, cases, strict=True)]
-        origins: list[Origin] = ["free"] * len(cases)
-        weak = [index for index, text in enumerate(texts) if not is_sound(text, cases[index])]
-        allowed = {index: choices(cases[index], bands[index]) for index in weak}
+        written = self._generate(readings, bands)
+        texts = [grounded_part(*pair) for pair in zip(written, readings, strict=True)]
+        origins: list[Origin] = ["free"] * len(readings)
+        weak = [index for index, text in enumerate(texts) if not is_sound(text, readings[index])]
+        allowed = {index: choices(readings[index], bands[index]) for index in weak}
         guided = [index for index in weak if allowed[index]]
-        second = self._generate(
-            [cases[index] for index in guided],
+        chosen = self._generate(
+            [readings[index] for index in guided],
             [bands[index] for index in guided],
-            max_new_tokens,
-            batch_size,
             [allowed[index] for index in guided],
         )
         for index in weak:
-            texts[index], origins[index] = evidence_list(cases[index]), "listed"
-        for index, text in zip(guided, second, strict=True):
-            if is_sound(text, cases[index]):
+            texts[index], origins[index] = evidence_list(readings[index]), "listed"
+        for index, text in zip(guided, chosen, strict=True):
+            if is_sound(text, readings[index]):
                 texts[index], origins[index] = text, "guided"
         return [
             Rationale(f"{opening(band)} {text}", origin)
@@ -176,7 +148,7 @@ class Student:
     def _passes(
         self, prompts: Sequence[Prompt], batch_size: int
     ) -> "Iterator[tuple[list[int], Tensor, Tensor, Tensor]]":
-        """Per batch: indices, the head's features, what words say, what is read of states."""
+        """Per batch of similar lengths: indices, head features, and both token inputs of these."""
         import torch
 
         from rarealert.student.network import denied_mask, pad_right, pool
@@ -194,28 +166,32 @@ class Student:
                 features = torch.cat([pool(words, lengths), pool(states, lengths)], dim=1)
                 yield chosen, features, words, states
 
+    def _token_logits(self, prompt: Prompt, alone: "NDArray[np.float64]") -> TokenLogits:
+        before, after = self._encoder.frame
+        length = len(prompt.ids)
+        spans = np.array(prompt.spans, dtype=np.int64).reshape(-1, 2)
+        return TokenLogits(prompt.reading, spans, alone[before : length - after], length)
+
     def _generate(
         self,
-        cases: Sequence[Case],
+        readings: Sequence[Reading],
         bands: Sequence[Band],
-        max_new_tokens: int,
-        batch_size: int,
         allowed: Sequence[Sequence[str]] | None = None,
     ) -> list[str]:
-        """Greedy continuation of prompt and opening, one text a case, without the opening.
+        """Greedy continuation of prompt and opening, one text a reading, without the opening.
 
-        With ``allowed``, each case's text is the one of its list that greedy steps lead to.
+        With ``allowed``, each text is the one of its list that greedy steps lead to.
         """
         import torch
 
         starts = [
-            [*self._encoder.prompt(case).ids, *self._encoder.tokens(" " + opening(band))]
-            for case, band in zip(cases, bands, strict=True)
+            [*self._encoder.prompt(reading).ids, *self._encoder.tokens(" " + opening(band))]
+            for reading, band in zip(readings, bands, strict=True)
         ]
         texts = [""] * len(starts)
         order = sorted(range(len(starts)), key=lambda index: len(starts[index]))
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
+        for first in range(0, len(order), _RATIONALE_BATCH):
+            chosen = order[first : first + _RATIONALE_BATCH]
             width = max(len(starts[index]) for index in chosen)
             ids = torch.full((len(chosen), width), self._pad)
             mask = torch.zeros_like(ids)
@@ -228,7 +204,7 @@ class Student:
                 out = self._trunk.model.generate(
                     input_ids=ids.to(self._trunk.model.device),
                     attention_mask=mask.to(self._trunk.model.device),
-                    max_new_tokens=max_new_tokens,
+                    max_new_tokens=self.card.max_rationale_tokens,
                     do_sample=False,
                     prefix_allowed_tokens_fn=guide,
                     pad_token_id=self._pad,
@@ -241,7 +217,7 @@ class Student:
     def _guide(
         self, allowed: Sequence[Sequence[str]], width: int
     ) -> "Callable[[int, Tensor], list[int]]":
-        """Which tokens may follow in row ``row``, so that one of its allowed texts comes out."""
+        """Which tokens may follow in a row, so that it ends as one of its allowed texts."""
         follow: list[dict[tuple[int, ...], set[int]]] = []
         for texts in allowed:
             after: dict[tuple[int, ...], set[int]] = {}

@@ -33,7 +33,7 @@ from rarealert.knowledge.profiles import (
     log_who_comes,
     rare_table,
 )
-from rarealert.student.encoding import Facts, Finding
+from rarealert.student.encoding import EncodedFinding, Facts
 
 _CACHED_TERMS = 1024  # 36 kB each; HPO terms alone, nothing of a patient
 _SEXES = ("", "female", "male")
@@ -168,7 +168,7 @@ class ProfileMatch:
         return log_likelihoods(self._shares, found.tolist(), self.library.content)
 
 
-def _telling(findings: Sequence[Finding]) -> list[Finding]:
+def _telling(findings: Sequence[EncodedFinding]) -> list[EncodedFinding]:
     """The findings that no other one implies."""
     own = [frozenset(finding.terms) for finding in findings]
     return [

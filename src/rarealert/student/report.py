@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rarealert.student.examples import LabelledReading
 from rarealert.student.rationale import (
     RAISED,
     heads_named,
     is_sound,
-    opened,
+    opening_of,
     plausible_heads,
-    visit_findings,
 )
-from rarealert.visits.case import Case, LabelledCase
-from rarealert.visits.reading import render
-from rarealert.visits.store import is_rare
+from rarealert.visits.reading import Reading
 
 if TYPE_CHECKING:
     from rarealert.student.model import Rationale
@@ -24,15 +22,15 @@ if TYPE_CHECKING:
 
 
 def valid_figures(
-    train: Sequence[LabelledCase],
-    valid: Sequence[LabelledCase],
+    train: Sequence[LabelledReading],
+    valid: Sequence[LabelledReading],
     logits: NDArray[np.float64],
     risk: NDArray[np.float64],
 ) -> dict[str, float]:
     """Metrics of ``logits`` and calibrated ``risk``, each ``(n_valid,)``, beside TF-IDF's AUROC."""
     from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-    rare = is_rare(valid)
+    rare = _is_rare(valid)
     return {
         "auroc": float(roc_auc_score(rare, logits)),
         "brier": float(brier_score_loss(rare, risk)),
@@ -41,7 +39,7 @@ def valid_figures(
     }
 
 
-def rationale_figures(cases: Sequence[Case], said: "Sequence[Rationale]") -> dict[str, float]:
+def rationale_figures(readings: Sequence[Reading], said: "Sequence[Rationale]") -> dict[str, float]:
     """Shares 0-1 of rationales, and their mean length in words.
 
     ``rationales_sound`` are those told in free words, of which what names no finding of the visit
@@ -50,14 +48,14 @@ def rationale_figures(cases: Sequence[Case], said: "Sequence[Rationale]") -> dic
     the visit speaks for, of those that raise the question.
     """
     grounded, headed, raised, words = 0, 0, 0, 0
-    for case, item in zip(cases, said, strict=True):
-        told = item.text.removeprefix(opened(item.text)).strip()
-        grounded += item.origin == "listed" or is_sound(told, case)
+    for reading, item in zip(readings, said, strict=True):
+        told = item.text.removeprefix(opening_of(item.text)).strip()
+        grounded += item.origin == "listed" or is_sound(told, reading)
         words += len(item.text.split())
-        if opened(item.text) == RAISED:
+        if opening_of(item.text) == RAISED:
             raised += 1
             heads = set(heads_named(told))
-            headed += bool(heads & set(plausible_heads(visit_findings(case)[0])))
+            headed += bool(heads & set(plausible_heads(reading.present)))
     return {
         "rationales_sound": sum(item.origin == "free" for item in said) / len(said),
         "rationales_grounded": grounded / len(said),
@@ -91,7 +89,7 @@ def training_curves(histories: "Mapping[str, Sequence[Epoch]]", tfidf_auroc: flo
     return canvas
 
 
-def _tfidf_auroc(train: Sequence[LabelledCase], valid: Sequence[LabelledCase]) -> float:
+def _tfidf_auroc(train: Sequence[LabelledReading], valid: Sequence[LabelledReading]) -> float:
     """AUROC on ``valid`` of TF-IDF with logistic regression: what word counts alone reach."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -101,9 +99,13 @@ def _tfidf_auroc(train: Sequence[LabelledCase], valid: Sequence[LabelledCase]) -
     model = make_pipeline(
         TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2),
         LogisticRegression(max_iter=1000),
-    ).fit([render(item.case) for item in train], is_rare(train))
-    scores = model.decision_function([render(item.case) for item in valid])
-    return float(roc_auc_score(is_rare(valid), scores))
+    ).fit([item.reading.text for item in train], _is_rare(train))
+    scores = model.decision_function([item.reading.text for item in valid])
+    return float(roc_auc_score(_is_rare(valid), scores))
+
+
+def _is_rare(cases: Sequence[LabelledReading]) -> NDArray[np.bool_]:
+    return np.array([item.label.label == "rare" for item in cases])
 
 
 def _points(

@@ -16,12 +16,11 @@ from rarealert.tracking.items import Child, Metric
 
 if TYPE_CHECKING:
     from rarealert.student.activations import Example
-    from rarealert.student.examples import Lessons, Round
+    from rarealert.student.examples import LabelledReading, Lessons, Round
     from rarealert.student.network import Network, Settings
-    from rarealert.student.rationale import Leaning
+    from rarealert.student.rationale import TeacherReasons
     from rarealert.student.tasks import Classroom, Desk
     from rarealert.student.training import Epoch
-    from rarealert.visits.case import LabelledCase
 
 ROUNDS = ("foundation", "correction")
 
@@ -31,9 +30,9 @@ class Material:
     """What both rounds learn from: the training cases, with what each teacher leaned on."""
 
     desk: "Desk"
-    cases: "Sequence[LabelledCase]"
+    cases: "Sequence[LabelledReading]"
     lessons: "Lessons"
-    leanings: "Mapping[str, Sequence[Leaning]]"
+    leanings: "Mapping[str, Sequence[TeacherReasons]]"
 
 
 @dataclass(frozen=True)

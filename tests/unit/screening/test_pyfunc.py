@@ -21,6 +21,7 @@ from rarealert.screening.answer import SAID, shift_prevalence
 from rarealert.screening.frames import COLUMNS, request_frame, to_cases
 from rarealert.student.model import Student
 from rarealert.visits.case import Case
+from rarealert.visits.reading import read_visit
 
 SHARE = st.floats(0.001, 0.999)
 
@@ -89,7 +90,7 @@ def test_the_signature_covers_the_columns():
 def test_a_loaded_version_gives_the_students_own_risks(registered, tiny_student):
     loaded = mlflow.pyfunc.load_model(registered.uri)
     answers = loaded.predict(request_frame(cases()))
-    own = Student.load(tiny_student).predict(cases(), 2)
+    own = Student.load(tiny_student).predict([read_visit(case) for case in cases()], 2)
     np.testing.assert_allclose(answers["risk"], [each.risk for each in own], atol=1e-6)
     assert list(answers["case_id"]) == ["a", "b", "c"]
     assert list(answers["truncated"]) == [False, False, True]

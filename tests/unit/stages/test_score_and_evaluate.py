@@ -107,7 +107,9 @@ def paths(tmp_path, monkeypatch):
     monkeypatch.setattr(
         score_stage,
         "student_risks",
-        lambda adapter, cases, size: {c.case_id: _risk(c.case_id) for c in cases},
+        lambda adapter, readings, size: {
+            name: _risk(name) for name in (item.case.case_id for item in readings)
+        },
     )
     monkeypatch.setattr(
         score_stage,
@@ -160,7 +162,9 @@ def test_score_refuses_a_test_part_that_is_not_the_locked_one(paths, params):
 )
 def test_score_refuses_a_student_without_sense(paths, params, monkeypatch, risks, says):
     monkeypatch.setattr(
-        score_stage, "student_risks", lambda a, cases, b: {c.case_id: risks(c) for c in cases}
+        score_stage,
+        "student_risks",
+        lambda a, visits, b: {v.case.case_id: risks(v.case) for v in visits},
     )
     with pytest.raises(BadInputError, match=says):
         list(score_stage.score(params, paths))
@@ -168,7 +172,9 @@ def test_score_refuses_a_student_without_sense(paths, params, monkeypatch, risks
 
 def test_score_refuses_a_student_that_drops_hard_cases(paths, params, monkeypatch):
     monkeypatch.setattr(
-        score_stage, "student_risks", lambda a, cases, b: {c.case_id: 0.5 for c in cases[:-3]}
+        score_stage,
+        "student_risks",
+        lambda a, visits, b: {v.case.case_id: 0.5 for v in visits[:-3]},
     )
     with pytest.raises(BadInputError, match="student has not scored 3 of 80 cases"):
         list(score_stage.score(params, paths))

@@ -19,6 +19,7 @@ from rarealert.paths import Paths
 from rarealert.teachers.answer import AnswerRow, Insight, TeacherAnswer, write_answers
 from rarealert.tracking.items import Child, Figure, Summary
 from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.reading import read_visit
 from rarealert.visits.store import write_cases
 
 REPOSITORY = Path(__file__).parents[3]
@@ -146,7 +147,7 @@ def test_tune_then_distil_leave_a_working_student(workspace) -> None:
     student = Student.load(paths.build("distil") / "adapter")
     doubts = load_doubts(paths.build("distil") / "adapter")
     assert doubts.uncertainty.venn_abers.interval(np.array([9.0]))[1] > 0.9
-    rare, common = (student.predict([labelled(index).case], 1)[0] for index in (64, 65))
+    rare, common = (student.predict([read_visit(labelled(index).case)], 1)[0] for index in (64, 65))
     assert rare.risk > common.risk
     text = (paths.build("distil") / "adapter" / "student.json").read_text()
     assert "seizures" not in text

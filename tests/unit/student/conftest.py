@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rarealert.params import DistilParams, load_params
+from rarealert.student.examples import LabelledReading, read_labelled
 from rarealert.visits.case import Case, Label, LabelledCase
 
 FINDINGS = (
@@ -55,26 +56,25 @@ def distil_params() -> Callable[[str, tuple[int, int]], DistilParams]:
 
 
 @pytest.fixture(scope="session")
-def cases() -> list[LabelledCase]:
-    return [labelled(index) for index in range(64)]
+def cases() -> list[LabelledReading]:
+    return read_labelled([labelled(index) for index in range(64)])
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory, cases: list[LabelledCase]) -> Path:
+def tiny_base(tmp_path_factory: pytest.TempPathFactory, cases: list[LabelledReading]) -> Path:
     return build_tiny(tmp_path_factory.mktemp("tiny"), cases)
 
 
-def build_tiny(folder: Path, cases: list[LabelledCase]) -> Path:
+def build_tiny(folder: Path, cases: list[LabelledReading]) -> Path:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     from rarealert.student.encoding import INSTRUCTION, SUFFIX
     from rarealert.student.rationale import LOWERED, RAISED
-    from rarealert.visits.reading import render
 
     splitter = pre_tokenizers.Whitespace()
-    texts = [render(item.case) for item in cases] + [INSTRUCTION, SUFFIX, RAISED, LOWERED]
+    texts = [item.reading.text for item in cases] + [INSTRUCTION, SUFFIX, RAISED, LOWERED]
     words = sorted({word for text in texts for word, _ in splitter.pre_tokenize_str(text)})
     vocabulary = {word: index for index, word in enumerate(["<unk>", "<end>", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -5,18 +5,18 @@ import pytest
 
 from rarealert.errors import BadInputError
 from rarealert.student.baseline import Recipe, minilm_risks
-from rarealert.visits.case import LabelledCase
+from rarealert.student.examples import LabelledReading
 
 RECIPE = Recipe(max_tokens=64, epochs=1, learning_rate=1e-3, rank=4, soft_weight=0.5, seed=3)
 
 
-def targets_of(cases: list[LabelledCase]) -> dict[str, float]:
+def targets_of(cases: list[LabelledReading]) -> dict[str, float]:
     return {item.case.case_id: 0.9 if item.label.label == "rare" else 0.2 for item in cases}
 
 
 @pytest.fixture(scope="module")
-def risks(cases: list[LabelledCase]) -> dict[str, float]:
-    others = [item.case for item in cases[48:]]
+def risks(cases: list[LabelledReading]) -> dict[str, float]:
+    others = [item.reading for item in cases[48:]]
     return minilm_risks(cases[:24], cases[24:48], targets_of(cases[:24]), others, RECIPE)
 
 
@@ -28,7 +28,9 @@ def test_each_label_has_words_of_its_own_and_they_are_learnt(risks, cases) -> No
 
 
 def test_what_else_is_read_changes_no_risk(risks, cases) -> None:
-    few = minilm_risks(cases[:24], cases[24:48], targets_of(cases[:24]), [cases[50].case], RECIPE)
+    few = minilm_risks(
+        cases[:24], cases[24:48], targets_of(cases[:24]), [cases[50].reading], RECIPE
+    )
     # padding differs, and states are kept in half precision
     assert few[cases[50].case.case_id] == pytest.approx(risks[cases[50].case.case_id], abs=1e-4)
     same = [item.case.case_id for item in cases[24:48]]
@@ -37,7 +39,7 @@ def test_what_else_is_read_changes_no_risk(risks, cases) -> None:
 
 def test_a_training_case_that_no_teacher_answered_is_left_out(cases) -> None:
     said = [
-        minilm_risks(learnt, cases[24:48], targets_of(cases[:23]), [cases[50].case], RECIPE)
+        minilm_risks(learnt, cases[24:48], targets_of(cases[:23]), [cases[50].reading], RECIPE)
         for learnt in (cases[:23], cases[:24])
     ]
     assert said[0] == said[1]

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarealert.student.activations import Example
-from rarealert.student.examples import Lessons, Round, chains, find_errors
-from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.student.examples import LabelledReading, Lessons, Round, chains, find_errors
+from rarealert.visits.case import Case, Label
+from rarealert.visits.reading import read_visit
 
 
 def lessons(rows: list[tuple[bool, float]], told: int = 0) -> Lessons:
@@ -56,7 +57,7 @@ class Words:
 
 
 @pytest.fixture
-def cases() -> list[LabelledCase]:
+def cases() -> list[LabelledReading]:
     label = Label(
         label="rare",
         disease_id="ORPHA:589",
@@ -66,8 +67,8 @@ def cases() -> list[LabelledCase]:
     )
     texts = ["Ptosis.", "Here for a form.", "Ptosis and fever.", "Ptosis.", "Ptosis."]
     return [
-        LabelledCase(
-            case=Case(case_id=f"c{index}", source="table", chief_complaint=text), label=label
+        LabelledReading(
+            read_visit(Case(case_id=f"c{index}", source="table", chief_complaint=text)), label
         )
         for index, text in enumerate(texts)
     ]

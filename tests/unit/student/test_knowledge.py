@@ -12,9 +12,9 @@ from rarealert.errors import BadInputError
 from rarealert.params import SimulatedParams
 from rarealert.simulation.corpus import SOURCE, allowed_world, keys_of, knowledge_cases, simulate
 from rarealert.simulation.world import load_world
-from rarealert.splits.leakage import disease_keys, near_duplicates, tied_groups
+from rarealert.splits.leakage import disease_keys, near_duplicates, rendered, tied_groups
 from rarealert.splits.parts import PARTS, Shares, assign
-from rarealert.student.encoding import Facts, Finding
+from rarealert.student.encoding import EncodedFinding, Facts
 from rarealert.student.finding_risk import (
     FindingRisk,
     fit_finding_risk,
@@ -23,18 +23,14 @@ from rarealert.student.finding_risk import (
 )
 from rarealert.student.profile_match import ProfileMatch, packaged_library
 from rarealert.student.tasks import Rows, fit_head, open_desk
-from rarealert.visits.reading import render
-
-
-def _tied(cases: list) -> list[list[int]]:
-    return tied_groups(cases, near_duplicates([render(item.case) for item in cases], 0.7, 64, 1))
+from rarealert.visits.reading import read_visit
 
 
 @pytest.fixture(scope="module")
 def held_out() -> list:
     """Validation and test part of a small simulated corpus, split as the stage splits it."""
     cases = list(simulate(SimulatedParams(seed=3, rare_cases=150, nonrare_cases=150)))
-    groups = _tied(cases)
+    groups = tied_groups(cases, near_duplicates(rendered(cases), 0.7, 64, 1))
     parts = assign(cases, groups, Shares(0.2, 0.25), 7)
     assert set(parts) == set(PARTS)
     return [item for item, part in zip(cases, parts, strict=True) if part != "train"]
@@ -49,9 +45,7 @@ def test_no_example_shares_a_disease_or_a_text_with_what_is_judged(held_out, bar
     made = list(knowledge_cases(600, barred, 17))
     assert not barred & {key for item in made for key in disease_keys(item)}
     both = [*held_out, *made]
-    for group in tied_groups(
-        both, near_duplicates([render(item.case) for item in both], 0.7, 64, 1)
-    ):
+    for group in tied_groups(both, near_duplicates(rendered(both), 0.7, 64, 1)):
         assert len({both[index].case.source for index in group}) == 1
 
 
@@ -177,9 +171,11 @@ def _least(features: np.ndarray, share: np.ndarray, strength: float) -> np.ndarr
 def test_each_finding_speaks_where_it_stands_and_unknown_ones_are_silent() -> None:
     known = FindingRisk(np.array([5, 9]), np.array([0.5, -2.0], dtype=np.float32))
     found = [
-        Facts((Finding(1, (5, 9)), Finding(3, (9, 10)))),  # 9 counts where it is first brought
+        Facts(
+            (EncodedFinding(1, (5, 9)), EncodedFinding(3, (9, 10)))
+        ),  # 9 counts where it is first brought
         Facts(),
-        Facts((Finding(0, (4, 9)), Finding(2, (10,)), Finding(7, (5,)))),
+        Facts((EncodedFinding(0, (4, 9)), EncodedFinding(2, (10,)), EncodedFinding(7, (5,)))),
     ]
     expected = [[0, -1.5, 0, 0], [0, 0, 0, 0], [-2, 0, 0, 0]]
     assert known.at(found, 4).tolist() == expected
@@ -243,15 +239,15 @@ def test_what_findings_say_is_the_same_at_work_as_in_training(
     tiny_base: Path, distil_params, cases, tmp_path: Path
 ) -> None:
     from rarealert.student.activations import freeze_prompts
-    from rarealert.student.examples import make_lessons
+    from rarealert.student.examples import LabelledReading, make_lessons
     from rarealert.student.network import denied_mask, pad_right, pool
 
     desk = open_desk(distil_params(str(tiny_base), (2, 1)))
     denying = cases[0].case.model_copy(update={"chief_complaint": "Cough, no fever."})
-    some = [cases[0].model_copy(update={"case": denying}), *cases[1:5]]
+    some = [LabelledReading(read_visit(denying), cases[0].label), *cases[1:5]]
     part = make_lessons(some, {item.case.case_id: 0.5 for item in some}, desk.encoder)
     found = [item.facts for item in part.examples]
-    terms = np.unique([number for facts in found for _, number in facts.brought()])
+    terms = np.unique([number for facts in found for _, number in facts.implied()])
     odds = np.random.default_rng(5).normal(size=len(terms)).astype(np.float32)
     desk.trunk.finding_risk = FindingRisk(terms, odds)
     desk.trunk.profile_match = match = ProfileMatch(packaged_library())
@@ -265,7 +261,7 @@ def test_what_findings_say_is_the_same_at_work_as_in_training(
     assert not alone[denied].any()
     said = dict(zip(terms.tolist(), odds.tolist(), strict=True))
     means = [
-        sum(said[number] for _, number in item.facts.brought()) / len(item.prompt)
+        sum(said[number] for _, number in item.facts.implied()) / len(item.prompt)
         for item in part.examples
     ]
     assert np.ptp(means) > 0
@@ -289,6 +285,6 @@ def test_a_head_carries_what_knowledge_says(tmp_path: Path) -> None:
     other = RiskHead(3, state["terms"].shape[0])
     other.load_state_dict(state)
     assert torch.equal(other.terms, head.terms)
-    assert other.finding_risk.at([Facts((Finding(0, (9,)),))], 1).tolist() == [[-2.0]]
+    assert other.finding_risk.at([Facts((EncodedFinding(0, (9,)),))], 1).tolist() == [[-2.0]]
     other.finding_risk = None
     assert other.finding_risk is None

@@ -20,7 +20,7 @@ from rarealert.student.examples import (
     subset,
     with_targets,
 )
-from rarealert.visits.case import Case
+from rarealert.visits.reading import Reading
 
 
 def write(file: Path, rows: list[dict[str, object]]) -> Path:
@@ -87,8 +87,8 @@ def test_what_no_teacher_answered_is_not_learnt_and_judged_by_its_label(cases) -
 class Plain:
     """Stands for the encoder: every visit is the same three tokens."""
 
-    def prompt(self, case: Case) -> Prompt:
-        return Prompt(case.case_id, (1, 2, 3), truncated=False, text="")
+    def prompt(self, reading: Reading) -> Prompt:
+        return Prompt((1, 2, 3), False, reading, ())
 
 
 def test_a_digest_follows_its_parts() -> None:

@@ -12,13 +12,15 @@ import torch
 from rarealert.calibration.student_calibration import Bands, Calibration
 from rarealert.errors import BadInputError
 from rarealert.params import DistilParams
+from rarealert.student.examples import LabelledReading
 from rarealert.student.model import Student
 from rarealert.student.network import RiskHead, Settings, add_adapter, pad_right, pool
 from rarealert.student.package import Card, save_package
 from rarealert.student.profile_match import ProfileMatch, packaged_library
 from rarealert.student.rationale import LOWERED, RAISED, choices
 from rarealert.student.tasks import open_desk
-from rarealert.visits.case import Case, LabelledCase
+from rarealert.visits.case import Case
+from rarealert.visits.reading import Reading, read_visit
 
 SETTINGS = Settings(1e-3, 4, 2.0, 0.5, 0.5, 1, "all", 0.35, 0.5)
 
@@ -59,20 +61,24 @@ def saved(tiny_base: Path, distil_params, tmp_path_factory: pytest.TempPathFacto
 
 def test_a_reloaded_student_says_what_the_trained_one_said(saved, cases) -> None:
     folder, desk, network = saved
-    ids, lengths = pad_right([desk.encoder.prompt(item.case).ids for item in cases], 1)
+    ids, lengths = pad_right([desk.encoder.prompt(item.reading).ids for item in cases], 1)
     with torch.no_grad():
         embedded = desk.trunk.embed(ids)
         states = desk.trunk.run(embedded, 0, 2)
         logits = network.head(torch.cat([pool(embedded, lengths), pool(states, lengths)], dim=1))
-    said = Student.load(folder).predict([item.case for item in cases], 16)
+    said = Student.load(folder).predict([item.reading for item in cases], 16)
     np.testing.assert_allclose([item.logit for item in said], logits.numpy(), atol=1e-6)
     risk = 1 / (1 + np.exp(-(1.5 * logits.double().numpy() - 0.2)))
     np.testing.assert_allclose([item.risk for item in said], risk, atol=1e-6)
     assert [item.case_id for item in said] == [item.case.case_id for item in cases]
 
 
-def check_batches(student: Student, cases: list[LabelledCase]) -> None:
-    read = [item.case for item in cases]
+def risks_of(folder: Path, readings: list[Reading]) -> list[float]:
+    return [item.risk for item in Student.load(folder).predict(readings, 4)]
+
+
+def check_batches(student: Student, cases: list[LabelledReading]) -> None:
+    read = [item.reading for item in cases]
     together = [item.risk for item in student.predict(read, len(read))]
     alone = [item.risk for item in student.predict(read, 1)]
     assert np.ptp(alone) > 1e-4  # or the comparison would prove nothing
@@ -91,28 +97,29 @@ def test_no_cases_give_no_risks(saved) -> None:
 
 def test_a_rationale_never_contradicts_its_band_and_is_grounded(saved, cases) -> None:
     student = Student.load(saved[0])
-    read = [item.case for item in cases[:6]]
-    texts = student.rationales(read, 12)
-    for item, text in zip(student.predict(read, 4), texts, strict=True):
-        assert text.text.startswith(LOWERED if item.band == "low" else RAISED)
+    read = [item.reading for item in cases[:6]]
+    bands = ["low", "watch", "alert"] * 2
+    texts = student.rationales(read, bands)
+    for band, text in zip(bands, texts, strict=True):
+        assert text.text.startswith(LOWERED if band == "low" else RAISED)
         assert (text.origin == "listed") == ("no rationale passed its check" in text.text)
     # random weights write nonsense, so most are chosen from the visit's findings
     assert "guided" in {text.origin for text in texts}
-    assert student.rationales(read, 12) == texts
+    assert student.rationales(read, bands) == texts
 
 
 def test_left_padding_does_not_change_a_rationale(saved, cases) -> None:
     student = Student.load(saved[0])
-    read = [item.case for item in cases[:5]]
-    bands = ["alert"] * 5
-    assert student._generate(read, bands, 10, 5) == student._generate(read, bands, 10, 1)
+    read = [item.reading for item in cases[:5]]
+    alone = [student.rationales([each], ["alert"]) for each in read]
+    assert student.rationales(read, ["alert"] * 5) == [text for (text,) in alone]
 
 
 def test_guided_words_are_one_of_those_allowed(saved, cases) -> None:
     student = Student.load(saved[0])
-    read = [item.case for item in cases[:4]]
-    allowed = [choices(case, "low") for case in read]
-    texts = student._generate(read, ["low"] * 4, 24, 4, allowed)
+    read = [item.reading for item in cases[:4]]
+    allowed = [choices(reading, "low") for reading in read]
+    texts = student._generate(read, ["low"] * 4, allowed)
     spoken = [{" ".join(text.replace(".", " .").split()) for text in texts} for texts in allowed]
     for text, possible in zip(texts, spoken, strict=True):
         assert " ".join(text.replace(".", " .").split()) in possible
@@ -120,7 +127,7 @@ def test_guided_words_are_one_of_those_allowed(saved, cases) -> None:
 
 def test_a_visit_without_findings_gets_a_plain_sentence(saved) -> None:
     case = Case(case_id="bare", source="table", chief_complaint="Here for a form.")
-    said = Student.load(saved[0]).rationales([case], 12)[0]
+    said = Student.load(saved[0]).rationales([read_visit(case)], ["low"])[0]
     assert said.origin == "listed"
     assert "because of its wording alone: no finding could be recognised" in said.text
 
@@ -142,7 +149,7 @@ def test_the_packaged_calibrator_is_the_student_s(saved, cases) -> None:
 
     file = saved[0] / "calibrator.skops"
     assert get_untrusted_types(file=file) == []
-    said = Student.load(saved[0]).predict([item.case for item in cases], 16)
+    said = Student.load(saved[0]).predict([item.reading for item in cases], 16)
     logits = np.array([[item.logit] for item in said])
     np.testing.assert_allclose(
         load(file).predict_proba(logits)[:, 1], [item.risk for item in said], rtol=0, atol=1e-12
@@ -151,8 +158,8 @@ def test_the_packaged_calibrator_is_the_student_s(saved, cases) -> None:
 
 def test_words_are_cut_by_the_packaged_tokenizer(saved, cases, tmp_path: Path) -> None:
     folder, desk, _ = saved
-    read = [item.case for item in cases[:4]]
-    expected = Student.load(folder).predict(read, 4)
+    read = [item.reading for item in cases[:4]]
+    expected = risks_of(folder, read)
     beside = Path(desk.base.name) / "tokenizer.json"
     whole = beside.read_text()
     vocabulary = json.loads(whole)["model"]["vocab"]
@@ -161,7 +168,7 @@ def test_words_are_cut_by_the_packaged_tokenizer(saved, cases, tmp_path: Path) -
         said = json.loads(whole)
         said["model"]["vocab"] = turned
         beside.write_text(json.dumps(said))
-        assert Student.load(folder).predict(read, 4) == expected
+        assert risks_of(folder, read) == expected
     finally:
         beside.write_text(whole)
     mine = tmp_path / "adapter"
@@ -185,7 +192,7 @@ def test_a_student_keeps_the_profiles_that_it_looks_findings_up_in(
     folder = tmp_path / "adapter"
     save_package(folder, Student.load(tmp_path / "bare").card, network, desk.base.tokenizer)
     student = Student.load(folder)
-    chosen = [item.case for item in cases[:4]]
+    chosen = [item.reading for item in cases[:4]]
     said = student.predict(chosen, 2)
     again = Student(student.card, desk.base, network.head, match).predict(chosen, 3)
     assert np.allclose([one.logit for one in said], [one.logit for one in again], atol=1e-5)
@@ -251,11 +258,11 @@ def test_a_denied_word_says_nothing_by_itself(tiny_base, tmp_path, distil_params
     chosen = distil_params(str(tiny_base), (2, 1))
     desk, _ = package(tmp_path / "s", chosen, int(open_desk(chosen).base.model.config.hidden_size))
     told = "Seizures and muscle weakness. There is no fever or rash."
-    visit = Case(case_id="a", source="s", chief_complaint=told)
-    (reading,) = Student.load(tmp_path / "s").read([visit], 1)
+    visit = read_visit(Case(case_id="a", source="s", chief_complaint=told))
+    (one,) = Student.load(tmp_path / "s").predict([visit], 1)
     prompt, before = desk.encoder.prompt(visit), desk.encoder.frame[0]
     denied = [place - before for place in prompt.denied]
-    told_words = np.delete(reading.text.logits, denied)
+    told_words = np.delete(one.tokens.logits, denied)
     assert len(denied) >= 4
-    assert np.ptp(reading.text.logits[denied]) < 1e-6
+    assert np.ptp(one.tokens.logits[denied]) < 1e-6
     assert np.ptp(told_words) > 1e-3

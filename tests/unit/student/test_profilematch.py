@@ -15,7 +15,7 @@ from rarealert.knowledge.profiles import (
     load_information_content,
     load_rare_profiles,
 )
-from rarealert.student.encoding import Facts, Finding
+from rarealert.student.encoding import EncodedFinding, Facts
 from rarealert.student.profile_match import (
     Library,
     ProfileMatch,
@@ -33,7 +33,7 @@ def facts(*terms: str, age_years: float | None = None, sex: str | None = None) -
     """A visit whose finding number ``i`` stands at token ``10 + i`` of fifty."""
     ancestors = load_ontology().ancestors
     findings = (
-        Finding(10 + place, tuple(sorted(int(name[3:]) for name in ancestors(term))))
+        EncodedFinding(10 + place, tuple(sorted(int(name[3:]) for name in ancestors(term))))
         for place, term in enumerate(terms)
     )
     return Facts(tuple(findings), age_years, sex, first=5, length=50)

@@ -20,6 +20,7 @@ from rarealert.params import Params, load_params
 from rarealert.paths import Paths
 from rarealert.stages.distil import distil
 from rarealert.stages.tune import tune
+from rarealert.student.examples import LabelledReading
 from rarealert.student.model import Student
 from rarealert.student.network import Trunk, pool
 from rarealert.teachers.answer import write_answers
@@ -72,10 +73,11 @@ def params_for(base: Path, dtype: str, prompt: str, readout: str) -> Params:
     return real.model_copy(update={"distil": distil_, "tune": real.tune.model_copy(update=few)})
 
 
-def workspace(root: Path, cases: list[LabelledCase]) -> Paths:
+def workspace(root: Path, cases: list[LabelledReading]) -> Paths:
     paths = Paths(root)
-    write_cases(paths.build("split") / "train.parquet", cases[:40])
-    write_cases(paths.build("split") / "valid.parquet", cases[40:])
+    recorded = [LabelledCase(case=item.case, label=item.label) for item in cases]
+    write_cases(paths.build("split") / "train.parquet", recorded[:40])
+    write_cases(paths.build("split") / "valid.parquet", recorded[40:])
     rows = [
         {
             "case_id": item.case.case_id,
@@ -107,7 +109,7 @@ def test_tune_and_distil_make_a_student_of_it(
     student = Student.load(paths.build("distil") / "adapter")
     assert (student.card.dtype, student.card.prompt) == (dtype, prompt)
     assert student.card.readout == readout
-    read = [item.case for item in cases[40:]]
+    read = [item.reading for item in cases[40:]]
     first = [item.risk for item in student.predict(read, 8)]
     again = Student.load(paths.build("distil") / "adapter").predict(read, 8)
     assert [item.risk for item in again] == first

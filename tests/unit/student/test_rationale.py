@@ -7,35 +7,37 @@ from hypothesis import strategies as st
 from rarealert.student.rationale import (
     LOWERED,
     RAISED,
-    Leaning,
+    TeacherReasons,
     choices,
     compose,
-    compose_chain,
+    compose_correction,
     evidence_list,
     grounded_part,
     is_sound,
 )
-from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.case import Case, Label
+from rarealert.visits.reading import Reading, read_visit
 
-CASE = Case(
-    case_id="a",
-    source="table",
-    chief_complaint="Seizures and ptosis. No fever. Headache.",
-    family_history="His mother had nystagmus.",
-)
+
+def read(text: str, **fields: str) -> Reading:
+    return read_visit(Case(case_id="a", source="table", chief_complaint=text, **fields))
+
+
+VISIT = read("Seizures and ptosis. No fever. Headache.", family_history="His mother had nystagmus.")
+BARE = read("Here for a form.")
 
 
 def test_compose_takes_the_heaviest_findings_of_the_right_side() -> None:
     leanings = [
-        Leaning(True, (("ptosis", 0.6), ("seizure", 0.4))),
-        Leaning(True, (("nystagmus", 0.9), ("ptosis", 0.1))),
-        Leaning(False, (("headache", 1.0),)),
+        TeacherReasons(True, (("ptosis", 0.6), ("seizure", 0.4))),
+        TeacherReasons(True, (("nystagmus", 0.9), ("ptosis", 0.1))),
+        TeacherReasons(False, (("headache", 1.0),)),
     ]
-    assert compose(CASE, leanings, rare=True) == f"{RAISED} ptosis and seizures."
+    assert compose(VISIT, leanings, rare=True) == f"{RAISED} ptosis and seizures."
 
 
 def test_compose_names_the_visits_own_findings_without_teachers() -> None:
-    text = compose(CASE, [], rare=False)
+    text = compose(VISIT, [], rare=False)
     assert text is not None
     assert text.startswith(LOWERED)
     assert "headache" in text
@@ -44,55 +46,47 @@ def test_compose_names_the_visits_own_findings_without_teachers() -> None:
 
 
 def test_nothing_recognised_is_nothing_taught() -> None:
-    assert (
-        compose(Case(case_id="b", source="table", chief_complaint="Here for a form."), [], True)
-        is None
-    )
+    assert compose(BARE, [], True) is None
 
 
 def test_a_sound_text_cites_only_what_is_there() -> None:
-    assert is_sound("seizures and ptosis.", CASE)
-    assert not is_sound("seizures and hepatomegaly.", CASE)
-    assert not is_sound("fever.", CASE)  # denied in the visit
-    assert not is_sound("nystagmus.", CASE)  # the mother's
+    assert is_sound("seizures and ptosis.", VISIT)
+    assert not is_sound("seizures and hepatomegaly.", VISIT)
+    assert not is_sound("fever.", VISIT)  # denied in the visit
+    assert not is_sound("nystagmus.", VISIT)  # the mother's
 
 
 def test_empty_and_looping_texts_are_not_sound() -> None:
-    assert not is_sound("", CASE)
-    assert not is_sound("the patient is here.", CASE)
-    assert not is_sound("seizures and ptosis, " * 4, CASE)
-    assert not is_sound("ptosis, seizures and ptosis.", CASE)
+    assert not is_sound("", VISIT)
+    assert not is_sound("the patient is here.", VISIT)
+    assert not is_sound("seizures and ptosis, " * 4, VISIT)
+    assert not is_sound("ptosis, seizures and ptosis.", VISIT)
 
 
 def test_choices_are_the_visits_findings_in_its_own_words() -> None:
-    texts = choices(CASE, "low")
+    texts = choices(VISIT, "low")
     assert "seizures, headache and ptosis." in texts
     assert len(texts) == len(set(texts)) == 3 + 6 + 6  # one, two or three of three, in order
-    assert all(is_sound(text, CASE) for text in texts)
-    bare = Case(case_id="b", source="table", chief_complaint="Here for a form.")
-    assert choices(bare, "alert") == []
+    assert all(is_sound(text, VISIT) for text in texts)
+    assert choices(BARE, "alert") == []
 
 
 def test_choices_that_raise_the_question_may_name_the_head_of_their_findings() -> None:
-    texts = choices(CASE, "alert")
-    assert set(choices(CASE, "low")) < set(texts)
+    texts = choices(VISIT, "alert")
+    assert set(choices(VISIT, "low")) < set(texts)
     assert "seizures, as in rare neurologic disease." in texts
     assert "ptosis, as in rare ophthalmic disorder." in texts
-    assert all(is_sound(text, CASE) for text in texts)
+    assert all(is_sound(text, VISIT) for text in texts)
 
 
 def test_a_head_is_named_only_where_a_finding_speaks_for_it() -> None:
-    neurologic = compose(CASE, [], rare=True, head="Rare neurologic disease")
+    neurologic = compose(VISIT, [], rare=True, head="Rare neurologic disease")
     assert neurologic is not None
     assert neurologic.endswith(", as in rare neurologic disease.")
-    bone = compose(CASE, [], rare=True, head="Rare bone disease")
-    assert bone == compose(CASE, [], rare=True)
-    assert not is_sound("seizures, as in rare bone disease.", CASE)
-    assert is_sound("Seizures, as in Rare neurologic disease.", CASE)
-
-
-def _labelled(text: str, label: Label) -> LabelledCase:
-    return LabelledCase(case=Case(case_id="c", source="table", chief_complaint=text), label=label)
+    bone = compose(VISIT, [], rare=True, head="Rare bone disease")
+    assert bone == compose(VISIT, [], rare=True)
+    assert not is_sound("seizures, as in rare bone disease.", VISIT)
+    assert is_sound("Seizures, as in Rare neurologic disease.", VISIT)
 
 
 MYASTHENIA = Label(
@@ -106,19 +100,19 @@ MYASTHENIA = Label(
 
 
 def test_a_chain_names_what_was_missed_and_cites_its_annotation() -> None:
-    item = _labelled("Headache, ptosis and fever.", MYASTHENIA)
-    loud = [Leaning(True, (("headache", 1.0),))] * 9
-    text = compose_chain(item, loud)
+    visit = read("Headache, ptosis and fever.")
+    loud = [TeacherReasons(True, (("headache", 1.0),))] * 9
+    text = compose_correction(visit, MYASTHENIA, loud)
     assert text is not None
     assert text.startswith(f"{RAISED} ptosis")
     assert text.endswith("ptosis is frequent in Myasthenia gravis (ORPHA:589).")
-    assert is_sound(text.removeprefix(RAISED).strip(), item.case)
+    assert is_sound(text.removeprefix(RAISED).strip(), visit)
 
 
 def test_no_chain_without_an_annotated_finding() -> None:
-    assert compose_chain(_labelled("Here for a form.", MYASTHENIA), []) is None
+    assert compose_correction(BARE, MYASTHENIA, []) is None
     unknown = Label(label="nonrare", disease_id="NAME:x", disease_name="x", reason="test")
-    assert compose_chain(_labelled("Headache.", unknown), []) is None
+    assert compose_correction(read("Headache."), unknown, []) is None
 
 
 @pytest.mark.parametrize(
@@ -133,14 +127,14 @@ def test_no_chain_without_an_annotated_finding() -> None:
     ],
 )
 def test_a_wrong_citation_is_not_sound(citation: str) -> None:
-    assert is_sound("ptosis: ptosis is frequent in Myasthenia gravis (ORPHA:589).", CASE)
-    assert not is_sound(f"ptosis: {citation}", CASE)
+    assert is_sound("ptosis: ptosis is frequent in Myasthenia gravis (ORPHA:589).", VISIT)
+    assert not is_sound(f"ptosis: {citation}", VISIT)
 
 
 def test_the_evidence_list_says_what_it_is() -> None:
-    assert "no rationale passed its check" in evidence_list(CASE)
-    assert "ptosis" in evidence_list(CASE)
-    bare = evidence_list(Case(case_id="b", source="table", chief_complaint="Here for a form."))
+    assert "no rationale passed its check" in evidence_list(VISIT)
+    assert "ptosis" in evidence_list(VISIT)
+    bare = evidence_list(BARE)
     assert "no finding" in bare
 
 
@@ -159,15 +153,15 @@ def test_the_evidence_list_says_what_it_is() -> None:
     ],
 )
 def test_only_findings_of_the_visit_are_left_each_once(said, left) -> None:
-    assert grounded_part(said, CASE) == left
-    assert grounded_part(left, CASE) == left
+    assert grounded_part(said, VISIT) == left
+    assert grounded_part(left, VISIT) == left
 
 
 def test_a_finding_with_and_in_its_name_is_one_item() -> None:
-    case = Case(case_id="a", source="s", chief_complaint="Pins and needles. Nausea and vomiting.")
+    visit = read("Pins and needles. Nausea and vomiting.")
     said = "nausea and vomiting and pins and needles."
-    assert grounded_part(said, case) == said
-    assert is_sound(said, case)
+    assert grounded_part(said, visit) == said
+    assert is_sound(said, visit)
 
 
 WORDS = st.lists(
@@ -178,6 +172,6 @@ WORDS = st.lists(
 
 @given(WORDS)
 def test_what_is_left_of_any_list_is_sound(said) -> None:
-    left = grounded_part(said, CASE)
-    assert left == "" or is_sound(left, CASE)
-    assert grounded_part(left, CASE) == left
+    left = grounded_part(said, VISIT)
+    assert left == "" or is_sound(left, VISIT)
+    assert grounded_part(left, VISIT) == left

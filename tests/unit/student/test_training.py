@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rarealert.student.examples import choose_rationales, make_lessons
+from rarealert.student.examples import LabelledReading, choose_rationales, make_lessons
 from rarealert.student.network import (
     Network,
     RiskHead,
@@ -19,7 +19,6 @@ from rarealert.student.network import (
 from rarealert.student.rationale import opening
 from rarealert.student.tasks import Classroom, logits_of, open_desk
 from rarealert.student.training import DivergedError, Epoch, Schedule, best_epoch, train
-from rarealert.visits.case import LabelledCase
 
 SETTINGS = Settings(
     learning_rate=1e-3,
@@ -39,7 +38,7 @@ SCHEDULE = Schedule(epochs=3, batch_size=8, seed=5)
 def room(
     tiny_base: Path,
     distil_params,
-    cases: list[LabelledCase],
+    cases: list[LabelledReading],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Classroom:
     desk = open_desk(distil_params(str(tiny_base), (2, 1)))
@@ -207,7 +206,7 @@ def test_frozen_activations_give_the_logits_of_a_whole_pass(room: Classroom) -> 
 
 
 def test_the_last_token_s_state_stands_for_the_mean(
-    tiny_base: Path, distil_params, cases: list[LabelledCase], tmp_path: Path
+    tiny_base: Path, distil_params, cases: list[LabelledReading], tmp_path: Path
 ) -> None:
     from rarealert.student.network import pad_right, pool
 

@@ -17,6 +17,7 @@ from rarealert.screening.service.state import ServiceSettings
 from rarealert.screening.service.telemetry import Metrics
 from rarealert.student.model import Student
 from rarealert.visits.case import Case
+from rarealert.visits.reading import read_visit
 
 
 def case(text, name="a"):
@@ -123,7 +124,7 @@ def test_an_answer_does_not_depend_on_who_shared_the_batch(student):
 
             from rarealert.screening.frames import to_cases
 
-            found = student.predict(to_cases(data), 32)
+            found = student.predict([read_visit(case) for case in to_cases(data)], 32)
             return pd.DataFrame(
                 {
                     "case_id": data["case_id"],

@@ -1,4 +1,4 @@
-"""A registered split is read whole or refused with the row to fix."""
+"""A registered split is read whole or refused with the row to mend."""
 
 import hashlib
 
