@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from real_student import FOLDS, Corpus, Risks, aligned, folds, report, tfidf_risks
 
-from rarealert.calibration.student_calibration import fit_calibration
+from rarealert.calibration.calibrators import fit_calibrator
 from rarealert.params import DistilParams, Params, load_params, use_profile
 from rarealert.paths import Paths
 from rarealert.stages.distil import read_settings
@@ -121,7 +121,7 @@ def judged(split: Paths, seen: Seen, desk: Desk, params: Params, here: Paths) ->
     weights, bias = head.linear.weight[0].detach().numpy(), head.linear.bias.item()
     valid, test = ((said[part] - mean) / scale @ weights + bias for part in ("valid", "test"))
     rare, groups = np.array(is_rare(parts["valid"])), disease_groups(parts["valid"])
-    found = fit_calibration(valid, rare, groups, params.distil.seed).risk(test)
+    found = fit_calibrator(valid, rare, groups, params.distil.seed).risk(test)
     return {
         "student": {case.case_id: float(risk) for case, risk in zip(asked, found, strict=True)},
         "tfidf": tfidf_risks(parts["train"], asked, params.score.seed),

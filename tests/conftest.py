@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from rarealert.calibration.student_uncertainty import Doubts
+    from rarealert.student.uncertainty import Uncertainty
 
 # a deadline per example fails on a busy machine and says nothing of the code
 settings.register_profile("patient", deadline=None)
@@ -62,29 +62,26 @@ def mlflow_store(
     mlflow.set_tracking_uri(None)
 
 
-def doubts_of(features: int) -> "Doubts":
-    """Doubts fitted on random logits and features, for a student with random weights."""
+def uncertainty_of(features: int) -> "Uncertainty":
+    """The uncertainty fitted on random log odds and features, for a student of random weights."""
     import numpy as np
 
-    from rarealert.calibration.student_uncertainty import (
-        Doubts,
-        Uncertainty,
-        fit_familiar,
-        fit_venn_abers,
-    )
+    from rarealert.calibration.conformal import Cuts
+    from rarealert.calibration.familiarity import fit_familiarity
+    from rarealert.calibration.venn_abers import fit_venn_abers
+    from rarealert.student.uncertainty import Uncertainty
 
     random = np.random.default_rng(0)
-    logits = np.sort(random.normal(size=40))
-    uncertainty = Uncertainty(
+    log_odds = np.sort(random.normal(size=40))
+    return Uncertainty(
         coverage=0.8,
-        rare_from=-0.5,
-        nonrare_to=0.5,
-        venn_abers=fit_venn_abers(logits, random.random(40) < 1 / (1 + np.exp(-logits))),
+        cuts=Cuts(rare_from=-0.5, nonrare_to=0.5),
+        venn_abers=fit_venn_abers(log_odds, random.random(40) < 1 / (1 + np.exp(-log_odds))),
         familiar_share=0.98,
-        strange_from=10.0,
+        distance_threshold=10.0,
         neutral=0.0,
+        familiarity=fit_familiarity(random.normal(size=(50, features))),
     )
-    return Doubts(uncertainty, fit_familiar(random.normal(size=(50, features))))
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +92,8 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from rarealert.calibration.student_calibration import Bands, Calibration
+    from rarealert.calibration.bands import Bands
+    from rarealert.calibration.calibrators import Calibrator
     from rarealert.language.base import load_base
     from rarealert.student.network import Network, RiskHead, Trunk
     from rarealert.student.package import Card, save_package
@@ -131,7 +129,7 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rationale_layers=1,
         max_prompt_tokens=200,
         max_rationale_tokens=8,
-        calibration=Calibration(kind="platt", slope=8.0),
+        calibrator=Calibrator(method="platt", parameters=(0.0, 8.0)),
         bands=Bands(alert=0.6, watch=0.4),
         settings={},
         training_data={},
@@ -140,5 +138,5 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     adapted = get_peft_model(loaded.model, lora)
     network = Network(Trunk(loaded.model, 1, 1, 1), adapted, RiskHead(32))
     save_package(folder / "adapter", card, network, loaded.tokenizer)
-    doubts_of(32).save(folder / "adapter")
+    uncertainty_of(32).save(folder / "adapter")
     return folder / "adapter"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from rarealert.calibration.student_calibration import fit_bands
+from rarealert.calibration.bands import fit_bands
 from rarealert.evaluation.discrimination import auroc
 from rarealert.params import load_params
 from rarealert.paths import Paths

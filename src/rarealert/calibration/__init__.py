@@ -1,1 +1,1 @@
-"""From scores to calibrated risks with stated uncertainty, for ensemble and student."""
+"""From log odds to calibrated risks, their intervals, sets and bands; arrays in, arrays out."""

@@ -18,7 +18,7 @@ judged on the other folds too, by models that had seen this one: a choice among 
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss
 
-from rarealert.calibration.ensemble_calibrators import (
+from rarealert.calibration.calibrators import (
     Calibrator,
     choose_calibrator,
     fit_sigmoid,
     soft_targets,
 )
-from rarealert.calibration.ensemble_uncertainty import Cuts, Familiarity
+from rarealert.calibration.conformal import Cuts, fit_cuts
+from rarealert.calibration.familiarity import Familiarity, fit_familiarity
 from rarealert.ensemble.algorithms import fit_pipeline, raw_scores
 from rarealert.ensemble.features import FEATURE_SETS, FeatureMatrix, build_features, visit_features
 from rarealert.ensemble.folds import TrainingSet, disease_folds
@@ -48,21 +49,21 @@ from rarealert.visits.case import Case
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_EDGE = 1e-6  # as in calibration: a certain score's logit must stay finite
+_EDGE = 1e-6  # a certain score's log odds must stay finite
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A frozen map from ``m`` scores to one: the sigmoid of a weighted sum of their logits."""
+    """A frozen map from ``m`` scores to log odds: a weighted sum of their log odds."""
 
     method: str
     intercept: float
     weights: tuple[float, ...]
 
     def __call__(self, scores: Floats) -> Floats:
-        """Scores 0 to 1, shape ``(n_cases,)``, from those of the members, ``(n_cases, m)``."""
+        """Log odds, shape ``(n_cases,)``, of scores 0 to 1 of the members, ``(n_cases, m)``."""
         line = self.intercept + _logits(scores) @ np.asarray(self.weights)
-        return np.asarray(expit(line), dtype=np.float64)
+        return np.asarray(line, dtype=np.float64)
 
 
 def _logits(scores: Floats) -> Floats:
@@ -110,7 +111,7 @@ METHODS: Mapping[str, Callable[[Floats, Bools, Floats], Blend]] = {
 def choose_blend(
     scores: Floats, rare: Bools, weights: Floats, fold: NDArray[np.intp]
 ) -> tuple[Blend, Floats]:
-    """The method with the least held-out log loss, fitted on all, and its held-out scores.
+    """The method with the lowest held-out log loss, fitted on all, and its held-out log odds.
 
     ``scores`` of the members, shape ``(n_cases, m)``, must themselves be out-of-fold. A tie goes
     to the method named first, which is the simpler one.
@@ -123,12 +124,17 @@ def choose_blend(
             joined[out] = fit(scores[~out], rare[~out], weights[~out])(scores[out])
         held_out[method] = joined
     losses = {
-        method: log_loss(rare, joined, sample_weight=weights, labels=[False, True])
+        method: log_loss(rare, expit(joined), sample_weight=weights, labels=[False, True])
         for method, joined in held_out.items()
     }
     chosen = min(losses, key=losses.__getitem__)
     return METHODS[chosen](scores, rare, weights), held_out[chosen]
 
+
+CONFIDENCES = (0.8, 0.9, 0.95)
+"""Coverages 0-1 that sets of labels are made for."""
+
+_MOST_DISTANCES = 1001
 
 TRUSTED_TYPES = frozenset(
     {
@@ -167,7 +173,7 @@ class FittedModel:
         for place, member in enumerate(self.members):
             if weights[place]:  # what is not listened to is not asked
                 scores[:, place] = raw_scores(member.pipeline, values[:, member.columns])
-        return np.clip(self.calibrator(self.blend(scores)), 0.0, 1.0)
+        return self.calibrator.risk(self.blend(scores))
 
 
 def fit_model(
@@ -186,7 +192,7 @@ def fit_model(
             scores[out, place] = raw_scores(member.pipeline, data.values[out][:, member.columns])
     weights = data.weights()
     blend, joined = choose_blend(scores, data.rare, weights, fold)
-    calibrator = choose_calibrator(joined, data.rare, weights, fold)
+    calibrator = choose_calibrator(joined, data.rare, fold, weights)
     members = tuple(fit_member(candidate, data, columns, seed) for candidate in candidates)
     return FittedModel(members, blend, calibrator)
 
@@ -223,7 +229,8 @@ class Ensemble:
 
     ``blocks`` are the teachers as ``blocks_of`` groups them. ``thresholds`` are risks by the rule
     that chose them on the validation part; a case at or above one is called rare. ``cuts`` make
-    sets of a stated coverage, by their confidence; ``familiarity`` knows the training cases.
+    sets of a stated coverage, by their confidence; ``familiarity`` describes the training cases and
+    ``distances`` are theirs in ascending order, at most 1,001 quantiles.
     """
 
     blocks: tuple[tuple[str, ...], ...]
@@ -231,6 +238,12 @@ class Ensemble:
     thresholds: Mapping[str, float]
     cuts: Mapping[float, Cuts]
     familiarity: Familiarity
+    distances: NDArray[np.float64]
+
+    def strangeness(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The share 0 to 1 of training cases that are more familiar, shape ``(n_cases,)``."""
+        nearer = np.searchsorted(self.distances, self.familiarity.distance(values))
+        return np.asarray(nearer / len(self.distances), dtype=np.float64)
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -266,7 +279,7 @@ class Ensemble:
         if not features.case_ids:
             return {}
         risks = self.model.risks(features.values)
-        strange = self.familiarity.strangeness(features.values)
+        strange = self.strangeness(features.values)
         return {
             case_id: Assessment(
                 float(risk),
@@ -305,15 +318,36 @@ class Ensemble:
                 for member in model.members
             ],
             "blend": [model.blend.method, model.blend.intercept, list(model.blend.weights)],
-            "calibrator": [model.calibrator.method, list(model.calibrator.parameters)],
+            "calibrator": model.calibrator.model_dump(),
             "thresholds": dict(self.thresholds),
-            "cuts": [[level, *astuple(one)] for level, one in self.cuts.items()],
-            "familiarity": {
-                field.name: getattr(self.familiarity, field.name)
-                for field in fields(self.familiarity)
-            },
+            "cuts": [[level, one.model_dump()] for level, one in self.cuts.items()],
+            "familiarity": vars(self.familiarity),
+            "distances": self.distances,
         }
         write_skops(path, state)
+
+
+def freeze(
+    blocks: tuple[tuple[str, ...], ...],
+    model: FittedModel,
+    thresholds: Mapping[str, float],
+    valid: tuple[Bools, Floats],
+    values: Floats,
+) -> Ensemble:
+    """Complete a fitted ``model`` with what it does not know of a case.
+
+    Args:
+        blocks: the teachers as ``blocks_of`` groups them.
+        model: fitted on the training part.
+        thresholds: risks from which a case is called rare, by the rule that chose them.
+        valid: labels and risks of the validation cases, each of shape ``(n_valid,)``.
+        values: features of the training cases, shape ``(n_cases, n_features)``.
+    """
+    familiarity = fit_familiarity(values)
+    distances = familiarity.distance(values)
+    reference = np.quantile(distances, np.linspace(0, 1, min(_MOST_DISTANCES, len(distances))))
+    cuts = {level: fit_cuts(*valid, level) for level in CONFIDENCES}
+    return Ensemble(blocks, model, thresholds, cuts, familiarity, reference)
 
 
 def load_ensemble(path: Path) -> Ensemble:
@@ -352,12 +386,11 @@ def _of_state(state: Mapping[str, Any]) -> Ensemble:
     )
     method, intercept, weights = state["blend"]
     blend = Blend(method, intercept, tuple(weights))
-    method, parameters = state["calibrator"]
-    model = FittedModel(members, blend, Calibrator(method, tuple(parameters)))
-    cuts = {level: Cuts(*bounds) for level, *bounds in state["cuts"]}
+    model = FittedModel(members, blend, Calibrator(**state["calibrator"]))
+    cuts = {level: Cuts(**bounds) for level, bounds in state["cuts"]}
     familiarity = Familiarity(**state["familiarity"])
     blocks = tuple(map(tuple, state["blocks"]))
-    return Ensemble(blocks, model, state["thresholds"], cuts, familiarity)
+    return Ensemble(blocks, model, state["thresholds"], cuts, familiarity, state["distances"])
 
 
 @dataclass(frozen=True)

@@ -328,7 +328,7 @@ def explain_case(
         voices=_voices(ensemble, panel, visits, (features, row), (names, values)),
         columns=dict(zip(names, values.tolist(), strict=True)),
         labels={level: cuts.labels(risk) for level, cuts in ensemble.cuts.items()},
-        strangeness=float(ensemble.familiarity.strangeness(case[None])[0]),
+        strangeness=float(ensemble.strangeness(case[None])[0]),
     )
 
 

@@ -1,5 +1,6 @@
 """What the alignment reports of itself: plain figures, free of NaN, for files and runs."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.calibration.ensemble_uncertainty import abstention_curve, coverages
-from rarealert.ensemble.ensemble import Ensemble
+from rarealert.calibration.conformal import fit_cuts
+from rarealert.ensemble.ensemble import CONFIDENCES, Ensemble
 from rarealert.ensemble.explanation import (
     Shapley,
     TeacherReport,
@@ -25,6 +26,7 @@ from rarealert.evaluation import calibration, discrimination
 from rarealert.evaluation.discrimination import UndefinedMetricError
 
 _STRANGE = 0.95  # share 0-1 of training cases that are more familiar
+_KEPT = tuple(round(1 - 0.05 * step, 2) for step in range(16))  # shares of cases, 1 to 0.25
 _DIGITS = 6  # of figures in reports: more is noise in a diff
 
 
@@ -142,13 +144,71 @@ def uncertainty_of(outcome: Outcome) -> dict[str, Any]:
     """What ``reports/align/uncertainty.json`` holds, free of NaN."""
     rare, fold = outcome.train.data.rare, outcome.found.fold
     cuts = outcome.ensemble.cuts
-    strange = outcome.ensemble.familiarity.strangeness(outcome.valid.data.values)
+    strange = outcome.ensemble.strangeness(outcome.valid.data.values)
     return {
         "abstention": abstention_curve(rare, outcome.out_of_fold),
         "conformal": [asdict(row) for row in coverages(rare, outcome.out_of_fold, fold)],
-        "cuts": {str(level): asdict(one) for level, one in cuts.items()},
+        "cuts": {str(level): one.model_dump() for level, one in cuts.items()},
         "valid_stranger_than_95_percent": float((strange > _STRANGE).mean()),
     }
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What sets of a stated ``confidence`` did on diseases that did not set their cuts."""
+
+    confidence: float
+    covered: float
+    covered_rare: float | None
+    covered_nonrare: float | None
+    decided: float
+    cases: int
+
+
+def coverages(
+    rare: NDArray[np.bool_], risks: NDArray[np.float64], fold: NDArray[np.intp]
+) -> list[Coverage]:
+    """Coverage on each fold with cuts from the others; ``risks`` must be out-of-fold."""
+    held = np.zeros((len(CONFIDENCES), len(rare)), dtype=bool)
+    decided = np.zeros_like(held)
+    for number in np.unique(fold):
+        out = fold == number
+        for place, level in enumerate(CONFIDENCES):
+            cuts = fit_cuts(rare[~out], risks[~out], level)
+            held[place, out] = cuts.covers(rare[out], risks[out])
+            decided[place, out] = cuts.decides(risks[out])
+    return [
+        Coverage(
+            level,
+            float(held[place].mean()),
+            float(held[place, rare].mean()) if rare.any() else None,
+            float(held[place, ~rare].mean()) if (~rare).any() else None,
+            float(decided[place].mean()),
+            len(rare),
+        )
+        for place, level in enumerate(CONFIDENCES)
+    ]
+
+
+def abstention_curve(rare: NDArray[np.bool_], risks: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Accuracy, Brier score and AUROC of the cases kept when the least sure are sent on.
+
+    Sure is far from 0.5; a row for each share of cases that is kept.
+    """
+    order = np.argsort(-np.abs(risks - 0.5), kind="stable")
+    rows = []
+    for share in _KEPT:
+        kept = order[: max(1, round(share * len(order)))]
+        wrong = risks[kept] - rare[kept]
+        row = {
+            "kept": share,
+            "accuracy": float(((risks[kept] >= 0.5) == rare[kept]).mean()),
+            "brier": float((wrong**2).mean()),
+        }
+        with contextlib.suppress(UndefinedMetricError):  # the surest are all of one class
+            row["auroc"] = discrimination.auroc(rare[kept], risks[kept])
+        rows.append(row)
+    return rows
 
 
 def quality(rare: NDArray[np.bool_], risks: NDArray[np.float64]) -> dict[str, float]:

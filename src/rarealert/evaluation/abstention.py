@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rarealert.calibration.conformal import fit_cuts
 from rarealert.evaluation.discrimination import (
     FloatArray,
     Ranking,
@@ -100,23 +101,22 @@ def conformal(
         return []
     rows = []
     for level in LEVELS:
-        rare_from = -_conformal_quantile(-risks[labels == 1], level)
-        nonrare_to = _conformal_quantile(risks[labels == 0], level)
+        cuts = fit_cuts(labels == 1, risks, level)
+        rare_from = -np.inf if cuts.rare_from is None else cuts.rare_from
+        above = np.inf if cuts.nonrare_to is None else float(np.nextafter(cuts.nonrare_to, np.inf))
         metrics = {
             "coverage_rare": partial(sensitivity_of, threshold=rare_from),
-            "coverage_nonrare": partial(
-                specificity_of, threshold=float(np.nextafter(nonrare_to, np.inf))
-            ),
+            "coverage_nonrare": partial(specificity_of, threshold=above),
         }
         job = study.job(model, index, metrics)
         drawn = draw({model: job}, study.diseases, plan)[model]
-        may_be_rare, may_be_not = job.risks >= rare_from, job.risks <= nonrare_to
+        may_be_rare, may_be_not = cuts.contains(job.risks)
         rows.append(
             {
                 "level": level,
                 "n": int(index.size),
-                "rare_from": max(0.0, rare_from) if np.isfinite(rare_from) else None,
-                "nonrare_to": min(1.0, nonrare_to) if np.isfinite(nonrare_to) else None,
+                "rare_from": cuts.rare_from,
+                "nonrare_to": cuts.nonrare_to,
                 "one_label": float((may_be_rare ^ may_be_not).mean()),
                 "both_labels": float((may_be_rare & may_be_not).mean()),
                 "no_label": float((~may_be_rare & ~may_be_not).mean()),
@@ -136,12 +136,6 @@ def _sureness(order: FloatArray, threshold: float, risks: FloatArray) -> FloatAr
     # The threshold itself is the first flagged risk: the boundary lies just below it.
     boundary = float(np.searchsorted(order, threshold, side="left"))
     return np.asarray(np.abs(place(risks) - boundary) / order.size)
-
-
-def _conformal_quantile(scores: FloatArray, level: float) -> float:
-    """The ``ceil((n + 1) level)``-th smallest score; infinite where n is too small for it."""
-    rank = int(np.ceil((scores.size + 1) * level - 1e-9))
-    return float(np.sort(scores)[rank - 1]) if rank <= scores.size else float("inf")
 
 
 def _estimate(job: Job, name: str, drawn: FloatArray, plan: Bootstrap) -> Estimate | None:

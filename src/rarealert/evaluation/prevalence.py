@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from rarealert.calibration.prevalence import shift_prevalence
 from rarealert.errors import BadInputError
 from rarealert.evaluation.discrimination import (
     FloatArray,
@@ -75,23 +75,6 @@ def predictive_values(
     return list(zip(_FIGURES, figures, strict=True))
 
 
-def shifted(risk: ArrayLike, measured_at: float, prevalence: float) -> FloatArray:
-    """Calibrated ``risk`` where ``prevalence`` of visits are rare instead of ``measured_at``.
-
-    Adds the difference of the prevalences' logits to the logit of the risk (Saerens et al.,
-    Neural Comput 14:21, 2002): rare and non-rare patients must present alike in both places.
-    0 and 1 stay what they are.
-
-    Raises:
-        BadInputError: a prevalence is not strictly between 0 and 1.
-    """
-    if not (0 < measured_at < 1 and 0 < prevalence < 1):
-        raise BadInputError("A prevalence must lie strictly between 0 and 1 to shift a risk to it.")
-    value = np.asarray(risk, dtype=np.float64)
-    rare = value * prevalence / measured_at
-    return np.asarray(rare / (rare + (1 - value) * (1 - prevalence) / (1 - measured_at)))
-
-
 def prevalence_table(
     study: Study, model: str, measured_at: float, plan: Bootstrap
 ) -> list[dict[str, Any]]:
@@ -109,7 +92,7 @@ def prevalence_table(
     if chosen is None or np.unique(study.labels[index]).size < 2:
         return []
     alert = chosen.at_95_specificity
-    act_at = {p: float(shifted(ACT_AT, p, measured_at)) for p in PREVALENCES}
+    act_at = {p: float(shift_prevalence(ACT_AT, p, measured_at)) for p in PREVALENCES}
     functions: dict[str, CountsMetric] = {}
     for name, threshold in {"alert": alert, **{f"{p}": at for p, at in act_at.items()}}.items():
         functions[f"{name} sensitivity"] = partial(sensitivity_of, threshold=threshold)
@@ -122,7 +105,7 @@ def prevalence_table(
         {
             "prevalence": prevalence,
             **_row(values, draws, "alert", prevalence, plan),
-            "threshold_as_risk": float(shifted(min(alert, 1.0), measured_at, prevalence)),
+            "threshold_as_risk": float(shift_prevalence(min(alert, 1.0), measured_at, prevalence)),
             "at_shifted_risk": {
                 "risk": ACT_AT,
                 "sensitivity": float(values[f"{prevalence} sensitivity"][0]),

@@ -182,7 +182,7 @@ def _thresholds(study: Study) -> dict[str, tuple[float, float]]:
     """The packaged bands beside those that the validation predictions give."""
     import numpy as np
 
-    from rarealert.calibration.student_calibration import fit_bands
+    from rarealert.calibration.bands import fit_bands
 
     risks = study.predicted["valid"].get(STUDENT, {})
     cases = [item for item in study.cases["valid"] if item.case.case_id in risks]

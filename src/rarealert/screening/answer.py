@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from rarealert.calibration.prevalence import shift_prevalence
 from rarealert.knowledge.english import is_english
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.recognise import load_recogniser
@@ -16,8 +17,8 @@ from rarealert.visits.case import TEXT_FIELDS, Case
 from rarealert.visits.demographics import parse_age
 
 if TYPE_CHECKING:
-    from rarealert.calibration.student_uncertainty import Doubts
     from rarealert.student.model import Prediction
+    from rarealert.student.uncertainty import Uncertainty
     from rarealert.visits.reading import Reading
 
 NoteCode = Literal[
@@ -150,7 +151,7 @@ nothing. ``evidence`` is a JSON list of ``rarealert.student.evidence.Evidence``.
 def say(
     readings: "Sequence[Reading]",
     predictions: "Sequence[Prediction]",
-    doubts: "Doubts",
+    uncertainty: "Uncertainty",
     calibrated_at: float,
     prevalence: float | None,
 ) -> dict[str, list[Any]]:
@@ -159,14 +160,16 @@ def say(
 
     logits = np.array([item.logit for item in predictions], dtype=float)
     features = np.array([item.features for item in predictions], dtype=float)
-    low, high = doubts.uncertainty.venn_abers.interval(logits)
-    strange = doubts.strangeness(features) if len(predictions) else np.zeros(0)
+    low, high = uncertainty.venn_abers.interval(logits)
+    strange = uncertainty.ood_score(features) if len(predictions) else np.zeros(0)
 
     def restated(risk: float) -> float:
-        return risk if prevalence is None else shift_prevalence(risk, calibrated_at, prevalence)
+        if prevalence is None:
+            return risk
+        return float(shift_prevalence(risk, calibrated_at, prevalence))
 
     risks = [item.risk for item in predictions]
-    neutral = doubts.uncertainty.neutral
+    neutral = uncertainty.neutral
     return {
         "case_id": [item.case_id for item in predictions],
         "risk": [restated(risk) for risk in risks],
@@ -174,7 +177,7 @@ def say(
         "risk_low": [restated(min(*pair)) for pair in zip(low.tolist(), risks, strict=True)],
         "risk_high": [restated(max(*pair)) for pair in zip(high.tolist(), risks, strict=True)],
         "band": [item.band for item in predictions],
-        "abstain": doubts.uncertainty.abstains(logits).tolist(),
+        "abstain": uncertainty.abstains(logits).tolist(),
         "out_of_distribution": (strange > 1).tolist(),
         "ood_score": strange.tolist(),
         "not_english": [not is_english(_texts(reading.case)) for reading in readings],
@@ -184,22 +187,6 @@ def say(
             for reading, item in zip(readings, predictions, strict=True)
         ],
     }
-
-
-def shift_prevalence(risk: float, calibrated_at: float, prevalence: float) -> float:
-    """``risk`` restated for a population with another share of rare cases, all in 0-1.
-
-    logit(risk) + logit(prevalence) - logit(calibrated_at): Bayes' rule when only the share of
-    the classes differs (Saerens, Latinne and Decaestecker, Neural Comput 14:21, 2002, eq. 2.4).
-    """
-    if risk in (0.0, 1.0):
-        return risk
-    odds = risk / (1 - risk) * _odds(prevalence) / _odds(calibrated_at)
-    return odds / (1 + odds)
-
-
-def _odds(share: float) -> float:
-    return share / (1 - share)
 
 
 def _texts(case: Case) -> list[str]:

@@ -85,11 +85,11 @@ class RiskModel(PythonModel):
             BadInputError: the base model on this machine is not the one trained on, or the
                 student was packaged before answers had an interval.
         """
-        from rarealert.calibration.student_uncertainty import load_doubts
         from rarealert.student.model import Student
+        from rarealert.student.uncertainty import load_uncertainty
 
         folder = Path(context.artifacts[ADAPTER])
-        self._doubts = load_doubts(folder)
+        self._uncertainty = load_uncertainty(folder)
         self._student = Student.load(folder)
         self._calibrated_at = float(context.model_config[CALIBRATION_PREVALENCE])
 
@@ -109,7 +109,7 @@ class RiskModel(PythonModel):
         prevalence = _checked_prevalence(chosen.get("prevalence"))
         readings = [read_visit(case) for case in to_cases(model_input)]
         predictions = self._student.predict(readings, BATCH_SIZE)
-        columns = say(readings, predictions, self._doubts, self._calibrated_at, prevalence)
+        columns = say(readings, predictions, self._uncertainty, self._calibrated_at, prevalence)
         if chosen.get("rationale"):
             said = self._student.rationales(readings, [item.band for item in predictions])
             columns["rationale"] = [item.text for item in said]

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from rarealert.calibration.student_calibration import Band
+from rarealert.calibration.bands import Band
 from rarealert.errors import BadInputError
 from rarealert.screening.answer import SAID
 from rarealert.sources.files import json_lines, no_tick

@@ -275,8 +275,7 @@ class Fitted:
 
 def search_and_fit(data: AlignData, chosen: AlignParams, journal: Path) -> tuple["Search", Fitted]:
     """Screen, tune, fit and calibrate; the studies lie in ``journal``."""
-    from rarealert.calibration.ensemble_uncertainty import conformal_cuts, learn_familiarity
-    from rarealert.ensemble.ensemble import Ensemble, cross_fit, fit_model
+    from rarealert.ensemble.ensemble import cross_fit, fit_model, freeze
     from rarealert.ensemble.search import search, storage_of
 
     train, valid = data.train.data, data.valid.data
@@ -294,13 +293,8 @@ def search_and_fit(data: AlignData, chosen: AlignParams, journal: Path) -> tuple
     crossed = cross_fit(train, found, chosen.folds, chosen.seed)
     model = fit_model(found.finalists(), train, found.columns, chosen.folds, chosen.seed)
     valid_risks = model.risks(valid.values)
-    ensemble = Ensemble(
-        data.blocks,
-        model,
-        _thresholds(data.valid, valid_risks),
-        conformal_cuts(valid.rare, valid_risks),
-        learn_familiarity(train.values, train.rare),
-    )
+    thresholds = _thresholds(data.valid, valid_risks)
+    ensemble = freeze(data.blocks, model, thresholds, (valid.rare, valid_risks), train.values)
     return found, Fitted(ensemble, crossed, crossed.risks(train.values), valid_risks)
 
 

@@ -21,7 +21,7 @@ from rarealert.student.rounds import Course, Material, Rounds, learn_rounds
 from rarealert.tracking.items import Dataset, Figure, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
-    from rarealert.calibration.student_calibration import Band
+    from rarealert.calibration.bands import Band
     from rarealert.student.examples import LabelledReading, Lessons
     from rarealert.student.network import Network, Settings
     from rarealert.student.package import Card
@@ -154,12 +154,13 @@ def read_leanings(file: Path) -> "dict[str, list[TeacherReasons]]":
 def _teach(
     params: Params, settings: "Settings", inputs: _Inputs, work: Path, adapter: Path
 ) -> _Outcome:
-    from rarealert.calibration.student_calibration import fit_bands, fit_calibration
-    from rarealert.calibration.student_uncertainty import fit_doubts
+    from rarealert.calibration.bands import fit_bands
+    from rarealert.calibration.calibrators import fit_calibrator
     from rarealert.student.examples import digest_of, digest_of_examples
     from rarealert.student.package import save_package
     from rarealert.student.report import valid_figures
     from rarealert.student.tasks import Classroom, logits_of
+    from rarealert.student.uncertainty import fit_uncertainty
 
     chosen, desk = params.distil, inputs.desk
     room = Classroom(desk, inputs.taught, inputs.judged, work, chosen.batch_size)
@@ -171,11 +172,11 @@ def _teach(
         rounds = learn_rounds(Course(chosen, settings, room, network, material, work, digest))
         logits = logits_of(network, room.valid)
         rare = inputs.judged.rare
-        calibration = fit_calibration(logits, rare, inputs.judged.groups, chosen.seed)
-        risk = calibration.risk(logits)
-        card = _card(params, settings, inputs, calibration, fit_bands(risk, rare))
+        calibrator = fit_calibrator(logits, rare, inputs.judged.groups, chosen.seed)
+        risk = calibrator.risk(logits)
+        card = _card(params, settings, inputs, calibrator, fit_bands(risk, rare))
         save_package(adapter, card, network, desk.base.tokenizer)
-        fit_doubts(network, room.train, room.valid, logits, desk.encoder.frame).save(adapter)
+        fit_uncertainty(network, room.train, room.valid, logits, desk.encoder.frame).save(adapter)
         told = [item.reading for item in inputs.valid][:_JUDGED_RATIONALES]
         bands = [card.bands.band(each) for each in risk[:_JUDGED_RATIONALES].tolist()]
         said = _told_figures(card, network, inputs, told, bands)
@@ -200,7 +201,7 @@ def _told_figures(
 
 
 def _card(
-    params: Params, settings: "Settings", inputs: _Inputs, calibration: Any, bands: Any
+    params: Params, settings: "Settings", inputs: _Inputs, calibrator: Any, bands: Any
 ) -> Any:
     from importlib.metadata import version
 
@@ -218,7 +219,7 @@ def _card(
         rationale_layers=chosen.rationale_layers,
         max_prompt_tokens=chosen.max_prompt_tokens,
         max_rationale_tokens=chosen.max_rationale_tokens,
-        calibration=calibration,
+        calibrator=calibrator,
         bands=bands,
         settings={**asdict(settings), "seed": chosen.seed, "epochs": chosen.epochs},
         training_data=inputs.digests,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from rarealert.calibration.student_calibration import fit_calibration
+from rarealert.calibration.calibrators import fit_calibrator
 from rarealert.language.base import quiet
 from rarealert.language.sentences import DIMENSIONS, load_encoder
 from rarealert.student.activations import Example, Frozen, run_once
@@ -78,11 +78,11 @@ def minilm_risks(
         logits = {"valid": _logits(network, judge), "others": _logits(network, read)}
     rare = np.array([item.rare for item in judge.examples])
     groups = [item.label.disease_id for item in valid_cases]
-    calibration = fit_calibration(logits["valid"], rare, groups, recipe.seed)
+    calibrator = fit_calibrator(logits["valid"], rare, groups, recipe.seed)
     return {
         item.case_id: float(risk)
         for part, of_part in ((judge, logits["valid"]), (read, logits["others"]))
-        for item, risk in zip(part.examples, calibration.risk(of_part), strict=True)
+        for item, risk in zip(part.examples, calibrator.risk(of_part), strict=True)
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.calibration.student_calibration import Band
+from rarealert.calibration.bands import Band
 from rarealert.language.base import enough_memory
 from rarealert.student.encoding import Encoder, Prompt
 from rarealert.student.evidence import TokenLogits
@@ -104,7 +104,7 @@ class Student:
                 for row, index in enumerate(chosen):
                     tokens = self._token_logits(prompts[index], alone[row])
                     details[index] = features[row].double().numpy(), tokens
-        risks = self.card.calibration.risk(logits)
+        risks = self.card.calibrator.risk(logits)
         return [
             Prediction(
                 reading.case.case_id,

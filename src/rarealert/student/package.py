@@ -3,8 +3,6 @@
 ``adapter_model.safetensors`` and ``adapter_config.json`` are peft's, ``head.safetensors`` holds
 the readout, ``profiles.safetensors`` the disease profiles that it looks findings up in,
 ``tokenizer/`` the tokenizer, ``student.json`` all else that a prediction needs.
-``calibrator.skops`` holds the calibrator of ``student.json`` as scikit-learn's estimator; a clinic,
-which has neither library, does not read it.
 """
 
 import hashlib
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from rarealert.calibration.student_calibration import Bands, Calibration
+from rarealert.calibration.bands import Bands
+from rarealert.calibration.calibrators import Calibrator
 from rarealert.errors import BadInputError
 from rarealert.files import sha256_of_file
 from rarealert.language.base import BaseModel as Base
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from rarealert.student.network import Network, RiskHead
     from rarealert.student.profile_match import ProfileMatch
 
-CALIBRATOR = "calibrator.skops"
 _TOKENIZER = "tokenizer"
 _PROFILES = "profiles.safetensors"
 
@@ -57,7 +55,7 @@ class Card(BaseModel):
     rationale_layers: int
     max_prompt_tokens: int
     max_rationale_tokens: int
-    calibration: Calibration
+    calibrator: Calibrator
     bands: Bands
     settings: dict[str, float | int | str]
     training_data: dict[str, str]
@@ -73,8 +71,6 @@ def save_package(
     """Write the whole student to ``folder``, which appears only once it is complete."""
     from safetensors.torch import save_file
 
-    from rarealert.files import write_skops
-
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -87,7 +83,6 @@ def save_package(
         {name: value.contiguous() for name, value in network.head.state_dict().items()},
         partial / "head.safetensors",
     )
-    write_skops(partial / CALIBRATOR, card.calibration.estimator())
     tokenizer.save_pretrained(str(partial / _TOKENIZER))
     digests = {"tokenizer_digest": _digest_of(partial / _TOKENIZER)}
     match = network.trunk.profile_match

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
 
-from rarealert.calibration.student_calibration import Band
+from rarealert.calibration.bands import Band
 from rarealert.knowledge.heads import HEADS, heads_of_finding
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.names import normalise_name

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from rarealert.calibration.ensemble_uncertainty import conformal_cuts, learn_familiarity
 from rarealert.ensemble.algorithms import ALGORITHMS
-from rarealert.ensemble.ensemble import Ensemble, fit_model
+from rarealert.ensemble.ensemble import Ensemble, fit_model, freeze
 from rarealert.ensemble.explanation import draw_background, explain_case
 from rarealert.ensemble.features import build_features
 from rarealert.ensemble.folds import TrainingSet
@@ -37,8 +36,7 @@ def _frozen() -> tuple[Ensemble, list[AnswerRow]]:
     candidates = [Candidate("logistic", "risk+spread", ALGORITHMS["logistic"].default)]
     model = fit_model(candidates, data, columns, 4, 1)
     risks = model.risks(features.values)
-    cuts, known = conformal_cuts(rare, risks), learn_familiarity(features.values, rare)
-    return Ensemble(blocks, model, {"t": 0.5}, cuts, known), said
+    return freeze(blocks, model, {"t": 0.5}, (rare, risks), features.values), said
 
 
 def test_voices_add_up_and_the_one_that_knows_is_the_loudest() -> None:

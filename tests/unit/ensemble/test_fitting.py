@@ -5,10 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
-from rarealert.calibration.ensemble_calibrators import METHODS, choose_calibrator, held_out_losses
-from rarealert.calibration.ensemble_uncertainty import conformal_cuts, learn_familiarity
 from rarealert.ensemble.algorithms import (
     ALGORITHMS,
     NeutralImputer,
@@ -16,7 +14,7 @@ from rarealert.ensemble.algorithms import (
     independence_weights,
     raw_scores,
 )
-from rarealert.ensemble.ensemble import Ensemble, cross_fit, fit_model, load_ensemble
+from rarealert.ensemble.ensemble import Ensemble, cross_fit, fit_model, freeze, load_ensemble
 from rarealert.ensemble.features import FeatureMatrix, build_features
 from rarealert.ensemble.folds import TrainingSet, check_learnable, disease_folds, drawn_in_folds
 from rarealert.ensemble.search import Candidate, Judge, Search, search
@@ -167,36 +165,6 @@ def test_one_class_is_refused_in_one_sentence() -> None:
         check_learnable(data, "train.parquet")
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_calibrators_keep_ranks_and_stay_in_range(method: str) -> None:
-    rng = np.random.default_rng(0)
-    scores = rng.random(400)
-    rare = rng.random(400) < scores**2
-    risks = METHODS[method](scores, rare, np.ones(400))(np.linspace(0, 1, 101))
-    assert (np.diff(risks) >= -1e-12).all()
-    assert ((risks >= 0) & (risks <= 1)).all()
-
-
-@pytest.mark.parametrize("method", ["platt", "beta", "isotonic", "venn_abers"])
-def test_calibrators_mend_a_distorted_score(method: str) -> None:
-    rng = np.random.default_rng(1)
-    truth = rng.random(4000)
-    rare = rng.random(4000) < truth
-    odds = (truth / (1 - truth)) ** 3 * 4
-    scores = odds / (1 + odds)
-    risks = METHODS[method](scores[:2000], rare[:2000], np.ones(2000))(scores[2000:])
-    assert log_loss(rare[2000:], risks) < log_loss(rare[2000:], truth[2000:]) + 0.02
-    assert log_loss(rare[2000:], scores[2000:]) > log_loss(rare[2000:], risks) + 0.1
-
-
-def test_separated_classes_stay_finite_and_the_chosen_method_has_the_least_loss() -> None:
-    scores, rare = np.linspace(0, 1, 60), np.arange(60) >= 30
-    fold, weights = np.arange(60) % 3, np.ones(60)
-    losses = held_out_losses(scores, rare, weights, fold)
-    assert np.isfinite(list(losses.values())).all()
-    assert choose_calibrator(scores, rare, weights, fold).method == min(losses, key=losses.get)  # type: ignore[arg-type]
-
-
 def _searched(data: TrainingSet, features: FeatureMatrix, journal: Path, trials: int = 1) -> Search:
     return search(
         data,
@@ -249,9 +217,8 @@ def _frozen(*algorithms: str) -> tuple[Ensemble, list[AnswerRow]]:
     data = TrainingSet(features.values, rare, disease)
     columns = {"risk+spread": features.columns("risk+spread")}
     model = fit_model(candidates, data, columns, 3, 1)
-    cuts = conformal_cuts(rare, model.risks(data.values))
-    known = learn_familiarity(data.values, rare)
-    return Ensemble((("a", "b"),), model, {"t": 0.5}, cuts, known), said
+    valid = rare, model.risks(data.values)
+    return freeze((("a", "b"),), model, {"t": 0.5}, valid, data.values), said
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))

@@ -10,21 +10,19 @@ from fairlearn.metrics import (
     equal_opportunity_difference,
     equalized_odds_difference,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
+from rarealert.calibration.prevalence import shift_prevalence
 from rarealert.errors import BadInputError
 from rarealert.evaluation.abstention import abstention, balanced_threshold, conformal
 from rarealert.evaluation.discrimination import auroc
 from rarealert.evaluation.intervals import Bootstrap
 from rarealert.evaluation.measures import Study, Thresholds
 from rarealert.evaluation.page import flow, table_one
-from rarealert.evaluation.prevalence import ACT_AT, PREVALENCES, prevalence_table, shifted
+from rarealert.evaluation.prevalence import ACT_AT, PREVALENCES, prevalence_table
 from rarealert.evaluation.robustness import Retold, read_robustness, robustness, write_robustness
 from rarealert.evaluation.subgroups import Traits, blocks_of, contrasts, fairness
 
 PLAN = Bootstrap(resamples=200, confidence=0.95, seed=5)
-shares = st.floats(0.001, 0.999)
 
 
 def study(n=400, seed=2, thresholds=None):
@@ -47,19 +45,6 @@ def traits(n=400, seed=3):
     )
 
 
-@given(shares, shares, shares)
-def test_a_shifted_risk_comes_back_and_is_bayes_rule(risk, at, to):
-    there = shifted(risk, at, to)
-    assert shifted(there, to, at) == pytest.approx(risk, rel=1e-6)
-    logit = np.log(risk / (1 - risk)) + np.log(to / (1 - to)) - np.log(at / (1 - at))
-    assert there == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-6)
-
-
-def test_a_prevalence_of_all_or_none_is_refused():
-    with pytest.raises(BadInputError, match="strictly"):
-        shifted(0.5, 0.5, 1.0)
-
-
 def test_prevalence_rows_are_those_of_a_population_with_that_prevalence():
     one = study()
     rows = prevalence_table(one, "student", 0.5, PLAN)
@@ -74,7 +59,7 @@ def test_prevalence_rows_are_those_of_a_population_with_that_prevalence():
     assert row["ppv"] == pytest.approx(ppv)
     assert row["ci"]["ppv"][0] < ppv < row["ci"]["ppv"][1]
     act = row["at_shifted_risk"]
-    flagged = shifted(risks, 0.5, 0.3) >= ACT_AT
+    flagged = shift_prevalence(risks, 0.5, 0.3) >= ACT_AT
     assert act["sensitivity"] == pytest.approx(flagged[one.labels == 1].mean())
     assert act["specificity"] == pytest.approx(1 - flagged[one.labels == 0].mean())
 

@@ -11,19 +11,15 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rarealert.errors import BadInputError
 from rarealert.registry.versions import find_version, register_version, versions
 from rarealert.screening import pyfunc
-from rarealert.screening.answer import SAID, shift_prevalence
+from rarealert.screening.answer import SAID
 from rarealert.screening.frames import COLUMNS, request_frame, to_cases
 from rarealert.student.model import Student
 from rarealert.visits.case import Case
 from rarealert.visits.reading import read_visit
-
-SHARE = st.floats(0.001, 0.999)
 
 
 @pytest.fixture
@@ -38,20 +34,6 @@ def cases():
         Case(case_id="b", source="s", vitals="pulse 70"),
         Case(case_id="c", source="s", sex="female", history_of_present_illness="tired " * 90),
     ]
-
-
-@given(SHARE, SHARE, SHARE)
-def test_a_shift_to_the_same_prevalence_changes_nothing_and_can_be_undone(risk, here, there):
-    assert shift_prevalence(risk, here, here) == pytest.approx(risk)
-    moved = shift_prevalence(risk, here, there)
-    assert shift_prevalence(moved, there, here) == pytest.approx(risk)
-    assert (moved > risk) == (there > here) or moved == pytest.approx(risk)
-
-
-def test_the_shift_is_bayes_rule():
-    # Sensitivity 0.9, specificity 0.8: the predictive value at 50 % and at 1 % prevalence.
-    at_half, at_one = 0.9 / (0.9 + 0.2), 0.009 / (0.009 + 0.2 * 0.99)
-    assert shift_prevalence(at_half, 0.5, 0.01) == pytest.approx(at_one)
 
 
 def test_a_table_and_its_cases_are_the_same():

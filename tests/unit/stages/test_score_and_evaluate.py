@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rarealert.calibration.prevalence import shift_prevalence
 from rarealert.errors import BadInputError
 from rarealert.evaluation.page import checklist
-from rarealert.evaluation.prevalence import shifted
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.splits.parts import lock_digest
@@ -276,7 +276,7 @@ def test_the_ensemble_is_shifted_from_the_share_it_was_calibrated_at(paths, para
     for model, share in (("ensemble", 0.75), ("student", 0.5)):
         alert = report["thresholds"][model]["at_95_specificity"]
         row = report["prevalence"][model][0]
-        expected = float(shifted(alert, share, row["prevalence"]))
+        expected = float(shift_prevalence(alert, share, row["prevalence"]))
         assert row["threshold_as_risk"] == pytest.approx(expected, abs=1e-6)
 
 

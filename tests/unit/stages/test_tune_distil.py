@@ -116,10 +116,10 @@ def best(paths: Paths) -> dict[str, object]:
 
 
 def test_tune_then_distil_leave_a_working_student(workspace) -> None:
-    from rarealert.calibration.student_uncertainty import load_doubts
     from rarealert.stages.distil import distil
     from rarealert.stages.tune import tune
     from rarealert.student.model import Student
+    from rarealert.student.uncertainty import load_uncertainty
 
     params, paths = workspace
     items = list(tune(params, paths))
@@ -145,8 +145,8 @@ def test_tune_then_distil_leave_a_working_student(workspace) -> None:
     assert 0 <= report["valid"]["rationales_sound"] <= 1
     assert report["valid"]["auroc"] > 0.9  # each label has words of its own
     student = Student.load(paths.build("distil") / "adapter")
-    doubts = load_doubts(paths.build("distil") / "adapter")
-    assert doubts.uncertainty.venn_abers.interval(np.array([9.0]))[1] > 0.9
+    uncertainty = load_uncertainty(paths.build("distil") / "adapter")
+    assert uncertainty.venn_abers.interval(np.array([9.0]))[1] > 0.9
     rare, common = (student.predict([read_visit(labelled(index).case)], 1)[0] for index in (64, 65))
     assert rare.risk > common.risk
     text = (paths.build("distil") / "adapter" / "student.json").read_text()

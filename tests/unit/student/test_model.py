@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rarealert.calibration.student_calibration import Bands, Calibration
+from rarealert.calibration.bands import Bands
+from rarealert.calibration.calibrators import Calibrator
 from rarealert.errors import BadInputError
 from rarealert.params import DistilParams
 from rarealert.student.examples import LabelledReading
@@ -43,7 +44,7 @@ def package(folder: Path, chosen: DistilParams, hidden: int):
         rationale_layers=1,
         max_prompt_tokens=chosen.max_prompt_tokens,
         max_rationale_tokens=24,
-        calibration=Calibration(kind="platt", slope=1.5, intercept=-0.2),
+        calibrator=Calibrator(method="platt", parameters=(-0.2, 1.5)),
         bands=Bands(alert=0.6, watch=0.4),
         settings={"rank": 4},
         training_data={"train": "0"},
@@ -136,24 +137,12 @@ def test_the_package_holds_no_pickle_and_no_path(saved) -> None:
     folder, desk, _ = saved
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names == {
-        "adapter_config.json", "adapter_model.safetensors", "calibrator.skops",
+        "adapter_config.json", "adapter_model.safetensors",
         "head.safetensors", "student.json",
         "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
     }  # fmt: skip
     for name in names - {"adapter_config.json", "student.json"}:  # they name the base, a folder
         assert desk.base.name.encode() not in (folder / name).read_bytes()
-
-
-def test_the_packaged_calibrator_is_the_student_s(saved, cases) -> None:
-    from skops.io import get_untrusted_types, load
-
-    file = saved[0] / "calibrator.skops"
-    assert get_untrusted_types(file=file) == []
-    said = Student.load(saved[0]).predict([item.reading for item in cases], 16)
-    logits = np.array([[item.logit] for item in said])
-    np.testing.assert_allclose(
-        load(file).predict_proba(logits)[:, 1], [item.risk for item in said], rtol=0, atol=1e-12
-    )
 
 
 def test_words_are_cut_by_the_packaged_tokenizer(saved, cases, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import mlflow
 import pandas as pd
 import pytest
 
+from rarealert.calibration.prevalence import shift_prevalence
 from rarealert.registry.versions import register_version
-from rarealert.screening.answer import shift_prevalence
 from rarealert.screening.service.batching import RegistrySource
 
 playwright = pytest.importorskip("playwright.sync_api")
