@@ -1,1 +1,1 @@
-"""Data quality: profiles of a corpus, Great Expectations checks and their pages."""
+"""Data quality: expectations on a corpus, its profile, and drift against the pinned one."""

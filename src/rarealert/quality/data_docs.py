@@ -1,9 +1,8 @@
-"""``rarealert data docs``: Great Expectations' own Data Docs of the checkpoint of ``validate``.
+"""Great Expectations' own Data Docs of the validation (``rarealert data docs``).
 
-Writes the site into ``build/data_docs``, which neither git nor DVC keeps: it bears times and run
-ids. The suites of ``validate`` run on the same cases, for counts and no values, so that no case
-text can stand in it. What the pages would fetch from the network (Bootstrap, jQuery, icons) is
-taken out; a style sheet and a script beside this module stand in for it.
+The site goes to ``build/data_docs``, which neither git nor DVC keeps: it holds times and run ids.
+It shows counts only, no case text. Links to the network (Bootstrap, jQuery, icons) are removed; a
+style sheet and a script beside this module replace them.
 """
 
 import re
@@ -13,7 +12,7 @@ from typing import Any
 
 from rarealert.params import Params
 from rarealert.paths import Paths
-from rarealert.stages.validate import quiet_context, read_inputs, run_checkpoints
+from rarealert.quality.checkpoint import quiet_context, read_inputs, run_checkpoints
 
 _SITE = "rarealert"
 _REMOTE = re.compile(
@@ -24,10 +23,13 @@ _REMOTE = re.compile(
 
 
 def build_data_docs(params: Params, paths: Paths) -> str:
-    """Build the site from the ingested cases and say where it lies; a failed check is no error.
+    """Build the site from the ingested cases; a failed expectation is no error.
+
+    Returns:
+        The path of the first page and the number of expectations met, as a sentence.
 
     Raises:
-        BadInputError: the files of ingest, or the pinned profiles, are missing or damaged.
+        BadInputError: a file of ingest, or the file of pinned profiles, is missing or damaged.
     """
     inputs = read_inputs(params, paths)
     for expectations in inputs.suites.values():
@@ -63,7 +65,7 @@ def _site(folder: Path) -> dict[str, Any]:
 
 
 def _without_network(page: Path, site: Path) -> None:
-    """Put our style and script, beside the site's own, in place of what would be fetched."""
+    """Replace what the page would fetch by our style sheet and script in the site's folder."""
     here = Path(__file__)
     for ending in (".css", ".js"):
         shutil.copyfile(here.with_suffix(ending), site / "static" / f"offline{ending}")

@@ -22,10 +22,11 @@ from rarealert.errors import BadInputError
 from rarealert.files import write_json, write_text
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.recognise import findings_of
-from rarealert.quality.profile import stability_index
+from rarealert.quality.profile import band, stability_index
 from rarealert.screening.tables import holds_answers, read_answers
 from rarealert.templates import environment
 from rarealert.visits.case import TEXT_FIELDS, Case
+from rarealert.visits.demographics import AGE_EDGES
 
 NONE = "no finding"
 
@@ -58,7 +59,6 @@ MAX_PSI = 0.1
 """Population stability index 0 and up above which a quantity has drifted; 0.1 to 0.25 is called
 moderate, and a scheduler should hear of it before it is more."""
 
-_AGES = (2, 18, 40, 65)  # years; the bands that results are reported in
 _WORDS = (12, 25, 50, 100, 200, 400)  # words of a visit
 _FINDINGS = (1, 2, 3, 5, 8)  # findings that the student names; it names eight at most
 _STRANGE = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0)  # distance in units of the threshold
@@ -156,8 +156,8 @@ def _of_case(case: Case) -> Iterator[tuple[str, str]]:
 
     texts = {name: text for name in TEXT_FIELDS if (text := getattr(case, name))}
     yield "sex", case.sex or "missing"
-    yield "age", _band(case.age_years, _AGES)
-    yield "words", _band(sum(len(text.split()) for text in texts.values()), _WORDS)
+    yield "age", band(case.age_years, AGE_EDGES)
+    yield "words", band(sum(len(text.split()) for text in texts.values()), _WORDS)
     yield "not english", "no" if is_english(texts.values()) else "yes"
     for name in TEXT_FIELDS:
         yield f"has {name}", "yes" if name in texts else "no"
@@ -172,8 +172,8 @@ def _answers(path: Path) -> Counts:
         _count(counts, "refusal: refused", "no")
         _count(counts, "risk: risk", str(_step(row.risk)))
         _count(counts, "risk: band", row.band)
-        _count(counts, "input: distance", _band(row.distance, _STRANGE))
-        _count(counts, "input: findings named", _band(len(row.evidence), _FINDINGS))
+        _count(counts, "input: distance", band(row.distance, _STRANGE))
+        _count(counts, "input: findings named", band(len(row.evidence), _FINDINGS))
         for system in systems_of_evidence(row.evidence):
             _count(counts, "input: organ systems", system)
         for name, said in row.flags.items():
@@ -195,13 +195,6 @@ def _known(counts: Counts, path: Path, amiss: str | None = None) -> Counts:
 
 def _count(counts: Counts, name: str, category: str, times: int = 1) -> None:
     counts.setdefault(name, Counter())[category] += times
-
-
-def _band(value: float | None, edges: tuple[float, ...]) -> str:
-    if value is None:
-        return "missing"
-    at = bisect_right(edges, value)
-    return f"from {edges[at - 1]:g}" if at else f"below {edges[0]:g}"
 
 
 def _step(risk: float) -> int:

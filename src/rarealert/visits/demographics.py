@@ -4,6 +4,9 @@ import re
 
 from rarealert.visits.case import Sex
 
+AGE_EDGES = (2, 18, 40, 65)
+"""Years at which the age bands of every report meet; each belongs to the older band."""
+
 _MAX_AGE_YEARS = 120.0
 _UNITS_A_YEAR = {
     "year": 1.0,

@@ -1,3 +1,5 @@
+"""The validate stage: planted faults stop it, drift must be accepted, no page holds case text."""
+
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -73,6 +75,7 @@ def test_good_cases_pass_and_the_page_is_stable(tmp_path, params):
         pages.append((paths.report("validate") / "index.html").read_text())
         report = json.loads((paths.report("validate") / "report.json").read_text())
         assert report["success"]
+        assert report["sources"][0]["head_share"] is None  # the source names no heads
     assert pages[0] == pages[1]
     assert str(tmp_path) not in pages[0]
     assert SECRET not in pages[0]
@@ -146,14 +149,6 @@ def test_planted_faults_stop_the_graph_after_writing_the_page(tmp_path, params, 
     assert not (paths.report("validate") / "reference.json").exists()
 
 
-def test_a_source_without_heads_is_told_not_failed(tmp_path, params):
-    paths = workspace(tmp_path, rows())
-    list(validate(params, paths))
-    assert "names none" in (paths.report("validate") / "index.html").read_text()
-    report = json.loads((paths.report("validate") / "report.json").read_text())
-    assert report["sources"][0]["head_share"] is None
-
-
 def test_a_shift_against_the_pinned_corpus_must_be_accepted_by_name(tmp_path, params):
     paths = workspace(tmp_path / "ws", rows())
     list(validate(params, paths))
@@ -176,27 +171,23 @@ def test_a_shift_against_the_pinned_corpus_must_be_accepted_by_name(tmp_path, pa
 
 def test_too_many_broken_rows_fail_but_rows_left_out_on_purpose_do_not(tmp_path, params):
     broken = [Refused("table", "cases.jsonl", n, "line", "not valid JSON") for n in range(20)]
-    with pytest.raises(BadInputError, match=r"at most 0\.2 of a source's rows are broken"):
+    with pytest.raises(BadInputError, match="rows are broken"):
         list(validate(params, workspace(tmp_path / "a", rows(), broken)))
     meant = [Refused("table", "f", n, "label", "not a disease", "excluded") for n in range(90)]
     list(validate(params, workspace(tmp_path / "b", rows(), meant)))
 
 
-def test_a_source_without_a_single_case_fails(tmp_path, params):
-    both = params.ingest.model_copy(update={"sources": ("table", "craftmd")})
-    params = params.model_copy(update={"ingest": both})
-    with pytest.raises(BadInputError, match="every source has at least 20 rare cases"):
-        list(validate(params, workspace(tmp_path, rows())))
-
-
-def test_a_foreign_column_is_caught(tmp_path, params):
+def test_a_source_without_a_case_and_a_foreign_column_fail(tmp_path, params):
     wider = pa.schema([*(f.with_nullable(True) for f in SCHEMA), pa.field("mri", pa.string())])
     paths = workspace(tmp_path, rows(), schema=wider)
-    with pytest.raises(BadInputError, match="the columns are those of the case schema"):
-        list(validate(params, paths))
+    sources = params.ingest.model_copy(update={"sources": ("table", "craftmd")})
+    with pytest.raises(BadInputError) as caught:
+        list(validate(params.model_copy(update={"ingest": sources}), paths))
+    assert "every source has at least 20 rare cases" in str(caught.value)
+    assert "the columns are those of the case schema" in str(caught.value)
 
 
-def test_a_missing_or_damaged_file_is_one_sentence(tmp_path, params):
+def test_a_missing_or_damaged_file_is_named(tmp_path, params):
     with pytest.raises(BadInputError, match="missing; run dvc repro ingest"):
         list(validate(params, Paths(tmp_path)))
     paths = workspace(tmp_path / "b", rows())
