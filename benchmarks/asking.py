@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.evaluation.discrimination import auroc
+from rarealert.evaluation.metrics import auroc
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.screening.next_questions import (
     Knowledge,

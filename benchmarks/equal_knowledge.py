@@ -17,8 +17,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from rarealert.evaluation.intervals import Bootstrap
-from rarealert.evaluation.measures import Estimate, Study, compare, evaluate
+from rarealert.evaluation.intervals import Bootstrap, Estimate
+from rarealert.evaluation.study import Study, compare, evaluate
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.profiles import (
     CommonCondition,

@@ -21,9 +21,8 @@ from rarealert.ensemble.ensemble import CrossFitted, cross_fit, fit_model
 from rarealert.ensemble.features import FeatureMatrix
 from rarealert.ensemble.folds import TrainingSet, disease_folds
 from rarealert.ensemble.search import Search, make_judge, screen
-from rarealert.evaluation.calibration import calibration_slope, ece
-from rarealert.evaluation.discrimination import auroc
 from rarealert.evaluation.intervals import delong
+from rarealert.evaluation.metrics import auroc, measure
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.stages.align import part_of, read_inputs
@@ -104,10 +103,10 @@ def on_workspace(kept: Path) -> dict[str, float]:
         "difference": test.difference,
         "difference_se": test.standard_error,
         "p": test.p_value,
-        "slope_as_align_does": calibration_slope(rare, ours),
-        "slope_nested": calibration_slope(rare, nested),
-        "ece_as_align_does": ece(rare, ours),
-        "ece_nested": ece(rare, nested),
+        "slope_as_align_does": measure("calibration_slope", rare, ours),
+        "slope_nested": measure("calibration_slope", rare, nested),
+        "ece_as_align_does": measure("ece", rare, ours),
+        "ece_nested": measure("ece", rare, nested),
     }
 
 

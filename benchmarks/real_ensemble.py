@@ -21,7 +21,7 @@ from nested import nested_risks
 from rarealert.ensemble.features import visit_features
 from rarealert.ensemble.signals import read_panel
 from rarealert.evaluation.intervals import Bootstrap
-from rarealert.evaluation.measures import Study, compare, evaluate
+from rarealert.evaluation.study import Study, compare, evaluate
 from rarealert.knowledge.orphanet import load_index
 from rarealert.params import load_params
 from rarealert.paths import Paths

@@ -25,15 +25,15 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from rarealert.evaluation.controls import fit_controls
-from rarealert.evaluation.intervals import Bootstrap
-from rarealert.evaluation.measures import Estimate, Study, compare, evaluate
+from rarealert.evaluation.controls import control_frame, fit_controls
+from rarealert.evaluation.intervals import Bootstrap, Estimate
+from rarealert.evaluation.study import Study, compare, evaluate
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
 from rarealert.splits.leakage import near_duplicates, rendered, tied_groups
 from rarealert.stages.align import align
 from rarealert.stages.distil import distil
-from rarealert.stages.score import control_frame, student_risks
+from rarealert.stages.score import student_risks
 from rarealert.stages.split import split
 from rarealert.visits.case import Case, LabelledCase
 from rarealert.visits.reading import read_visit

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rarealert.evaluation.controls import WORDS, fit_controls
-from rarealert.evaluation.discrimination import auroc, auroc_of
-from rarealert.evaluation.intervals import Bootstrap, bootstrap_interval
+from rarealert.evaluation.controls import WORDS, control_frame, fit_controls
+from rarealert.evaluation.intervals import Bootstrap
+from rarealert.evaluation.study import Study, evaluate
 from rarealert.params import SimulatedParams, load_params
 from rarealert.simulation.corpus import simulate
 from rarealert.sources.importing import import_source, read_source
-from rarealert.stages.score import control_frame
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.refused import Refused
 
@@ -74,9 +73,10 @@ def _judged(
         chosen = [item for item in real if source in (None, item.case.source)]
         risks = control.predict(control_frame([item.case for item in chosen]))
         groups = [item.label.disease_id for item in chosen]
-        ends = bootstrap_interval(_rare(chosen), risks, auroc_of, _PLAN, groups)
-        low, high = ends or (float("nan"), float("nan"))
-        found.append((auroc(_rare(chosen), risks), low, high, len(chosen)))
+        study = Study(_rare(chosen).astype(float), np.array(groups), {"control": risks}, {})
+        cells = {"all": study.everyone}
+        auroc = evaluate(study, cells, ["auroc"], _PLAN)["all"]["control"].estimates["auroc"]
+        found.append((auroc.value, auroc.ci_low, auroc.ci_high, auroc.n))
     return found
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from rarealert.calibration.bands import fit_bands
-from rarealert.evaluation.discrimination import auroc
+from rarealert.evaluation.metrics import auroc
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.registry.versions import file_sha256

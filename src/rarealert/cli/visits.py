@@ -70,7 +70,7 @@ def audit_shortcuts(
     limit: Annotated[float, typer.Option(help="AUROC above which a control is flagged")] = 0.6,
 ) -> None:
     """Try to tell labels by style alone, per source and pooled; exit 1 where it works."""
-    from rarealert.evaluation.audit_command import audit
+    from rarealert.evaluation.shortcut_audit import audit
     from rarealert.paths import Paths
 
     outcome = audit(Paths.here(), cases, limit)

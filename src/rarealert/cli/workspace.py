@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.evaluation.measures import why_absent
+from rarealert.evaluation.report import why_absent
 from rarealert.params import load_params
 from rarealert.paths import Paths
 

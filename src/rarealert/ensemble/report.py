@@ -22,9 +22,17 @@ from rarealert.ensemble.features import FeatureMatrix
 from rarealert.ensemble.folds import TrainingSet
 from rarealert.ensemble.robustness import Trouble
 from rarealert.ensemble.search import Search, mean_known
-from rarealert.evaluation import calibration, discrimination
-from rarealert.evaluation.discrimination import UndefinedMetricError
+from rarealert.evaluation.metrics import UndefinedMetricError, measure
 
+_QUALITY = (
+    "auroc",
+    "auprc",
+    "brier",
+    "log_loss",
+    "ece",
+    "calibration_slope",
+    "calibration_intercept",
+)
 _STRANGE = 0.95  # share 0-1 of training cases that are more familiar
 _KEPT = tuple(round(1 - 0.05 * step, 2) for step in range(16))  # shares of cases, 1 to 0.25
 _DIGITS = 6  # of figures in reports: more is noise in a diff
@@ -213,19 +221,10 @@ def abstention_curve(rare: NDArray[np.bool_], risks: NDArray[np.float64]) -> lis
 
 def quality(rare: NDArray[np.bool_], risks: NDArray[np.float64]) -> dict[str, float]:
     """Metrics that these cases define; a slope of one single risk, say, is left out."""
-    functions = {
-        "auroc": discrimination.auroc,
-        "auprc": discrimination.auprc,
-        "brier": calibration.brier,
-        "log_loss": calibration.log_loss,
-        "ece": calibration.ece,
-        "calibration_slope": calibration.calibration_slope,
-        "calibration_intercept": calibration.calibration_intercept,
-    }
     found = {}
-    for name, function in functions.items():
+    for name in _QUALITY:
         try:
-            found[name] = function(rare, risks)
+            found[name] = measure(name, rare, risks)
         except UndefinedMetricError:
             continue
     return found

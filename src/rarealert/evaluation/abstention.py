@@ -1,6 +1,6 @@
-"""When a model should say that it does not know: abstention curves and conformal sets.
+"""Abstention and conformal sets: which cases a model should not decide, and what that brings.
 
-Everything is chosen on the validation part; the test part only shows what it brought.
+Everything is chosen on the validation part and measured on the test part.
 """
 
 from collections.abc import Mapping
@@ -10,21 +10,15 @@ from typing import Any
 import numpy as np
 
 from rarealert.calibration.conformal import fit_cuts
-from rarealert.evaluation.discrimination import (
-    FloatArray,
-    Ranking,
-    RiskCounts,
-    sensitivity_of,
-    specificity_of,
-)
 from rarealert.evaluation.intervals import Bootstrap, Job, draw
-from rarealert.evaluation.measures import Estimate, Study
+from rarealert.evaluation.metrics import FloatArray, RiskCounts, sensitivity_of, specificity_of
+from rarealert.evaluation.study import Study
 
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-"""Shares of validation cases that the model decides on; it abstains on the rest."""
+"""Shares of validation cases that the model decides; it abstains on the others."""
 
 LEVELS = (0.8, 0.9, 0.95)
-"""Share of each label's cases whose conformal set is to hold their label."""
+"""Nominal coverage of the conformal sets: the share of each label's cases that they contain."""
 
 
 def balanced_error_of(counts: RiskCounts, threshold: float) -> FloatArray:
@@ -35,7 +29,7 @@ def balanced_error_of(counts: RiskCounts, threshold: float) -> FloatArray:
 
 def balanced_threshold(labels: FloatArray, risks: FloatArray) -> float:
     """The risk with the lowest balanced error on these cases (Youden, Cancer 3:32, 1950)."""
-    counts = Ranking(labels, risks).count()
+    counts = RiskCounts.of(labels, risks)
     missed = (counts.rare_up_to - counts.rare)[0] / counts.n_rare[0]
     silent = (counts.nonrare_up_to - counts.nonrare)[0] / counts.n_nonrare[0]
     return float(counts.risk[int(np.argmin(missed - silent))])
@@ -44,59 +38,56 @@ def balanced_threshold(labels: FloatArray, risks: FloatArray) -> float:
 def abstention(
     study: Study, valid: Mapping[str, tuple[FloatArray, FloatArray]], plan: Bootstrap
 ) -> dict[str, list[dict[str, Any]]]:
-    """Balanced error of each model over the share of cases it decides on.
+    """Balanced error of each model over the share of cases it decides.
 
-    A model's sureness of a case is how many validation risks lie between the case and the
-    threshold with the lowest balanced error: a scale that does not depend on calibration, so that
-    models compare (after Geifman and El-Yaniv, NeurIPS 2017). ``valid`` holds labels and risks
-    of the validation cases that each model answered. A row a coverage: ``target`` and achieved
-    ``coverage`` (0-1), ``n`` decided and the ``balanced_error`` with its interval.
+    The confidence of a model in a case is the share of validation risks between the case and the
+    threshold with the lowest balanced error. It does not depend on calibration, so models can be
+    compared (after Geifman and El-Yaniv, NeurIPS 2017). ``valid`` holds labels and risks of the
+    validation cases that each model answered.
+
+    Returns:
+        Rows by model, one a coverage: ``target`` and achieved ``coverage`` (0-1), ``n`` cases
+        decided and their ``balanced_error`` with its interval.
     """
-    jobs: dict[str, Job] = {}
-    coverage: dict[str, float] = {}
+    jobs: dict[tuple[str, float], Job] = {}
+    coverage: dict[tuple[str, float], float] = {}
     for model, (labels, risks) in valid.items():
-        answered = study.answered(model, np.arange(study.labels.size))
+        answered = study.answered(model)
         if not answered.size or np.unique(labels).size < 2:
             continue
-        at = balanced_threshold(labels, risks)
+        threshold = balanced_threshold(labels, risks)
         order = np.sort(risks)
-        known = _sureness(order, at, risks)
-        sure = _sureness(order, at, study.risks[model][answered])
+        on_valid = _confidence(order, threshold, risks)
+        on_test = _confidence(order, threshold, study.risks[model][answered])
+        metrics = {"balanced_error": partial(balanced_error_of, threshold=threshold)}
         for target in COVERAGES:
-            kept = answered[sure >= np.quantile(known, 1 - target)] if target < 1 else answered
-            if np.unique(study.labels[kept]).size == 2:
-                name = f"{model}\n{target}"
-                metrics = {"balanced_error": partial(balanced_error_of, threshold=at)}
-                jobs[name] = study.job(model, kept, metrics)
-                coverage[name] = kept.size / answered.size
-    drawn = draw(jobs, study.diseases, plan)
+            least = np.quantile(on_valid, 1 - target) if target < 1 else -np.inf
+            job = study.job(model, answered[on_test >= least], metrics)
+            if job.has_both_labels:
+                jobs[model, target] = job
+                coverage[model, target] = job.index.size / answered.size
+    drawn = draw({f"{model} {target}": job for (model, target), job in jobs.items()},
+                 study.diseases, plan)  # fmt: skip
     rows: dict[str, list[dict[str, Any]]] = {}
-    for name, job in jobs.items():
-        model, _, target_text = name.partition("\n")
-        found = _estimate(job, "balanced_error", drawn[name]["balanced_error"], plan)
-        if found is not None:
-            rows.setdefault(model, []).append(
-                {
-                    "target": float(target_text),
-                    "coverage": coverage[name],
-                    "n": found.n,
-                    "balanced_error": found,
-                }
-            )
+    for (model, target), job in jobs.items():
+        error = job.estimates(drawn[f"{model} {target}"], plan)["balanced_error"]
+        if error is not None:
+            row = {"target": target, "coverage": coverage[model, target], "n": error.n}
+            rows.setdefault(model, []).append({**row, "balanced_error": error})
     return rows
 
 
 def conformal(
     study: Study, model: str, labels: FloatArray, risks: FloatArray, plan: Bootstrap
 ) -> list[dict[str, Any]]:
-    """Prediction sets of ``model`` that hold the right label of each kind at a given level.
+    """Prediction sets of ``model`` that contain the right label of each kind at a given level.
 
     Split conformal prediction by class (Vovk, ACML 2012; Sadinle et al., JASA 114:223, 2019):
     with the validation ``labels`` and ``risks``, rare belongs to the set where the risk reaches
-    ``rare_from``, non-rare where it is at most ``nonrare_to``. The promise holds for cases of
+    ``rare_from``, non-rare where it is at most ``nonrare_to``. The guarantee holds for cases of
     known diseases; the test part's diseases are new, so the coverage is measured, not assumed.
     """
-    index = study.answered(model, np.arange(study.labels.size))
+    index = study.answered(model)
     if min(np.unique(labels).size, np.unique(study.labels[index]).size) < 2:
         return []
     rows = []
@@ -120,25 +111,16 @@ def conformal(
                 "one_label": float((may_be_rare ^ may_be_not).mean()),
                 "both_labels": float((may_be_rare & may_be_not).mean()),
                 "no_label": float((~may_be_rare & ~may_be_not).mean()),
-                **{name: _estimate(job, name, drawn[name], plan) for name in metrics},
+                **job.estimates(drawn, plan),
             }
         )
     return rows
 
 
-def _sureness(order: FloatArray, threshold: float, risks: FloatArray) -> FloatArray:
+def _confidence(order: FloatArray, threshold: float, risks: FloatArray) -> FloatArray:
     """Share of the sorted validation risks between ``threshold`` and each risk."""
-
-    def place(values: FloatArray) -> FloatArray:
-        left = np.searchsorted(order, values, side="left")
-        return np.asarray((left + np.searchsorted(order, values, side="right")) / 2)
-
-    # The threshold itself is the first flagged risk: the boundary lies just below it.
+    left = np.searchsorted(order, risks, side="left")
+    place = (left + np.searchsorted(order, risks, side="right")) / 2
+    # The threshold itself is the first flagged risk: the boundary is just below it.
     boundary = float(np.searchsorted(order, threshold, side="left"))
-    return np.asarray(np.abs(place(risks) - boundary) / order.size)
-
-
-def _estimate(job: Job, name: str, drawn: FloatArray, plan: Bootstrap) -> Estimate | None:
-    value = float(job.metrics[name](Ranking(job.labels, job.risks).count())[0])
-    interval = None if np.isnan(value) else plan.interval(value, drawn)
-    return None if interval is None else Estimate(value, *interval, n=job.index.size)
+    return np.asarray(np.abs(place - boundary) / order.size)

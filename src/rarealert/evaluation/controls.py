@@ -1,25 +1,25 @@
-"""Negative controls: how far a model gets that sees no medicine, or no meaning.
+"""Negative controls: logistic regressions on aspects of a visit that contain no medicine.
 
-A risk model that does not beat these has learnt how notes are written, not who is ill. Each
-control is fitted on the training part and predicts other parts; none ever sees their labels.
+A risk model that does not beat them may have learnt how notes are written, not who is ill. Each
+control is fitted on the training part and predicts other parts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rarealert.errors import BadInputError
-from rarealert.evaluation.discrimination import FloatArray
+from rarealert.evaluation.metrics import FloatArray
+from rarealert.visits.case import TEXT_FIELDS, Case
+from rarealert.visits.reading import render
 
 if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
 MISSING_PREFIX = "missing_"
-COLUMNS = ("source", "text", "age_years", "sex")
-"""What a control may look at, beside ``missing_<field>`` flags: one row a case."""
 
 _MARKS = {
     # how records are blanked: ___, [**Name**], <NAME>, XXX, [redacted], blocks
@@ -42,14 +42,33 @@ _MARKS = {
 _MAX_WORDS = 20_000  # distinct words and pairs; more only memorises
 
 
+def control_frame(cases: Sequence[Case]) -> "pd.DataFrame":
+    """What controls are fitted on and predict from: one row a case, without labels."""
+    import pandas as pd
+
+    fields = ("age_years", "sex", *TEXT_FIELDS, "findings_present", "findings_excluded")
+    rows = [
+        {
+            "case_id": case.case_id,
+            "source": case.source,
+            "text": render(case),
+            "age_years": case.age_years,
+            "sex": case.sex,
+            **{f"{MISSING_PREFIX}{name}": getattr(case, name) is None for name in fields},
+        }
+        for case in cases
+    ]
+    return pd.DataFrame(rows).astype({"age_years": float})
+
+
 def fit_controls(train: "pd.DataFrame", labels: ArrayLike, seed: int) -> dict[str, "Control"]:
     """Every control by its id, fitted on the training part.
 
-    ``train`` has the columns ``COLUMNS`` and at least one ``missing_<field>`` flag; ``labels``,
-    shape ``(n,)``, are 1 for rare and 0 for non-rare cases.
+    ``train`` is a ``control_frame`` or a frame with the same columns; ``labels``, shape ``(n,)``,
+    are 1 for rare and 0 for non-rare cases.
 
     Raises:
-        BadInputError: a column is missing or the labels hold one class only.
+        BadInputError: the labels hold one class only.
     """
     truth = np.asarray(labels, dtype=np.intp)
     if np.unique(truth).size < 2:
@@ -58,7 +77,7 @@ def fit_controls(train: "pd.DataFrame", labels: ArrayLike, seed: int) -> dict[st
 
 
 class Control:
-    """A logistic regression on one aspect of the visit."""
+    """One control: a logistic regression on one aspect of the visit."""
 
     def __init__(
         self,
@@ -68,29 +87,16 @@ class Control:
         seed: int,
     ) -> None:
         self._prepare = prepare
-        features = prepare(_with_columns(train))
+        features = prepare(train)
         self._model = _pipeline(text=features.ndim == 1, seed=seed)
         self._model.fit(features, labels)
 
     def predict(self, frame: "pd.DataFrame") -> FloatArray:
-        """Risk of each row, shape ``(n,)``, 0 to 1.
-
-        Raises:
-            BadInputError: a column is missing.
-        """
+        """Risk of each row of a ``control_frame``, shape ``(n,)``, 0 to 1."""
         if frame.empty:
             return np.empty(0)
-        features = self._prepare(_with_columns(frame))
+        features = self._prepare(frame)
         return np.asarray(self._model.predict_proba(features)[:, 1], dtype=np.float64)
-
-
-def _with_columns(frame: "pd.DataFrame") -> "pd.DataFrame":
-    flags = [name for name in frame.columns if name.startswith(MISSING_PREFIX)]
-    lacking = [name for name in COLUMNS if name not in frame.columns]
-    if lacking or not flags:
-        what = ", ".join(lacking) or f"{MISSING_PREFIX}<field>"
-        raise BadInputError(f"The frame for the controls lacks {what}; add it to every row.")
-    return frame
 
 
 def _source(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -154,10 +160,10 @@ _PREPARE: dict[str, Callable[["pd.DataFrame"], "pd.DataFrame | pd.Series[str]"]]
 }
 
 CONTROLS = tuple(_PREPARE)
-"""Ids of the controls: five that see no medicine, and words without meaning."""
+"""Ids of the controls: five use no medicine, the sixth uses words without their meaning."""
 
 WORDS = "tfidf"
-"""The control that reads words: some of what it finds is medicine, so it is no plain shortcut."""
+"""The control that uses words. Some of them are medicine, so it is not only a shortcut."""
 
 
 def _pipeline(text: bool, seed: int) -> "Pipeline":

@@ -1,12 +1,11 @@
-"""Percentile bootstrap intervals, by case or clustered by disease, for all models at once.
+"""Bootstrap intervals of all models at once, and tests of two models on the same cases.
 
-Every model, subgroup and pair sees the same resamples, so differences are paired by construction.
-
-Two models on the same cases: DeLong's test, bootstrap p-values and their adjustment.
+Every model, subgroup and pair uses the same resamples, so differences are paired by construction.
+Resamples draw whole diseases: cases of one disease are not independent.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rarealert.errors import BadInputError
-from rarealert.evaluation.discrimination import (
+from rarealert.evaluation.metrics import (
+    CountsMetric,
     FloatArray,
     IntArray,
-    Ranking,
     RiskCounts,
     UndefinedMetricError,
     checked,
@@ -27,14 +26,22 @@ from rarealert.evaluation.discrimination import (
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-CountsMetric = Callable[[RiskCounts], FloatArray]
-
-_CHUNK_WEIGHTS = 2_000_000  # weights held at once: 16 MB, whatever the number of cases
-_CHUNK_ROWS = 256  # resamples at once; their counts stay in the processor's cache
-_MAX_GROUPS = 2048  # distinct risks told apart in a resample; finer moves no bound by 0.001
-_MIN_DEFINED_SHARE = 0.9  # of resamples; below it an interval would describe the lucky ones
+_CHUNK_WEIGHTS = 2_000_000  # weights in memory at once: 16 MB, whatever the number of cases
+_CHUNK_ROWS = 256  # resamples at once; their counts fit in the processor's cache
+_MAX_GROUPS = 2048  # distinct risks in a resample; more would move no bound by 0.001
+_MIN_DEFINED_SHARE = 0.9  # of resamples; below it an interval would describe a selection of them
 _PER_TEST = 100  # resamples; the smallest p-value after Holm's correction is then 0.02
 _MOST_FOR_TESTS = 20_000  # resamples; half a minute on 160,000 cases, enough for 400 tests
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value with its interval on ``n`` cases."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,9 @@ class Bootstrap:
     seed: int
 
     def for_tests(self, tests: int) -> "Bootstrap":
-        """As many resamples as ``tests`` p-values need if they are to be adjusted together.
+        """The same plan with enough resamples to adjust ``tests`` p-values together.
 
-        A p-value from r resamples is 2 / (r + 1) at least, and Holm multiplies the smallest by
+        A p-value from r resamples is at least 2 / (r + 1), and Holm multiplies the smallest by
         the number of tests: with too few resamples none of them could ever be significant.
         """
         wanted = min(_PER_TEST * tests, _MOST_FOR_TESTS)
@@ -69,25 +76,31 @@ class Bootstrap:
             yield times.reshape(count, groups).astype(np.float64)
 
     def interval(self, value: float, draws: FloatArray) -> tuple[float, float] | None:
-        """Percentile interval of ``draws``, shape ``(resamples,)``, stretched to hold ``value``.
+        """Percentile interval of ``draws``, shape ``(resamples,)``, widened to include ``value``.
 
-        Resampling adds noise that lifts metrics of absolute error (ECE, ICI) above their value
-        on the sample; an interval beside its own value would mislead. ``None`` where too many
-        resamples do not define the metric.
+        Resampling adds noise that raises metrics of absolute error (ECE, ICI) above their value
+        on the sample; an interval that excludes its own value would mislead. ``None`` where
+        ``value`` or too many resamples are undefined (NaN).
         """
         defined = draws[~np.isnan(draws)]
-        if defined.size < _MIN_DEFINED_SHARE * draws.size:
+        if np.isnan(value) or defined.size < _MIN_DEFINED_SHARE * draws.size:
             return None
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(defined, (tail, 1 - tail))
         return min(float(low), value), max(float(high), value)
 
+    def estimate(self, value: float, draws: FloatArray, n: int) -> Estimate | None:
+        """``value`` on ``n`` cases with its ``interval``; ``None`` where there is none."""
+        interval = self.interval(value, draws)
+        return None if interval is None else Estimate(value, *interval, n=n)
+
 
 @dataclass(frozen=True)
 class Job:
-    """``model`` on some of the cases: ``index`` into them, with labels and risks in its order.
+    """``metrics`` of ``model`` on some of the cases.
 
-    Jobs of one model give a case the same risk.
+    ``index`` are positions among all cases; ``labels`` and ``risks`` are in its order. Jobs of
+    one model give a case the same risk.
     """
 
     model: str
@@ -96,10 +109,30 @@ class Job:
     risks: FloatArray
     metrics: Mapping[str, CountsMetric]
 
+    @property
+    def has_both_labels(self) -> bool:
+        """Whether these cases are both rare and non-rare."""
+        return np.unique(self.labels).size == 2
+
     @cached_property
     def of_label(self) -> tuple[IntArray, IntArray]:
         """Positions of non-rare and of rare cases in this job."""
         return np.flatnonzero(self.labels == 0), np.flatnonzero(self.labels == 1)
+
+    @cached_property
+    def observed(self) -> dict[str, float]:
+        """Every metric on these cases, NaN where they do not define it."""
+        counts = RiskCounts.of(self.labels, self.risks)
+        return {name: float(metric(counts)[0]) for name, metric in self.metrics.items()}
+
+    def estimates(
+        self, draws: Mapping[str, FloatArray], plan: Bootstrap
+    ) -> dict[str, Estimate | None]:
+        """Every metric with its interval from ``draws``, a job's entry in what ``draw`` returns."""
+        return {
+            name: plan.estimate(value, draws[name], self.index.size)
+            for name, value in self.observed.items()
+        }
 
 
 def draw(
@@ -107,11 +140,9 @@ def draw(
 ) -> dict[str, dict[str, FloatArray]]:
     """Every metric of every job in every resample: ``{job: {metric: (resamples,)}}``.
 
-    ``clusters``, shape ``(n,)`` for all cases that the jobs index, names the group of each case:
-    groups are drawn whole, so cases of one disease never count as independent. Give distinct
-    values to resample by case. NaN marks a resample that does not define the metric.
-
-    Cost: cases are counted by risk and group once; a resample is then a sparse product.
+    ``clusters``, shape ``(n,)``, names the group (disease) of every case that jobs index. Groups
+    are drawn whole; distinct values resample by case. NaN marks a resample that does not define
+    the metric. Cases are counted by risk and group once; a resample is then a sparse product.
     """
     if not jobs:
         return {}
@@ -135,7 +166,7 @@ def draw(
 
 
 class _Tallies:
-    """Cases of each job by risk and group; what several jobs of a model share is counted once."""
+    """Cases of each job by risk and group; jobs of a model share the counts of equal parts."""
 
     def __init__(self, jobs: Mapping[str, Job], codes: IntArray) -> None:
         self._grids = {
@@ -168,7 +199,7 @@ class _Tallies:
         return key
 
     def begin(self, weights: FloatArray) -> None:
-        """Count under these group weights, shape ``(rows, groups)``, from now on."""
+        """Use these group weights, shape ``(rows, groups)``, for the counts that follow."""
         self._weights = np.ascontiguousarray(weights.T)
         self._held, self._left = {}, self._uses.copy()
 
@@ -205,29 +236,6 @@ class _Grid:
     def place(self, risks: FloatArray) -> IntArray:
         """The group of each risk."""
         return np.searchsorted(self._lowest, risks, side="right") - 1
-
-
-def bootstrap_interval(
-    labels: ArrayLike,
-    risks: ArrayLike,
-    metric: CountsMetric,
-    plan: Bootstrap,
-    clusters: ArrayLike | None = None,
-) -> tuple[float, float] | None:
-    """Interval of one metric (an ``*_of`` function) on one sample, by case without ``clusters``.
-
-    Raises:
-        BadInputError: the sample itself is malformed, or clusters and labels differ in length.
-    """
-    ranking = Ranking(labels, risks)
-    truth = np.asarray(labels, dtype=np.float64)
-    groups = np.arange(truth.size) if clusters is None else np.asarray(clusters)
-    if groups.shape != truth.shape:
-        raise BadInputError(f"{groups.size} clusters for {truth.size} labels; give one per label.")
-    risk = np.asarray(risks, dtype=np.float64)
-    job = Job("", np.arange(truth.size), truth, risk, {"metric": metric})
-    value = float(metric(ranking.count())[0])
-    return plan.interval(value, draw({"job": job}, groups, plan)["job"]["metric"])
 
 
 @dataclass(frozen=True)
@@ -290,6 +298,9 @@ def bootstrap_p_value(differences: FloatArray) -> float:
 
     Twice the smaller tail with one resample added to each, so never 0 (Davison and Hinkley,
     Bootstrap Methods and their Application, 1997, 4.2).
+
+    Raises:
+        UndefinedMetricError: no resample defines the difference.
     """
     defined = differences[~np.isnan(differences)]
     if defined.size == 0:
@@ -302,13 +313,15 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Holm's adjusted p-values, by name (Scand J Stat 6:65, 1979).
 
     Raises:
-        BadInputError: a p-value lies outside 0-1.
+        BadInputError: a p-value is outside 0-1.
     """
     adjusted: dict[str, float] = {}
     running = 0.0
     for place, name in enumerate(sorted(p_values, key=lambda name: (p_values[name], name))):
         if not 0 <= p_values[name] <= 1:
-            raise BadInputError(f"The p-value of {name} is {p_values[name]}; it must lie in 0-1.")
+            raise BadInputError(
+                f"The p-value of {name} is {p_values[name]}; expected a value in 0-1."
+            )
         running = max(running, (len(p_values) - place) * p_values[name])
         adjusted[name] = min(1.0, running)
     return adjusted

@@ -1,40 +1,34 @@
 """The report's figures and the points behind them, readable in print and without colour vision.
 
-Colours are Okabe and Ito's; every line also has a dash of its own. Figures are made without
-pyplot's global state, so nothing stays open.
-
-Figures of what alerts mean in use: prevalence, abstention, groups, the visit told otherwise.
-
-Drawn from ``metrics.json``, so that a figure can't show what the report does not hold.
+Colours are Okabe and Ito's, and every kind of line has its own dashes. Figures of groups and of
+alerts in use are drawn from ``metrics.json``, so they show nothing that the report does not hold.
+Figures are made without pyplot's global state, so nothing stays open.
 """
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rarealert.evaluation.calibration import calibration_points
-from rarealert.evaluation.discrimination import (
+from rarealert.evaluation.metrics import (
     FloatArray,
-    decision_curve,
-    net_benefit_of_all,
+    RiskCounts,
+    calibration_points,
+    net_benefit_of,
     roc_points,
 )
-from rarealert.evaluation.predictions import (
-    BASELINE_PREFIX,
-    CONTROL_PREFIX,
-    ENSEMBLE,
-    STUDENT,
-    TEACHER_PREFIX,
-)
+from rarealert.evaluation.predictions import ENSEMBLE, STUDENT, kind_of, title_of
+from rarealert.evaluation.report import ordered
+from rarealert.evaluation.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CALIBRATION_BINS = 10
-_MAX_ROC_POINTS = 200  # points a curve; finer can't be seen and fattens every git diff
+_MAX_ROC_POINTS = 200  # points a curve; more are not visible and enlarge every git diff
 STYLES: Mapping[str, dict[str, Any]] = {
     "student": {"color": "#D55E00", "linestyle": "-", "linewidth": 2.4, "zorder": 5},
     "ensemble": {"color": "#0072B2", "linestyle": "--", "linewidth": 2.0, "zorder": 4},
@@ -42,9 +36,20 @@ STYLES: Mapping[str, dict[str, Any]] = {
     "teacher": {"color": "#009E73", "linestyle": "-.", "linewidth": 1.6, "zorder": 3},
     "control": {"color": "#555555", "linestyle": ":", "linewidth": 1.8, "zorder": 2},
 }
-"""How each kind of model is drawn; dashes tell them apart without colour."""
+"""How each kind of model is drawn."""
+
+PERTURBATION_TITLES = {
+    "without_examination": "Without examination and vitals",
+    "without_background": "Without past, family and social history",
+    "without_age_and_sex": "Without age and sex",
+    "paraphrase": "In other words",
+    "other_units": "In other units",
+    "typing_errors": "With typing errors",
+}
 
 _RARE, _NONRARE = "#D55E00", "#56B4E9"
+
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,23 +61,102 @@ class Curve:
     risks: FloatArray
 
 
-def kind_of(model: str) -> str:
-    """``student``, ``ensemble``, ``baseline``, ``teacher`` or ``control``."""
-    for prefix in (BASELINE_PREFIX, TEACHER_PREFIX, CONTROL_PREFIX):
-        if model.startswith(prefix):
-            return prefix.rstrip(":")
-    return model
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its file name, its title, and a sentence on how to read it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: "Figure"
 
 
-def title_of(model: str) -> str:
-    """The model's name as a reader meets it."""
-    words = {STUDENT: "Student", ENSEMBLE: "Ensemble of teachers"}
-    words[f"{CONTROL_PREFIX}tfidf"] = "Control words (TF-IDF)"
-    words[f"{BASELINE_PREFIX}minilm"] = "Baseline MiniLM"
-    if model in words:
-        return words[model]
-    kind, _, name = model.partition(":")
-    return f"{kind.capitalize()} {name.replace('_', ' ')}"
+def curve(study: Study, model: str) -> Curve | None:
+    """Labels and risks of the cases ``model`` answered, if they hold both labels."""
+    index = study.answered(model)
+    labels = study.labels[index]
+    return Curve(model, labels, study.risks[model][index]) if np.unique(labels).size == 2 else None
+
+
+def png_of(figure: "Figure") -> bytes:
+    """``figure`` as PNG without the library's version: equal figures are equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def draw_all(study: Study, report: Json) -> list[Drawing]:
+    """Every figure of the report; those of models only where their cases hold both labels."""
+    best = report["chosen_on_validation"]
+    leading = [STUDENT, ENSEMBLE, best["best_teacher"], best["best_control"]]
+    leading = [name for name in leading if name in study.risks]
+    curves = [found for name in leading if (found := curve(study, name))]
+    return [*_of_models(report, curves), *_of_use(report, leading)]
+
+
+def _of_models(report: Json, curves: Sequence[Curve]) -> Iterator[Drawing]:
+    ranked = [name for name in ordered(report["models"]) if "auroc" in report["models"][name]]
+    if not curves or not ranked:
+        return
+    yield Drawing(
+        "forest.png",
+        "AUROC of every model",
+        "Models whose intervals overlap widely may still differ: see the paired differences.",
+        forest_figure({name: report["models"][name]["auroc"] for name in ranked}),
+    )
+    yield Drawing(
+        "roc.png",
+        "ROC curves",
+        "Student, ensemble, and the teacher and control that were best on validation.",
+        roc_figure(curves),
+    )
+    yield Drawing(
+        "calibration.png",
+        "Calibration",
+        "Ten equally full bins a model. Above the line the risks are too low.",
+        calibration_figure(curves[:3]),
+    )
+    yield Drawing(
+        "risk_distribution.png",
+        "Distribution of the student's risks",
+        "Rare cases above the line, non-rare below; the less they overlap, the better.",
+        distribution_figure(curves[0]),
+    )
+    yield Drawing(
+        "decision_curve.png",
+        "Decision curve",
+        "At the prevalence of these cases; a model helps where it is above both acting on "
+        "everyone and acting on no one.",
+        decision_figure(curves),
+    )
+
+
+def _of_use(report: Json, leading: Sequence[str]) -> Iterator[Drawing]:
+    yield Drawing(
+        "subgroups.png",
+        "The student by group",
+        "Intervals of small groups are wide; a group's distance from the dashed line means "
+        "little where its interval crosses it.",
+        subgroup_figure(report),
+    )
+    yield Drawing(
+        "prevalence.png",
+        "Alerts where disease is rarer",
+        "At the same threshold. The shaded band is the student's interval.",
+        prevalence_figure(report["prevalence"]),
+    )
+    yield Drawing(
+        "abstention.png",
+        "Error without the uncertain cases",
+        "If a model is uncertain where it errs, its line falls to the right.",
+        abstention_figure(report["uncertainty"]["abstention"], leading),
+    )
+    yield Drawing(
+        "robustness.png",
+        "The same visits, perturbed",
+        "Mean change of the risk of the same visits; 0 is ideal for the last three.",
+        robustness_figure(report["robustness"]),
+    )
 
 
 def roc_rows(curves: Sequence[Curve]) -> list[tuple[str, float, float]]:
@@ -132,7 +216,7 @@ def calibration_figure(curves: Sequence[Curve]) -> "Figure":
 
 
 def distribution_figure(curve: Curve) -> "Figure":
-    """How the risks of rare and non-rare cases are spread, one above the other."""
+    """Histograms of the risks of rare cases, upwards, and of non-rare cases, downwards."""
     figure, axes = wide_axes()
     edges = np.linspace(0, 1, 21)
     for label, sign, colour, word in ((1, 1, _RARE, "rare"), (0, -1, _NONRARE, "non-rare")):
@@ -149,9 +233,7 @@ def distribution_figure(curve: Curve) -> "Figure":
         )
     axes.axhline(0, color="#333333", linewidth=0.8)
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
-    axes.set(
-        xlabel=f"Risk given by the {title_of(curve.model).lower()}", ylabel="Cases", xlim=(0, 1)
-    )
+    axes.set(xlabel=f"Risk of the {title_of(curve.model).lower()}", ylabel="Cases", xlim=(0, 1))
     axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.12))
     return figure
 
@@ -160,49 +242,43 @@ def decision_figure(curves: Sequence[Curve]) -> "Figure":
     """Net benefit of acting on each model over the threshold, against acting on all or none."""
     figure, axes = wide_axes()
     at = np.linspace(0.01, 0.8, 80)
-    labels = curves[0].labels
-    everyone = [net_benefit_of_all(labels, float(threshold)) for threshold in at]
+    share = float(curves[0].labels.mean())
+    everyone = share - (1 - share) * at / (1 - at)
     axes.plot(at, everyone, color="#999999", linewidth=1.2, label="Act on everyone")
     axes.axhline(0, color="#333333", linewidth=1, label="Act on no one")
     for curve in curves:
+        counts = RiskCounts.of(curve.labels, curve.risks)
         axes.plot(
             at,
-            decision_curve(curve.labels, curve.risks, at),
+            [net_benefit_of(counts, float(threshold))[0] for threshold in at],
             label=title_of(curve.model),
             **STYLES[kind_of(curve.model)],
         )
-    top = float(labels.mean())
     axes.set(
         xlabel="Threshold probability",
         ylabel="Net benefit per case",
         xlim=(0, 0.8),
-        ylim=(-0.15 * top, 1.08 * top),
+        ylim=(-0.15 * share, 1.08 * share),
     )
     figure.legend(frameon=False, fontsize=8.5, loc="outside lower center", ncols=3)
     return figure
 
 
-def forest_figure(rows: Sequence[tuple[str, float, float, float]]) -> "Figure":
-    """AUROC with interval of each model, best first; rows are ``(model, value, low, high)``."""
-    figure, axes = wide_axes(height=1.1 + 0.27 * len(rows))
-    for place, (model, value, low, high) in enumerate(rows):
-        style = STYLES[kind_of(model)]
-        axes.plot([low, high], [place, place], color=style["color"], linewidth=2.2)
-        axes.plot(
-            value,
-            place,
-            color=style["color"],
-            markersize=6,
-            marker={"student": "D", "ensemble": "s", "teacher": "o"}.get(kind_of(model), "x"),
-        )
+def forest_figure(aurocs: Mapping[str, Json]) -> "Figure":
+    """AUROC with interval of each model, best first."""
+    figure, axes = wide_axes(height=1.1 + 0.27 * len(aurocs))
+    for place, (model, found) in enumerate(aurocs.items()):
+        kind = kind_of(model)
+        marker = {"student": "D", "ensemble": "s", "teacher": "o"}.get(kind, "x")
+        colour = STYLES[kind]["color"]
+        axes.plot([found["ci_low"], found["ci_high"]], [place, place], color=colour, linewidth=2.2)
+        axes.plot(found["value"], place, color=colour, markersize=6, marker=marker)
     axes.axvline(0.5, color="#999999", linewidth=1)
-    axes.set_yticks(range(len(rows)), [title_of(model) for model, *_ in rows])
+    axes.set_yticks(range(len(aurocs)), [title_of(model) for model in aurocs])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0, labelsize=9)
-    axes.set(
-        xlabel="AUROC with interval (0.5 is chance)",
-        xlim=(min(0.4, *(row[2] for row in rows)) - 0.02, 1.0),
-    )
+    lowest = min(0.4, *(found["ci_low"] for found in aurocs.values()))
+    axes.set(xlabel="AUROC with interval (0.5 is chance)", xlim=(lowest - 0.02, 1.0))
     return figure
 
 
@@ -228,18 +304,6 @@ def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-Json = Mapping[str, Any]
-
-PERTURBATION_TITLES = {
-    "without_examination": "Without examination and vitals",
-    "without_background": "Without past, family and social history",
-    "without_age_and_sex": "Without age and sex",
-    "paraphrase": "In other words",
-    "other_units": "In other units",
-    "typing_errors": "With typing errors",
-}
-
-
 def prevalence_figure(prevalence: Json) -> "Figure":
     """PPV of the alerts over the prevalence, with the student's interval; logarithmic axes."""
     figure, axes = wide_axes()
@@ -263,8 +327,8 @@ def prevalence_figure(prevalence: Json) -> "Figure":
     return figure
 
 
-def abstention_figure(abstention: Json, shown: list[str]) -> "Figure":
-    """Balanced error of the ``shown`` models over the share of cases they decide on."""
+def abstention_figure(abstention: Json, shown: Sequence[str]) -> "Figure":
+    """Balanced error of the ``shown`` models over the share of cases they decide."""
     figure, axes = wide_axes()
     for model in shown:
         rows = abstention.get(model, [])
@@ -276,7 +340,7 @@ def abstention_figure(abstention: Json, shown: list[str]) -> "Figure":
             label=title_of(model),
             **STYLES[kind_of(model)],
         )
-    axes.set(xlabel="Cases decided on (%)", ylabel="Balanced error on them (%)", xlim=(102, 30))
+    axes.set(xlabel="Cases decided (%)", ylabel="Balanced error on them (%)", xlim=(102, 30))
     axes.set_ylim(bottom=0)
     figure.legend(frameon=False, fontsize=8.5, loc="outside lower center", ncols=3)
     return figure

@@ -1,96 +1,66 @@
 """``metrics.json``: every model, pooled and per subgroup, in the contract that machines read.
 
-A metric that is present has a value, both bounds and ``n``; one that the cases do not define is
-left out and its reason stands under ``absent``. Nothing is ever NaN.
+A metric that is present has a value, both bounds and ``n``. One that the cases do not define is
+left out, and ``absent`` holds the reason. Nothing is ever NaN.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rarealert.evaluation.abstention import abstention, conformal
-from rarealert.evaluation.discrimination import FloatArray, auroc
 from rarealert.evaluation.intervals import Bootstrap
-from rarealert.evaluation.measures import (
-    METRICS,
+from rarealert.evaluation.metrics import METRICS
+from rarealert.evaluation.predictions import (
+    CONTROL_PREFIX,
+    ENSEMBLE,
+    STUDENT,
+    TEACHER_PREFIX,
+    kind_of,
+    of_kind,
+)
+from rarealert.evaluation.prevalence import prevalence_table
+from rarealert.evaluation.robustness import Perturbed, robustness
+from rarealert.evaluation.strata import within_strata
+from rarealert.evaluation.study import (
     THRESHOLDED,
-    Comparison,
+    Reference,
     Result,
     Study,
-    Thresholds,
     compare,
     evaluate,
 )
-from rarealert.evaluation.predictions import CONTROL_PREFIX, ENSEMBLE, STUDENT, TEACHER_PREFIX
-from rarealert.evaluation.prevalence import prevalence_table
-from rarealert.evaluation.robustness import Retold, robustness
 from rarealert.evaluation.subgroups import Cells, Traits, blocks_of, contrasts, fairness, sizes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COMPARED = "auroc"
 SUBGROUP_METRICS = ("auroc", "sensitivity_at_95_specificity", "achieved_specificity")
 CLAIMED = (STUDENT, ENSEMBLE)
-"""Models that stand for the product: predictive values and prediction sets are theirs."""
+"""Models that the product consists of: predictive values and prediction sets are theirs."""
+
+COLUMNS: Mapping[str, str] = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "sensitivity_at_95_specificity": "Sensitivity",
+    "achieved_specificity": "Specificity",
+    "brier": "Brier",
+    "ece": "ECE",
+    "ici": "ICI",
+    "calibration_slope": "Slope",
+    "observed_to_expected": "O:E",
+}
+"""Metrics of the table of models, with their headings."""
+
+_KINDS = ("student", "ensemble", "baseline", "teacher", "control")
 _TEST_RESAMPLES = 10  # times those of the intervals, for tests of pairs
 _CHEAP_CASES = 5_000  # in the test part; tests of more would take minutes, and need it less
-_DIGITS = 6  # decimals in the report; beyond them lies the order of a sum
+_DIGITS = 6  # decimals in the report; later ones depend on the order of a sum
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The validation part: labels ``(n,)`` and risks by model ``(n,)``, NaN where unanswered.
-
-    ``measured_at`` is the share of rare cases that a model is calibrated at, by model, where it
-    was not calibrated on this part.
-    """
-
-    labels: FloatArray
-    risks: Mapping[str, FloatArray]
-    measured_at: Mapping[str, float] = field(default_factory=dict)
-
-    def prevalence(self, model: str) -> float:
-        """The share of rare cases that ``model``'s risks mean."""
-        return self.measured_at.get(model, float(self.labels.mean()))
-
-    def answered(self, model: str) -> tuple[FloatArray, FloatArray]:
-        """Labels and risks of the cases that ``model`` answered."""
-        risks = self.risks.get(model, np.full(self.labels.size, np.nan))
-        present = ~np.isnan(risks)
-        return self.labels[present], risks[present]
-
-    def thresholds(self, models: Iterable[str]) -> dict[str, Thresholds]:
-        """Thresholds of every model whose answers here hold both classes."""
-        chosen: dict[str, Thresholds] = {}
-        for model in models:
-            labels, risks = self.answered(model)
-            if np.unique(labels).size == 2:
-                chosen[model] = Thresholds.chosen_on(labels, risks)
-        return chosen
-
-    def best(self, models: Iterable[str]) -> str | None:
-        """The model with the highest AUROC here, where looking costs the test part nothing."""
-        reached: dict[str, float] = {}
-        for model in models:
-            labels, risks = self.answered(model)
-            if np.unique(labels).size == 2:
-                reached[model] = auroc(labels, risks)
-        return max(sorted(reached), key=lambda model: reached[model], default=None)
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """What ``metrics.cohort`` makes of all parts: the participant flow and table one."""
-
-    flow: Mapping[str, Any]
-    table_one: Mapping[str, Any]
-
-
-def of_kind(models: Iterable[str], prefix: str) -> list[str]:
-    """The models whose name starts with ``prefix``, sorted."""
-    return sorted(model for model in models if model.startswith(prefix))
 
 
 def build_report(
@@ -100,85 +70,58 @@ def build_report(
     plan: Bootstrap,
     digest: str,
     *,
-    cohort: Cohort | None = None,
-    retold: Mapping[str, Retold] | None = None,
+    cohort: Mapping[str, Any] | None = None,
+    perturbed: Mapping[str, Perturbed] | None = None,
 ) -> Json:
     """The whole of ``metrics.json`` as plain data, rounded to six decimals.
 
-    ``study`` is the test part; ``digest`` names it (sha256 of its case ids); ``retold`` are the
-    student's risks of perturbed cases.
+    ``study`` is the test part; ``digest`` identifies it (sha256 of its case ids); ``perturbed``
+    are the student's risks of perturbed cases.
     """
-    whole = {"all": np.arange(study.labels.size)}
     every = (*METRICS, *THRESHOLDED)
     cells = blocks_of(study, traits)
-    pooled = evaluate(study, whole, every, plan)["all"]
+    pooled = evaluate(study, {"all": study.everyone}, every, plan)["all"]
     blocks = {
         block: evaluate(study, of_block, every if block == "by_source" else SUBGROUP_METRICS, plan)
         for block, of_block in cells.items()
     }
-    models = {name: _plain(result.estimates) for name, result in pooled.items()}
-    return {
+    report = {
         "dataset": _dataset(study, cells, plan, digest),
-        "models": models,
-        "controls": {name: models[name] for name in of_kind(models, CONTROL_PREFIX)},
-        **{block: _estimates(of_block) for block, of_block in blocks.items()},
+        **_blocks(pooled, blocks),
         "by_case": _by_case(study, plan),
         "comparisons": _comparisons(study, plan),
-        "thresholds": {name: _plain(at) for name, at in study.thresholds.items()},
+        "thresholds": study.thresholds,
         "chosen_on_validation": {
-            "best_teacher": reference.best(of_kind(models, TEACHER_PREFIX)),
-            "best_control": reference.best(of_kind(models, CONTROL_PREFIX)),
+            "best_teacher": reference.best(of_kind(study.risks, TEACHER_PREFIX)),
+            "best_control": reference.best(of_kind(study.risks, CONTROL_PREFIX)),
         },
-        **_practice(study, reference, cells, plan),
-        "robustness": _plain(robustness(study, STUDENT, retold or {}, plan)),
-        "cohort": {} if cohort is None else {"flow": cohort.flow, "table_one": cohort.table_one},
-        "absent": {"models": _absent(pooled)}
-        | {block: _absences(of_block) for block, of_block in blocks.items()},
+        **_practice(study, reference, plan),
+        "fairness": fairness(study, STUDENT, cells, plan),
+        "subgroup_differences": contrasts(study, STUDENT, cells, plan),
+        "robustness": robustness(study, STUDENT, perturbed or {}, plan),
+        "within_strata": within_strata(study, reference, plan),
+        "cohort": cohort or {},
     }
+    found: Json = plain(report)
+    return found
 
 
-def _estimates(of_block: Mapping[str, Mapping[str, Result]]) -> Json:
-    return {
-        cell: {name: _plain(result.estimates) for name, result in of_cell.items()}
-        for cell, of_cell in of_block.items()
-    }
-
-
-def _absences(of_block: Mapping[str, Mapping[str, Result]]) -> Json:
-    found = {cell: _absent(of_cell) for cell, of_cell in of_block.items()}
-    return {cell: absent for cell, absent in found.items() if absent}
-
-
-def _practice(
-    study: Study, reference: Reference, cells: Mapping[str, Cells], plan: Bootstrap
-) -> Json:
-    """What the claimed models would mean in use: predictive values, gaps, when to say nothing."""
-    claimed = [model for model in CLAIMED if model in study.risks]
-    answered = {model: reference.answered(model) for model in study.risks}
-    return {
-        "prevalence": _plain(
-            {
-                model: rows
-                for model in claimed
-                if 0 < (measured_at := reference.prevalence(model)) < 1
-                and (rows := prevalence_table(study, model, measured_at, plan))
-            }
-        ),
-        "uncertainty": _plain(
-            {
-                "abstention": abstention(study, answered, plan),
-                "conformal": {
-                    model: conformal(study, model, *answered[model], plan) for model in claimed
-                },
-            }
-        ),
-        "fairness": _plain(fairness(study, STUDENT, cells, plan)),
-        "subgroup_differences": _plain(contrasts(study, STUDENT, cells, plan)),
-    }
+def plain(value: Any) -> Any:
+    """Dataclasses as objects, tuples as lists, floats rounded to six decimals."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return round(value, _DIGITS) if isinstance(value, float) else value
 
 
 def _dataset(study: Study, cells: Mapping[str, Cells], plan: Bootstrap, digest: str) -> Json:
-    sources = {source: sizes(study, index) for source, index in cells["by_source"].items()}
+    def sizes_of(block: str) -> dict[str, dict[str, int]]:
+        return {cell: sizes(study, index) for cell, index in cells[block].items()}
+
+    sources = sizes_of("by_source")
     return {
         "name": "+".join(sources),
         "simulated": set(sources) == {"simulated"},
@@ -189,31 +132,63 @@ def _dataset(study: Study, cells: Mapping[str, Cells], plan: Bootstrap, digest: 
             cell: sizes(study, index[study.labels[index] == 1])
             for cell, index in cells["by_category"].items()
         },
-        "age_bands": {cell: sizes(study, at) for cell, at in cells["by_age_band"].items()},
-        "sexes": {cell: sizes(study, index) for cell, index in cells["by_sex"].items()},
+        "age_bands": sizes_of("by_age_band"),
+        "sexes": sizes_of("by_sex"),
         "interval": {
             "method": "percentile bootstrap clustered by disease",
             "resamples": plan.resamples,
             "confidence": plan.confidence,
         },
-        **sizes(study, np.arange(study.labels.size)),
+        **sizes(study, study.everyone),
     }
+
+
+def _blocks(
+    pooled: Mapping[str, Result], blocks: Mapping[str, Mapping[str, Mapping[str, Result]]]
+) -> Json:
+    """Estimates of all models and subgroups, and under ``absent`` the reasons for those missing."""
+    models = {name: result.estimates for name, result in pooled.items()}
+    absent: Json = {"models": _absent(pooled)}
+    for block, cells in blocks.items():
+        reasons = {cell: _absent(results) for cell, results in cells.items()}
+        absent[block] = {cell: found for cell, found in reasons.items() if found}
+    return {
+        "models": models,
+        "controls": {name: models[name] for name in of_kind(models, CONTROL_PREFIX)},
+        **{
+            block: {
+                cell: {name: result.estimates for name, result in results.items()}
+                for cell, results in cells.items()
+            }
+            for block, cells in blocks.items()
+        },
+        "absent": absent,
+    }
+
+
+def _absent(results: Mapping[str, Result]) -> dict[str, dict[str, str]]:
+    return {name: result.absent for name, result in results.items() if result.absent}
+
+
+def why_absent(report: Mapping[str, Any], model: str, metric: str) -> str:
+    """Why ``metrics.json`` has no ``metric`` of ``model`` on the test part."""
+    reasons: Mapping[str, str] = report.get("absent", {}).get("models", {}).get(model, {})
+    return reasons.get(metric, "it was not scored")
 
 
 def _by_case(study: Study, plan: Bootstrap) -> Json:
     """AUROC of the claimed models with intervals that take cases as independent.
 
-    They stand beside the clustered ones for readers who expect them; they are too narrow where a
-    disease has several cases.
+    Given for readers who expect them; too narrow where a disease has several cases.
     """
-    alone = Study(
-        study.labels,
-        np.arange(study.labels.size).astype(np.str_),
-        {model: study.risks[model] for model in CLAIMED if model in study.risks},
-        {},
+    alone = replace(
+        study,
+        clusters=study.everyone.astype(np.str_),
+        risks={model: study.risks[model] for model in CLAIMED if model in study.risks},
+        thresholds={},
     )
-    found = evaluate(alone, {"all": np.arange(study.labels.size)}, (COMPARED,), plan)["all"]
-    return {name: _plain(result.estimates) for name, result in found.items()}
+    found = evaluate(alone, {"all": study.everyone}, (COMPARED,), plan)["all"]
+    return {name: result.estimates for name, result in found.items()}
 
 
 def _comparisons(study: Study, plan: Bootstrap) -> Json:
@@ -225,34 +200,124 @@ def _comparisons(study: Study, plan: Bootstrap) -> Json:
     """
     if study.labels.size <= _CHEAP_CASES:
         plan = replace(plan, resamples=_TEST_RESAMPLES * plan.resamples)
-    others = [name for name in study.risks if name != STUDENT]
+    others = sorted(
+        (name for name in study.risks if name != STUDENT), key=lambda name: (name != ENSEMBLE, name)
+    )
     pairs = {f"{STUDENT} - {other}": (STUDENT, other) for other in others}
-    best_first = sorted(pairs, key=lambda name: (pairs[name][1] != ENSEMBLE, name))
-    found = compare(study, {name: pairs[name] for name in best_first}, COMPARED, plan)
-    return {name: _comparison(comparison) for name, comparison in found.items()}
-
-
-def _comparison(found: Comparison) -> Json:
     return {
-        "metric": COMPARED,
-        **_plain(found.difference),
-        **_plain({"p_value": found.p_value, "p_holm": found.p_holm, "p_delong": found.p_delong}),
+        name: {
+            "metric": COMPARED,
+            **asdict(found.difference),
+            "p_value": found.p_value,
+            "p_holm": found.p_holm,
+            "p_delong": found.p_delong,
+        }
+        for name, found in compare(study, pairs, COMPARED, plan).items()
     }
 
 
-def _absent(results: Mapping[str, Result]) -> dict[str, dict[str, str]]:
-    return {name: result.absent for name, result in results.items() if result.absent}
+def _practice(study: Study, reference: Reference, plan: Bootstrap) -> Json:
+    """Predictive values by prevalence, abstention curves and prediction sets."""
+    claimed = [model for model in CLAIMED if model in study.risks]
+    answered = {model: reference.answered(model) for model in study.risks}
+    tables = {
+        model: prevalence_table(study, model, measured_at, plan)
+        for model in claimed
+        if 0 < (measured_at := reference.prevalence(model)) < 1
+    }
+    return {
+        "prevalence": {model: rows for model, rows in tables.items() if rows},
+        "uncertainty": {
+            "abstention": abstention(study, answered, plan),
+            "conformal": {
+                model: conformal(study, model, *answered[model], plan) for model in claimed
+            },
+        },
+    }
 
 
-def _plain(value: Any) -> Any:
-    """Dataclasses as objects, tuples as lists, floats rounded."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return round(value, _DIGITS) if isinstance(value, float) else value
+# The report as rows
 
 
-__all__ = ["Cohort", "Reference", "Retold", "Study", "Traits", "build_report", "of_kind"]
+def ordered(models: Mapping[str, Any]) -> list[str]:
+    """Student, ensemble, baselines, teachers, controls; within a kind the highest AUROC first."""
+
+    def key(model: str) -> tuple[int, float, str]:
+        reached = models[model].get("auroc", {}).get("value", 0.0)
+        return _KINDS.index(kind_of(model)), -reached, model
+
+    return sorted(models, key=key)
+
+
+def tables(report: Mapping[str, Any]) -> "dict[str, pd.DataFrame]":
+    """The report as flat tables with the same columns in every run, so that runs can be compared.
+
+    All models, paired differences, the student by group, predictive values, and robustness.
+    """
+    import pandas as pd
+
+    rows = {
+        "models": _model_rows(report),
+        "comparisons": _comparison_rows(report),
+        "subgroups": _subgroup_rows(report),
+        "prevalence": _prevalence_rows(report),
+        "robustness": _robustness_rows(report),
+    }
+    return {name: frame for name, of in rows.items() if len(frame := pd.DataFrame(of))}
+
+
+def _model_rows(report: Mapping[str, Any]) -> Iterator[Json]:
+    for model in ordered(report["models"]):
+        found = report["models"][model]
+        yield {"model": model, "n": _n(found), **_bounds(found, *COLUMNS)}
+
+
+def _comparison_rows(report: Mapping[str, Any]) -> Iterator[Json]:
+    for pair, found in report["comparisons"].items():
+        yield {
+            "pair": pair,
+            "n": found["n"],
+            **_bounds({"auroc_difference": found}, "auroc_difference"),
+            **{name: found[name] for name in ("p_value", "p_holm", "p_delong")},
+        }
+
+
+def _subgroup_rows(report: Mapping[str, Any]) -> Iterator[Json]:
+    for block in ("by_source", "by_category", "by_age_band", "by_sex"):
+        for cell, models in report[block].items():
+            difference = report["subgroup_differences"].get(block, {}).get(cell)
+            yield {
+                "block": block.removeprefix("by_"),
+                "cell": cell,
+                "n": _n(models[STUDENT]),
+                **_bounds(models[STUDENT], *SUBGROUP_METRICS),
+                **_bounds({"auroc_difference": difference}, "auroc_difference"),
+                "p_holm": difference["p_holm"] if difference else None,
+            }
+
+
+def _prevalence_rows(report: Mapping[str, Any]) -> Iterator[Json]:
+    for model, rows in report["prevalence"].items():
+        for found in rows:
+            simple = {name: found[name] for name in found if name not in ("ci", "at_shifted_risk")}
+            yield {"model": model, **simple}
+
+
+def _robustness_rows(report: Mapping[str, Any]) -> Iterator[Json]:
+    figures = ("mean_change", "mean_absolute_change", "changed_alerts", "auroc_change")
+    for name, found in report["robustness"].items():
+        yield {"perturbation": name, "n": found["n"], **_bounds(found, *figures)}
+
+
+def _n(found: Mapping[str, Any]) -> int | None:
+    return found["auroc"]["n"] if "auroc" in found else None
+
+
+def _bounds(found: Mapping[str, Any], *names: str) -> Json:
+    """``name``, ``name.ci_low`` and ``name.ci_high`` of each metric, empty where it is absent."""
+    row: Json = {}
+    for name in names:
+        estimate = found.get(name) or {}
+        row[name] = estimate.get("value")
+        row |= {f"{name}.{bound}": estimate.get(bound) for bound in ("ci_low", "ci_high")}
+    return row

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.evaluation.calibration import calibration_points
 from rarealert.evaluation.intervals import Bootstrap, holm
-from rarealert.evaluation.measures import Comparison, Study, compare, evaluate
+from rarealert.evaluation.metrics import calibration_points
+from rarealert.evaluation.study import Comparison, Study, compare, evaluate
 from rarealert.files import write_json, write_text
 from rarealert.params import load_params
 from rarealert.paths import Paths

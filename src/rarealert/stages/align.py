@@ -129,7 +129,7 @@ def report_items(outcome: "Outcome", folder: Path) -> Iterator[Item]:
     import pandas as pd
 
     from rarealert.ensemble.report import metrics_of, screening_of, tables_of, uncertainty_of
-    from rarealert.evaluation.calibration import calibration_points
+    from rarealert.evaluation.metrics import calibration_points
 
     metrics = metrics_of(outcome)
     cells, trials = screening_of(outcome.found)
@@ -355,10 +355,7 @@ def _child(trial: "Trial") -> Child:
 
 
 def _thresholds(valid: "Part", risks: "NDArray[np.float64]") -> dict[str, float]:
-    from rarealert.evaluation.discrimination import (
-        threshold_at_sensitivity,
-        threshold_at_specificity,
-    )
+    from rarealert.evaluation.metrics import threshold_at_sensitivity, threshold_at_specificity
 
     rare = valid.data.rare
     return {

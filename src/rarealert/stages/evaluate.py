@@ -1,13 +1,12 @@
 """Measure every model on the test part, with intervals and controls: ``rarealert evaluate``.
 
-Reads the predictions of ``score`` and the labels; thresholds come from the validation part, the
-training part is only counted, and its aligned risks tell which cases the ensemble learnt from.
-Writes ``reports/evaluate/``: ``metrics.json`` (the contract), ``summary.json``, the points behind
-the plots as CSV, the plots, and ``index.html``.
+Reads the predictions of ``score`` and the labels. Thresholds are chosen on the validation part.
+The aligned risks show which training cases the ensemble was calibrated on. Writes
+``reports/evaluate/``: ``metrics.json`` (the contract), ``summary.json``, the points behind the
+plots as CSV, the plots, and ``index.html``.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,12 @@ from rarealert.paths import Paths
 from rarealert.splits.parts import lock_digest
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Artifact, Dataset, Figure, Item, Metric, Summary, Table
-from rarealert.visits.case import TEXT_FIELDS, LabelledCase
-from rarealert.visits.reading import render
-from rarealert.visits.store import disease_groups, is_rare, read_cases
+from rarealert.visits.case import LabelledCase
+from rarealert.visits.store import is_rare, read_cases
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from rarealert.evaluation.page import Drawing
-    from rarealert.evaluation.plots import Curve
-    from rarealert.evaluation.report import Cohort, Reference, Study, Traits
+    from rarealert.evaluation.plots import Curve, Drawing
+    from rarealert.evaluation.study import Study
 
 Json = dict[str, Any]
 
@@ -36,45 +31,37 @@ _HEADLINE = ("auroc", "auprc", "sensitivity_at_95_specificity", "achieved_specif
 
 
 def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
-    """Build the report and hand its figures to the run."""
+    """Build the report and yield its figures for the run."""
+    from rarealert.evaluation.cohort import cohort
     from rarealert.evaluation.intervals import Bootstrap
-    from rarealert.evaluation.page import draw_all, tables
-    from rarealert.evaluation.predictions import (
-        ENSEMBLE,
-        PARTS,
-        check_predictions,
-        read_predictions,
-    )
-    from rarealert.evaluation.report import build_report
+    from rarealert.evaluation.plots import draw_all
+    from rarealert.evaluation.predictions import ENSEMBLE, read_predictions
+    from rarealert.evaluation.report import build_report, tables
     from rarealert.evaluation.robustness import read_robustness
-    from rarealert.evaluation.shortcut_audit import within_strata
+    from rarealert.evaluation.study import study_of
+    from rarealert.evaluation.subgroups import Traits
 
     source = paths.build("score") / "predictions.parquet"
     frame = read_predictions(source)
     split = paths.build("split")
-    cases = {part: read_cases(split / f"{part}.parquet") for part in ("train", *PARTS)}
-    check_predictions(frame, {part: _ids(cases[part]) for part in PARTS})
+    cases = {part: read_cases(split / f"{part}.parquet") for part in ("train", "valid", "test")}
+    study, reference = study_of(frame, cases)
     yield Dataset("predictions", source, sha256_of_file(source), len(frame), "evaluation")
     test = split / "test.parquet"
     yield Dataset("split.test", test, sha256_of_file(test), len(cases["test"]), "test")
 
-    plan = Bootstrap(params.evaluate.resamples, params.evaluate.confidence, params.evaluate.seed)
-    study, reference = read_study(frame, cases["valid"], cases["test"])
     learnt = _share_learnt(paths.build("align") / "risk.parquet", cases["train"])
-    reference = replace(reference, measured_at={ENSEMBLE: learnt})
-    ids = _ids(cases["test"])
+    ids = [item.case.case_id for item in cases["test"]]
     report = build_report(
         study,
-        _traits(cases["test"]),
-        reference,
-        plan,
+        Traits.of(cases["test"]),
+        replace(reference, measured_at={ENSEMBLE: learnt}),
+        Bootstrap(params.evaluate.resamples, params.evaluate.confidence, params.evaluate.seed),
         lock_digest(ids),
-        cohort=_cohort(cases, paths.report("ingest") / "summary.json"),
-        retold=read_robustness(paths.build("score") / "robustness.parquet", ids),
+        cohort=cohort(cases, paths.report("ingest") / "summary.json"),
+        perturbed=read_robustness(paths.build("score") / "robustness.parquet", ids),
     )
-    report["within_strata"] = within_strata(study, reference, plan)
     drawings = draw_all(study, report)
-
     folder = paths.report("evaluate")
     _write(folder, study, report, drawings)
     yield from _metrics(report)
@@ -88,39 +75,15 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
 
 
 def _write(folder: Path, study: "Study", report: Json, drawings: "Sequence[Drawing]") -> None:
-    from rarealert.evaluation.page import curve, render_page
+    from rarealert.evaluation.page import render_page
+    from rarealert.evaluation.plots import curve, png_of
 
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", report)
     write_json(folder / "summary.json", summary(report))
     _write_points(folder, [found for name in study.risks if (found := curve(study, name))])
     for drawing in drawings:
-        write_bytes(folder / drawing.name, drawing.plot.png)
-    write_text(folder / "index.html", render_page(report, [each.plot for each in drawings]))
-
-
-def read_study(
-    frame: "pd.DataFrame", valid: Sequence[LabelledCase], test: Sequence[LabelledCase]
-) -> tuple["Study", "Reference"]:
-    """Predictions laid out by case: the test part to measure, the validation part to choose on."""
-    import numpy as np
-
-    from rarealert.evaluation.report import Reference, Study
-
-    risks = {}
-    for part, of_part in (("valid", valid), ("test", test)):
-        rows = frame[frame["part"] == part]
-        wide = rows.pivot_table(index="case_id", columns="model", values="risk")
-        wide = wide.reindex(_ids(of_part))
-        risks[part] = {str(name): wide[name].to_numpy(np.float64) for name in sorted(wide.columns)}
-    reference = Reference(np.array(is_rare(valid), dtype=np.float64), risks["valid"])
-    study = Study(
-        labels=np.array(is_rare(test), dtype=np.float64),
-        clusters=np.array(disease_groups(test), dtype=np.str_),
-        risks=risks["test"],
-        thresholds=reference.thresholds(risks["test"]),
-    )
-    return study, reference
+        write_bytes(folder / drawing.name, png_of(drawing.figure))
+    write_text(folder / "index.html", render_page(report, drawings))
 
 
 def _share_learnt(file: Path, train: Sequence[LabelledCase]) -> float:
@@ -141,15 +104,14 @@ def _share_learnt(file: Path, train: Sequence[LabelledCase]) -> float:
             f"{file} is not a file of aligned risks; run dvc repro align."
         ) from error
     answered = {case_id for case_id, part in rows if part == "train"}
-    rare = [kept for kept, item in zip(is_rare(train), train, strict=True)
-            if item.case.case_id in answered]  # fmt: skip
+    rare = is_rare([item for item in train if item.case.case_id in answered])
     if not rare:
         raise BadInputError(f"{file} holds no case of the training part; run dvc repro align.")
     return sum(rare) / len(rare)
 
 
 def summary(report: Json) -> Json:
-    """The few numbers that ``dvc metrics show`` and ``diff`` should print."""
+    """The headline figures that ``dvc metrics show`` and ``diff`` print."""
     models = report["models"]
     best = report["chosen_on_validation"]
     named = {
@@ -184,8 +146,8 @@ def _write_points(folder: Path, curves: Sequence["Curve"]) -> None:
 def _metrics(report: Json) -> Iterator[Metric]:
     """Pooled figures as ``<model>.<metric>`` with bounds; a colon becomes a dot.
 
-    Student, ensemble and the best of the rest with all metrics, every other model with its
-    AUROC: a reviewer compares hundreds of columns no better than the store writes them.
+    All metrics of student, ensemble and the best of the rest; of every other model only the
+    AUROC, because nobody compares hundreds of columns.
     """
     best = report["chosen_on_validation"]
     whole = {"student": "student", "ensemble": "ensemble", **best}
@@ -216,51 +178,6 @@ def _sentence(report: Json) -> str:
         if auroc:
             parts.append(f"{role} {auroc['value']:.3f}")
     return f"AUROC on {of}: {', '.join(parts)}" if parts else f"{of}, no AUROC is defined"
-
-
-def _traits(cases: Sequence[LabelledCase]) -> "Traits":
-    import numpy as np
-
-    from rarealert.evaluation.report import Traits
-
-    return Traits(
-        source=np.array([item.case.source for item in cases], dtype=np.str_),
-        head=[item.label.orphanet_head for item in cases],
-        age_years=[item.case.age_years for item in cases],
-        sex=[item.case.sex for item in cases],
-    )
-
-
-def _cohort(cases: Mapping[str, Sequence[LabelledCase]], ingest: Path) -> "Cohort":
-    import pandas as pd
-
-    from rarealert.evaluation.page import MISSING_PREFIX, flow, table_one
-    from rarealert.evaluation.report import Cohort
-
-    rows = [
-        {
-            "part": part,
-            "rare": item.label.label == "rare",
-            "disease": item.label.disease_id,
-            "source": item.case.source,
-            "age_years": item.case.age_years,
-            "sex": item.case.sex,
-            "words": len(render(item.case).split()),
-            **{f"{MISSING_PREFIX}{name}": getattr(item.case, name) is None for name in TEXT_FIELDS},
-        }
-        for part, of_part in cases.items()
-        for item in of_part
-    ]
-    frame = pd.DataFrame(rows).astype({"age_years": float, "words": float})
-    try:
-        read = json.loads(ingest.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInputError(f"{ingest} can't be read; run dvc repro ingest.") from error
-    return Cohort(flow(read, frame), table_one(frame))
-
-
-def _ids(cases: Sequence[LabelledCase]) -> list[str]:
-    return [item.case.case_id for item in cases]
 
 
 def main() -> None:

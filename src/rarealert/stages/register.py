@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import rarealert
-from rarealert.evaluation.measures import why_absent
 from rarealert.evaluation.predictions import STUDENT
+from rarealert.evaluation.report import why_absent
 from rarealert.files import write_json, write_text
 from rarealert.params import Params
 from rarealert.paths import Paths

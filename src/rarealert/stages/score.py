@@ -30,8 +30,8 @@ from rarealert.splits.parts import lock_digest
 from rarealert.stages.harness import run_stage
 from rarealert.teachers.answer import AnswerRow, graded_risk, read_answers
 from rarealert.tracking.items import Dataset, Item, Metric, Summary
-from rarealert.visits.case import TEXT_FIELDS, Case, LabelledCase
-from rarealert.visits.reading import Reading, read_visit, render
+from rarealert.visits.case import Case, LabelledCase
+from rarealert.visits.reading import Reading, read_visit
 from rarealert.visits.store import is_rare, read_cases
 
 if TYPE_CHECKING:
@@ -158,25 +158,6 @@ def _score_retold(params: Params, paths: Paths, test: Sequence[LabelledCase]) ->
     yield Metric("robustness.visits", len(told))
 
 
-def control_frame(cases: Sequence[Case]) -> "pd.DataFrame":
-    """What the negative controls may look at: one row a case, no label."""
-    import pandas as pd
-
-    fields = ("age_years", "sex", *TEXT_FIELDS, "findings_present", "findings_excluded")
-    rows = [
-        {
-            "case_id": case.case_id,
-            "source": case.source,
-            "text": render(case),
-            "age_years": case.age_years,
-            "sex": case.sex,
-            **{f"missing_{name}": getattr(case, name) is None for name in fields},
-        }
-        for case in cases
-    ]
-    return pd.DataFrame(rows).astype({"age_years": float})
-
-
 def _teacher_risks(answers: Sequence[AnswerRow]) -> dict[str, dict[str, float]]:
     """Risks 0 to 1 by teacher; a failed or missing answer has no entry, never a zero."""
     risks: dict[str, dict[str, float]] = {}
@@ -190,7 +171,7 @@ def _teacher_risks(answers: Sequence[AnswerRow]) -> dict[str, dict[str, float]]:
 def _control_risks(
     train: Sequence[LabelledCase], scored: Sequence[LabelledCase], seed: int
 ) -> dict[str, dict[str, float]]:
-    from rarealert.evaluation.controls import fit_controls
+    from rarealert.evaluation.controls import control_frame, fit_controls
 
     fitted = fit_controls(control_frame([item.case for item in train]), is_rare(train), seed)
     frame = control_frame([item.case for item in scored])

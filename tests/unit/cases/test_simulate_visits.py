@@ -14,7 +14,8 @@ import pytest
 
 from rarealert.evaluation import controls as shortcuts
 from rarealert.evaluation import shortcut_audit as audit
-from rarealert.evaluation.discrimination import auroc
+from rarealert.evaluation.controls import control_frame
+from rarealert.evaluation.metrics import auroc
 from rarealert.knowledge.heads import HEADS
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.profiles import load_common_profiles, load_rare_profiles
@@ -24,7 +25,6 @@ from rarealert.simulation.corpus import materialise, simulate
 from rarealert.simulation.text import _PLAIN_EXAM, _PLAIN_FAMILY, _PLAIN_HISTORY
 from rarealert.simulation.vocabulary import load_vocabulary
 from rarealert.simulation.world import MIN_FINDINGS, Disease, fits, load_world
-from rarealert.stages.score import control_frame
 from rarealert.visits.case import TEXT_FIELDS, LabelledCase
 from rarealert.visits.diagnosis import names_diagnosis
 from rarealert.visits.reading import render

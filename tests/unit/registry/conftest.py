@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rarealert.evaluation.discrimination import auroc
 from rarealert.evaluation.intervals import Bootstrap
+from rarealert.evaluation.metrics import auroc
 from rarealert.registry.gates.approval import Approval
 from rarealert.registry.judged import Evidence, InputCheck, TextScan
 

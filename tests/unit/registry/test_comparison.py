@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rarealert.errors import RareAlertError
-from rarealert.evaluation.discrimination import auroc
 from rarealert.evaluation.intervals import Bootstrap
+from rarealert.evaluation.metrics import auroc
 from rarealert.registry.comparison import (
     SMALL_HEADS,
     Side,

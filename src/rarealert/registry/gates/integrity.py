@@ -6,7 +6,7 @@ Gates on how the model came about: what it learnt from, who taught it, where it 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rarealert.evaluation.discrimination import UndefinedMetricError, auroc
+from rarealert.evaluation.metrics import UndefinedMetricError, auroc
 from rarealert.registry.gates.gate import Gate, GateResult
 from rarealert.registry.gates.statistical import auroc_or_none
 from rarealert.registry.judged import Evidence

@@ -23,10 +23,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.evaluation.calibration import ece
-from rarealert.evaluation.discrimination import UndefinedMetricError, auroc
-from rarealert.evaluation.intervals import Bootstrap
-from rarealert.evaluation.measures import Estimate, Study, compare, why_absent
+from rarealert.evaluation.intervals import Bootstrap, Estimate
+from rarealert.evaluation.metrics import UndefinedMetricError, auroc, measure
+from rarealert.evaluation.report import why_absent
+from rarealert.evaluation.study import Study, compare
 from rarealert.registry.gates.gate import Gate, GateResult
 from rarealert.registry.judged import Champion, Evidence
 
@@ -221,7 +221,7 @@ class Calibrated(Gate):
         labels, risks = scored(evidence, evidence.challenger)
         if labels.size == 0:
             return self._result(False, "The challenger has no prediction on the test part.")
-        value = ece(labels, risks)
+        value = measure("ece", labels, risks)
         reason = f"Expected calibration error is {value:.3f} on {labels.size} cases."
         return self._result(value <= self.max_ece, reason, value, self.max_ece)
 
