@@ -17,7 +17,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rarealert.errors import BadInputError
-from rarealert.paths import Paths
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -225,22 +224,22 @@ def load_params(path: Path) -> Params:
         raise BadInputError(f"{path}: {key}: {first['msg']}{more}. Mend the key.") from error
 
 
-def use_profile(profile: Path, paths: Paths) -> str:
+def use_profile(profile: Path, params: Path) -> str:
     """Write the values of ``profile`` into ``params.yaml``, comments kept; what to do next.
 
     Raises:
         BadInputError: either file is missing or no YAML, or the outcome is no configuration; then
             ``params.yaml`` stays as it was.
     """
-    text, changed = merged(paths.params, profile)
-    partial = paths.params.with_suffix(".partial")
+    text, changed = merged(params, profile)
+    partial = params.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
     try:
         load_params(partial)
     except BadInputError as error:
         partial.unlink()
-        raise BadInputError(f"{profile} over {paths.params.name}: {error}") from error
-    partial.replace(paths.params)
+        raise BadInputError(f"{profile} over {params.name}: {error}") from error
+    partial.replace(params)
     return (
         f"{changed} values of {profile.name} are new in params.yaml. Look at `git diff`, commit "
         "(only committed runs can be promoted), then dvc repro."

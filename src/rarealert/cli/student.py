@@ -21,7 +21,7 @@ def use(
     from rarealert.params import use_profile
     from rarealert.paths import Paths
 
-    print(use_profile(profile, Paths.here()))
+    print(use_profile(profile, Paths.here().params))
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -33,14 +33,14 @@ def test_the_profiles_are_here() -> None:
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda file: file.name)
 def test_a_profile_is_valid_and_only_its_values_change(profile: Path, workspace: Paths) -> None:
     before, wanted = values(workspace.params), values(profile)
-    said = use_profile(profile, workspace)
+    said = use_profile(profile, workspace.params)
     load_params(workspace.params)
     after = values(workspace.params)
     assert after == before | wanted
     # what changes nothing would only grow stale; the device is named for the reader
     assert [key for key in wanted if before[key] == wanted[key]] in ([], [("distil", "device")])
     assert said.startswith(f"{sum(after[key] != before[key] for key in after)} values")
-    assert use_profile(profile, workspace).startswith("0 values")
+    assert use_profile(profile, workspace.params).startswith("0 values")
 
 
 def test_what_is_not_named_stays_byte_for_byte(workspace: Paths, tmp_path: Path) -> None:
@@ -67,6 +67,6 @@ def test_nonsense_is_refused_and_nothing_is_written(workspace, tmp_path, content
         profile.write_text(content)
     before = workspace.params.read_bytes()
     with pytest.raises(BadInputError, match=said):
-        use_profile(profile, workspace)
+        use_profile(profile, workspace.params)
     assert workspace.params.read_bytes() == before
     assert not list(tmp_path.glob("*.partial"))
