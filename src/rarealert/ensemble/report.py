@@ -22,7 +22,7 @@ from rarealert.ensemble.features import FeatureMatrix
 from rarealert.ensemble.folds import TrainingSet
 from rarealert.ensemble.robustness import Trouble
 from rarealert.ensemble.search import Search, mean_known
-from rarealert.evaluation.metrics import UndefinedMetricError, measure
+from rarealert.evaluation.metrics import UndefinedMetricError, auroc, measure
 
 _QUALITY = (
     "auroc",
@@ -214,7 +214,7 @@ def abstention_curve(rare: NDArray[np.bool_], risks: NDArray[np.float64]) -> lis
             "brier": float((wrong**2).mean()),
         }
         with contextlib.suppress(UndefinedMetricError):  # the surest are all of one class
-            row["auroc"] = discrimination.auroc(rare[kept], risks[kept])
+            row["auroc"] = auroc(rare[kept], risks[kept])
         rows.append(row)
     return rows
 
