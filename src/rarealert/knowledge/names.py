@@ -1,4 +1,4 @@
-"""Disease names in one normal form, so that spelling variants meet."""
+"""The normal form of disease names, the same for spelling variants."""
 
 import re
 import unicodedata
@@ -58,5 +58,5 @@ def name_words(name: str) -> tuple[str, ...]:
 
 
 def normalise_name(name: str) -> str:
-    """``name_words`` joined by one space: the key under which variants of a name meet."""
+    """``name_words`` joined by one space: the same key for all variants of a name."""
     return " ".join(name_words(name))

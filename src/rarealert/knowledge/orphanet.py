@@ -1,10 +1,8 @@
-"""Orphadata's tables, as published and gzipped: the one source of prevalence classes.
+"""Orphanet disorders, and the disorder that a name or a sentence means.
 
-From the name of a diagnosis to the Orphanet disorder it means, or to none.
-
-Names come from the ORPHA rows of ``phenotype.hpoa``, from MONDO, from the packaged synonyms, and
-from Orphadata's tables where a folder with them is given: only these know Orphanet's own heads and
-which disorders are common.
+Names come from the ORPHA rows of ``phenotype.hpoa``, from MONDO and from the packaged synonyms. A
+folder with Orphadata's tables, as published and gzipped, adds Orphanet's own heads and prevalence
+classes.
 """
 
 import csv
@@ -16,14 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from rarealert.errors import BadInputError
+from rarealert.knowledge import packaged_rows
 from rarealert.knowledge.heads import HEADS, head_above, load_derived_heads
 from rarealert.knowledge.mondo import Mondo, MondoTerm, load_mondo
 from rarealert.knowledge.names import name_words, normalise_name, word_set
-from rarealert.knowledge.profiles import (
-    load_common_conditions,
-    load_rare_profiles,
-    packaged_rows,
-)
+from rarealert.knowledge.profiles import load_common_conditions, load_rare_profiles
 
 _LINEARISATION = "linearisation_of_rare_diseases.csv.gz"
 _EPIDEMIOLOGY = "epidemiology_of_rare_diseases.csv.gz"
@@ -31,15 +26,26 @@ _HISTORY = "natural_history_of_rare_diseases.csv.gz"
 _COMMON_CLASSES = frozenset((">1 / 1000", "6-9 / 10 000"))
 _POPULATION_MEASURES = frozenset(("Point prevalence", "Prevalence at birth"))
 _GROUP = "Group of disorders"
+_GROUP_SIZE = 3  # Orphanet entries below a MONDO term that make it a group of disorders
+_SUFFIXES = word_set("disease syndrome disorder")
+_PARENTHESES = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]")
+_LONGEST_NAME = 12  # words; a longer n-gram of a sentence is no name
+_MIN_SINGLE_WORD = 6  # letters; a shorter single word in a sentence is no disease
+_NOT_AFFECTED = word_set("trait carrier exposure")  # not the disease itself
+_EPONYMS_OF_TWO = word_set("cushing meckel")  # the syndrome and the disease are different things
+_FORMS = word_set("genetic familial hereditary inherited congenital neonatal fetal")
+_GENERIC = word_set(
+    "fever cancer tumor infection anemia allergy asthma obesity glaucoma epilepsy dementia cataract"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Disorder:
-    """An active Orphanet disorder; ``head`` is ``None`` where neither table nor rule says it.
+    """An active Orphanet disorder; ``head`` is ``None`` if no table or rule gives one.
 
-    ``head_derived`` marks a head that a rule gave (``derived_heads``), not Orphanet. ``common``
-    marks a disorder whose prevalence is above Europe's bound for a rare disease, 5 in 10,000: it
-    is in Orphanet, but not rare.
+    ``head_derived`` marks a head from ``load_derived_heads``, not from Orphanet. ``common`` marks
+    a disorder whose prevalence is above Europe's bound for a rare disease, 5 in 10,000: it is in
+    Orphanet, but not rare.
     """
 
     orpha_code: str
@@ -51,9 +57,9 @@ class Disorder:
 
 @dataclass(frozen=True, slots=True)
 class Nomenclature:
-    """Disorders, the codes of groups of them, and the codes whose kind nothing states.
+    """Disorders, the codes of groups of disorders, and the codes of unknown kind.
 
-    ``complete`` where every active disorder is among them: another code has been withdrawn.
+    ``complete`` if it has every active disorder, so that any other code has been withdrawn.
     """
 
     disorders: tuple[Disorder, ...]
@@ -63,9 +69,9 @@ class Nomenclature:
 
 
 def read_tables(folder: Path) -> Nomenclature:
-    """What the three tables of ``folder`` say.
+    """Read the three tables of ``folder``.
 
-    The linearisation table mixes groups in; those that the other tables name are told apart.
+    The linearisation table contains groups too; the other tables identify them.
 
     Raises:
         BadInputError: a table is missing or is not what Orphadata publishes.
@@ -119,23 +125,6 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
         ) from error
 
 
-__all__ = ["Disorder", "OrphanetIndex", "index_over", "load_index", "looks_common"]
-
-_SYNONYMS = "disease_synonyms.tsv"
-_COMMON = "common_orphanet.tsv"
-_GROUP_SIZE = 3  # Orphanet entries below a MONDO term that make it a group of disorders
-_SUFFIXES = word_set("disease syndrome disorder")
-_PARENTHESES = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]")
-_LONGEST_NAME = 12  # words; a longer n-gram of a sentence is no name
-_MIN_SINGLE_WORD = 6  # letters; shorter single words in a sentence name something else
-_NOT_AFFECTED = word_set("trait carrier exposure")  # they name a disease the patient has not
-_EPONYMS_OF_TWO = word_set("cushing meckel")  # the syndrome and the disease are different things
-_FORMS = word_set("genetic familial hereditary inherited congenital neonatal fetal")
-_GENERIC = word_set(
-    "fever cancer tumor infection anemia allergy asthma obesity glaucoma epilepsy dementia cataract"
-)
-
-
 class OrphanetIndex:
     """Resolves names to disorders; build it with ``load_index``."""
 
@@ -146,12 +135,13 @@ class OrphanetIndex:
         whole_names: Iterable[tuple[str, str]] = (),
         elsewhere: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
-        """``synonyms`` maps more names to ORPHA codes; unknown codes are ignored.
+        """Index the names of ``nomenclature``.
 
-        ``whole_names`` are pairs of a name and a code that count for a whole text only, without
-        its brackets; the names of doubtful codes are not looked for inside a sentence either.
-        ``elsewhere`` are normal forms of the names of diseases that Orphanet does not list, each
-        with the ORPHA codes of what it is a form of.
+        ``synonyms`` maps more names to ORPHA codes; unknown codes are ignored. ``whole_names`` are
+        pairs of a name and a code that match a whole text only, without its brackets; the names of
+        doubtful codes are not searched for in sentences either. ``elsewhere`` has the normal forms
+        of names of diseases that Orphanet does not list, each with the ORPHA codes of the
+        disorders that it is a form of.
         """
         self._elsewhere = elsewhere or {}
         self.by_code = {disorder.orpha_code: disorder for disorder in nomenclature.disorders}
@@ -176,11 +166,11 @@ class OrphanetIndex:
                 self._by_name.setdefault(key, code)
 
     def resolve(self, text: str) -> Disorder | None:
-        """The disorder that ``text`` names, be it a name, a variant, or a sentence holding one.
+        """The disorder that ``text`` names: a name, a variant, or a sentence that contains one.
 
         The whole text is tried first, then the longest run of words that is a name. The name of a
-        disease that Orphanet does not list is not taken for another whose synonym it is as well,
-        or whose name is like it or stands within it, unless it is a form of that one.
+        disease that Orphanet does not list never means another disorder with the same synonym, a
+        similar name, or a name within it, unless it is a form of that disorder.
         """
         key = normalise_name(without_brackets(text))
         own = self._own_names.get(normalise_name(text)) or self._own_names.get(key)
@@ -191,25 +181,25 @@ class OrphanetIndex:
         return found if found is None or above is None or found.orpha_code in above else None
 
     def resolve_exact(self, text: str) -> Disorder | None:
-        """The disorder whose name ``text`` is, but for spelling."""
+        """The disorder with the name ``text``, except for spelling."""
         key = normalise_name(text)
         code = self._by_name.get(key) or self._whole_names.get(key)
         return self.by_code[code] if code else None
 
     def resolve_whole(self, text: str) -> Disorder | None:
-        """The disorder whose name ``text`` is, but for spelling, brackets and suffix."""
-        for names, key in self._lookups(text):
-            if code := names.get(key):
-                return self.by_code[code]
-        return None
+        """The disorder with the name ``text``, except for spelling, brackets and suffix.
 
-    def _lookups(self, text: str) -> Iterator[tuple[Mapping[str, str], str]]:
-        """A name as it stands is tried in every table before any variant of it is."""
+        The unchanged name is tried in every table before any variant of it.
+        """
         plain = without_brackets(text)
-        yield self._by_name, normalise_name(text)
-        yield self._whole_names, normalise_name(plain)
-        yield from ((self._by_name, key) for key in name_variants(text))
-        yield from ((self._whole_names, key) for key in name_variants(plain))
+        lookups = (
+            (self._by_name, normalise_name(text)),
+            (self._whole_names, normalise_name(plain)),
+            *((self._by_name, key) for key in name_variants(text)),
+            *((self._whole_names, key) for key in name_variants(plain)),
+        )
+        code = next((names[key] for names, key in lookups if key in names), None)
+        return self.by_code[code] if code else None
 
     def _inside(self, words: tuple[str, ...]) -> Disorder | None:
         if _NOT_AFFECTED.intersection(words):
@@ -225,12 +215,12 @@ class OrphanetIndex:
 
 
 def without_brackets(name: str) -> str:
-    """The name without what stands in parentheses or square brackets."""
+    """The name without parentheses, square brackets and their content."""
     return _PARENTHESES.sub(" ", name)
 
 
 def name_variants(name: str) -> Iterator[str]:
-    """Normal forms of a name: as it is, without or from its parentheses, without its suffix."""
+    """Normal forms of a name: unchanged, without or from its parentheses, without its suffix."""
     yield normalise_name(name)
     outside = without_brackets(name)
     inner = [first or second for first, second in _PARENTHESES.findall(name)]
@@ -252,7 +242,7 @@ def name_variants(name: str) -> Iterator[str]:
 def load_index(folder: Path | None = None) -> OrphanetIndex:
     """The index over the installed names, or over Orphadata's tables in ``folder``.
 
-    With tables, the installed names still serve as synonyms.
+    With tables, the installed names are synonyms.
 
     Raises:
         BadInputError: a table of ``folder`` is missing or is not what Orphadata publishes, or an
@@ -260,13 +250,13 @@ def load_index(folder: Path | None = None) -> OrphanetIndex:
     """
     mondo = load_mondo()
     synonyms = {profile.name: profile.disease_id for profile in load_rare_profiles()}
-    synonyms |= {row["synonym"]: row["orpha_code"] for row in packaged_rows(_SYNONYMS)}
+    synonyms |= {row["synonym"]: row["orpha_code"] for row in packaged_rows("disease_synonyms.tsv")}
     known = read_tables(folder) if folder else _installed(mondo)
     return index_over(known, synonyms, mondo)
 
 
 def index_over(known: Nomenclature, synonyms: Mapping[str, str], mondo: Mondo) -> OrphanetIndex:
-    """The index over ``known`` with more names by code, and with the names that MONDO adds."""
+    """The index over ``known``, ``synonyms`` by ORPHA code, and the names in ``mondo``."""
     official = {disorder.orpha_code: disorder.name for disorder in known.disorders}
     names = _mondo_names(mondo, official)
     return OrphanetIndex(known, synonyms, names, _names_elsewhere(mondo))
@@ -275,11 +265,11 @@ def index_over(known: Nomenclature, synonyms: Mapping[str, str], mondo: Mondo) -
 def _installed(mondo: Mondo) -> Nomenclature:
     """Disorders with annotations and those that only MONDO names, with derived heads.
 
-    MONDO says neither which of its Orphanet entries are groups nor which Orphanet has withdrawn.
-    One without annotation is taken for a group if several Orphanet entries stand below it, and
-    for withdrawn if the Genetic and Rare Diseases Information Center does not list it either
-    (docs/results.md: how often that is right). Nothing installed holds prevalences either: what is
-    not rare in a general population, or where it is endemic, stands in ``common_orphanet.tsv``.
+    MONDO marks neither groups nor withdrawn disorders among its Orphanet entries. An entry without
+    annotation counts as a group if several Orphanet entries are below it, and as withdrawn if the
+    Genetic and Rare Diseases Information Center does not list it (docs/results.md: accuracy of
+    both rules). No installed package has prevalences: ``common_orphanet.tsv`` lists the disorders
+    that are not rare in a general population or where they are endemic.
     """
     by_code, heads = mondo.by_code("Orphanet"), load_derived_heads()
     profiles = {profile.disease_id: profile.name for profile in load_rare_profiles()}
@@ -296,7 +286,7 @@ def _installed(mondo: Mondo) -> Nomenclature:
             f"ORPHA:{other}" in profiles for other in term.codes["Orphanet"]
         ):
             found[code] = Disorder(code, term.name, head_above(terms, mondo))
-    common = {row["orpha_code"] for row in packaged_rows(_COMMON)}
+    common = {row["orpha_code"] for row in packaged_rows("common_orphanet.tsv")}
     return Nomenclature(
         tuple(
             replace(disorder, head_derived=bool(disorder.head), common=code in common)
@@ -320,23 +310,23 @@ def _orphanet_entries_below(mondo: Mondo) -> dict[str, int]:
 def _mondo_names(mondo: Mondo, official: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Every name of a MONDO term with its ORPHA code; preferred names before synonyms.
 
-    A term that is broader than the entry whose code it carries lends it no name.
+    A term that is broader than the Orphanet entry with its code contributes no name.
     """
     terms = [term for term in mondo.terms.values() if "Orphanet" in term.codes]
-    lent = []
+    codes_of = []
     for term in terms:
         codes = [f"ORPHA:{code}" for code in term.codes["Orphanet"]]
-        lent.append([code for code in codes if not _is_broader(term, official.get(code, ""))])
+        codes_of.append([code for code in codes if not _is_broader(term, official.get(code, ""))])
     for names in ([(term.name,) for term in terms], [term.synonyms for term in terms]):
-        for codes, said in zip(lent, names, strict=True):
-            yield from ((name, code) for name in said for code in codes)
+        for codes, own in zip(codes_of, names, strict=True):
+            yield from ((name, code) for name in own for code in codes)
 
 
 def _is_broader(term: MondoTerm, official: str) -> bool:
-    """Whether Orphanet's entry is the inherited or inborn form of what the term means at large.
+    """Whether Orphanet's entry is the inherited or congenital form of what the term means.
 
-    So it is where Orphanet's name says that, beside a name of the term, and no name of the term
-    does: "Genetic nephrotic syndrome" has the code that MONDO gives to "nephrotic syndrome".
+    Orphanet's name then has a word for that beside a name of the term, and no name of the term
+    has: "Genetic nephrotic syndrome" has the code that MONDO gives to "nephrotic syndrome".
     """
     entry = set(name_words(official))
     if not entry & _FORMS:
@@ -348,7 +338,7 @@ def _is_broader(term: MondoTerm, official: str) -> bool:
 def _names_elsewhere(mondo: Mondo) -> dict[str, frozenset[str]]:
     """Names of the terms without an ORPHA code, each with the codes above every such term.
 
-    What is the preferred name of a term that has one is left out.
+    Preferred names of terms with an ORPHA code are left out.
     """
     found: dict[str, frozenset[str]] = {}
     listed = {normalise_name(t.name) for t in mondo.terms.values() if "Orphanet" in t.codes}
@@ -376,5 +366,5 @@ def _common_names() -> frozenset[str]:
 
 
 def looks_common(text: str) -> bool:
-    """Whether ``text`` is, but for spelling, the name of a packaged common condition."""
+    """Whether ``text`` is, except for spelling, the name of a packaged common condition."""
     return any(key in _common_names() for key in name_variants(text))

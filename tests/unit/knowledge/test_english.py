@@ -1,10 +1,10 @@
-"""English is told from other languages by its words, in prose and in shorthand."""
+"""English is distinguished from other languages by its words, in prose and in shorthand."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.knowledge.english import english_share, is_english
+from rarealert.knowledge.english import is_english
 
 ENGLISH = (
     "Tired for half a year, muscle cramps after climbing stairs; dark urine once.",
@@ -50,7 +50,5 @@ def test_a_visit_with_one_foreign_field_is_judged_as_a_whole():
 
 
 @given(st.lists(st.text(), max_size=3))
-def test_any_text_has_a_share_or_too_few_words(texts):
-    share = english_share(texts)
-    assert share is None or 0 <= share <= 1
+def test_any_text_is_judged(texts):
     assert isinstance(is_english(texts), bool)
