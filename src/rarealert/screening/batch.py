@@ -17,16 +17,15 @@ continued run gives the very bytes of an uninterrupted one.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from rarealert.errors import BadInputError, RareAlertError
-from rarealert.screening.answer import FLAGS, SAID, case_remarks, flag_remarks
+from rarealert.errors import BadInputError
+from rarealert.screening.answer import Answer, RationaleFor
 from rarealert.screening.champion import ScreeningModel, loader
-from rarealert.screening.frames import request_frame
 from rarealert.screening.resume import (
     Files,
     Progress,
@@ -37,9 +36,9 @@ from rarealert.screening.resume import (
     resume,
     save,
 )
-from rarealert.screening.tables import check_out
+from rarealert.screening.tables import answer_row, check_out
 from rarealert.screening.visit_files import Row, kind_of, read_rows
-from rarealert.visits.case import Case
+from rarealert.visits.reading import read_visit
 
 
 def wait_asleep() -> None:
@@ -105,23 +104,20 @@ def report_of(
 
 
 CHUNK_ROWS = 256
-Told = Literal["alerts", "all", "none"]
-"""Which visits get a rationale, which is generated token by token through every layer."""
-
 Engine = Literal["local", "ray"]
 """Who asks the model: this process, or the actors of a Ray cluster."""
 
 Load = Callable[[], ScreeningModel]
 """What gives an actor its own copy of the model."""
 
-_Answered = Iterator[tuple[Sequence[Row], list[dict[str, Any]]]]
+_Answered = Iterator[tuple[Sequence[Row], list[Answer]]]
 
 
 @dataclass(frozen=True)
 class Question:
     """What is asked of the model: ``prevalence`` 0-1 restates every risk for such a population."""
 
-    rationale: Told = "none"
+    rationale: RationaleFor = "none"
     prevalence: float | None = None
 
 
@@ -159,7 +155,7 @@ def screen_file(
 ) -> ScreenReport:
     """Screen the visits of a file of any kind that ``rarealert.screening.rows`` reads.
 
-    Each row of ``out`` holds the columns of ``rarealert.screening.saying.SAID``, ``rationale``
+    Each row of ``out`` holds the columns of ``rarealert.screening.answer.COLUMNS``, ``rationale``
     where asked, ``model_version`` and ``model_digest``, in the source's order. Rows that are no
     case go to ``<out>.refused.jsonl`` with their number and the reason. With ``load``, which has
     to give the same ``model``, the chunks are answered on a Ray cluster.
@@ -197,6 +193,7 @@ def _answered(
 
     progress = resume(files, _key(files, model, question, chunk_rows))
     resumed = progress.screened + progress.refused
+    rationale = question.rationale != "none"
     engine = _engine(files, model, question, load)
     rows = read_rows(files.source, progress.source_bytes, progress.rows)
     chunks = iter(lambda: list(islice(rows, chunk_rows)), [])
@@ -214,12 +211,13 @@ def _answered(
         out.truncate(progress.out_bytes)
         refused.truncate(progress.refused_bytes)
         for chunk, answers in engine(chunks):
+            rows_out = [answer_row(answer, model, rationale) for answer in answers]
             refusals = [row.refusal() for row in chunk if row.case is None]
             progress = replace(
                 _counted(progress, answers, len(refusals)),
                 rows=chunk[-1].number,
                 source_bytes=chunk[-1].end,
-                out_bytes=append(out, answers),
+                out_bytes=append(out, rows_out),
                 refused_bytes=append(refused, refusals),
             )
             save(files.progress, progress)
@@ -227,7 +225,7 @@ def _answered(
             done = progress.screened + progress.refused - resumed
             each = done / max(bar.format_dict["elapsed"], 1e-9)
             bar.set_postfix_str(f"{each:.1f} visits/s, {progress.refused:,} refused")
-    finish(files, progress, question.rationale != "none")
+    finish(files, progress, rationale)
     return report_of(files, progress, resumed, model)
 
 
@@ -243,74 +241,30 @@ def _engine(
     return lambda chunks: answer_on_ray(chunks, load, model, question, spool)
 
 
-def answer_chunk(
-    chunk: Sequence[Row], model: ScreeningModel, question: Question
-) -> list[dict[str, Any]]:
-    """One answer for each row of ``chunk`` that is a case.
-
-    Raises:
-        RareAlertError: the version's answers lack a column.
-    """
-    cases = [row.case for row in chunk if row.case is not None]
-    if not cases:
-        return []
-    asked = {"rationale": question.rationale == "all", "prevalence": question.prevalence}
-    answered = model.scorer.predict(request_frame(cases), params=_given(asked))
-    lacking = [name for name in SAID if name not in answered.columns]
-    if lacking:
-        raise RareAlertError(
-            f"Version {model.version} of {model.name} gives no {', '.join(lacking)}: it was "
-            "registered by an earlier RareAlert; run dvc repro register, or name another --alias."
-        )
-    rows: list[dict[str, Any]] = answered.to_dict("records")
-    if question.rationale == "alerts":
-        _tell_alerts(rows, cases, model)
-    marks = {"model_version": model.version, "model_digest": model.digest}
-    return [{**_noted(*pair), **marks} for pair in zip(rows, cases, strict=True)]
+def answer_chunk(chunk: Sequence[Row], model: ScreeningModel, question: Question) -> list[Answer]:
+    """One answer for each row of ``chunk`` that is a case."""
+    readings = [read_visit(row.case) for row in chunk if row.case is not None]
+    return model.scorer.answer(readings, question.prevalence, question.rationale)
 
 
-def _noted(answer: dict[str, Any], case: Case) -> dict[str, Any]:
-    """``answer`` with its notes, and without reasons for what could not be read."""
-    told = [each.message for each in (*flag_remarks(answer), *case_remarks(case))]
-    if answer["not_english"] and "rationale" in answer:
-        answer["rationale"] = None
-    return {**answer, "notes": " ".join(told) or None}
+def _is_flagged(answer: Answer) -> bool:
+    """Whether there are notes beside the one on a cut, which is counted separately."""
+    return any(note.code != "truncated" for note in answer.notes)
 
 
-def _tell_alerts(
-    rows: Sequence[dict[str, Any]], cases: Sequence[Case], model: ScreeningModel
-) -> None:
-    alerts = [place for place, row in enumerate(rows) if _band(row) == "alert"]
-    for row in rows:
-        row["rationale"] = None
-    if alerts:
-        frame = request_frame([cases[place] for place in alerts])
-        told = model.scorer.predict(frame, params={"rationale": True})
-        for place, text in zip(alerts, told["rationale"], strict=True):
-            rows[place]["rationale"] = text
-
-
-def _given(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in params.items() if value is not None}
-
-
-def _is_flagged(answer: Mapping[str, Any]) -> bool:
-    return answer["notes"] not in (None, FLAGS["truncated"])
-
-
-def _counted(before: Progress, answers: Sequence[Mapping[str, Any]], refused: int) -> Progress:
+def _counted(before: Progress, answers: Sequence[Answer], refused: int) -> Progress:
     return replace(
         before,
         screened=before.screened + len(answers),
         refused=before.refused + refused,
         flagged=before.flagged + sum(_is_flagged(answer) for answer in answers),
-        cut=before.cut + sum(bool(answer["truncated"]) for answer in answers),
+        cut=before.cut + sum(answer.truncated for answer in answers),
         bands=dict(Counter(before.bands) + Counter(_band(answer) for answer in answers)),
     )
 
 
-def _band(answer: Mapping[str, Any]) -> str:
-    return "not read" if answer["not_english"] else str(answer["band"])
+def _band(answer: Answer) -> str:
+    return "not read" if answer.not_english else answer.band
 
 
 def _key(files: Files, model: ScreeningModel, question: Question, chunk_rows: int) -> str:

@@ -1,28 +1,21 @@
-"""The registered model that screens: found by its alias, loaded offline.
-
-Ask a registered version again: the same risks as when it was judged, and in what time?
-"""
+"""The registered model that screens: found by its alias, loaded offline."""
 
 import json
 import os
-import statistics
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.language.base import CARRIED_VARIABLE
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.screening.frames import request_frame
-from rarealert.visits.case import Case
+from rarealert.screening.answer import Scorer
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.exceptions import MlflowException
@@ -30,15 +23,12 @@ if TYPE_CHECKING:
 
 _FAILED = "gates.failed"
 _DIGEST = "adapter.sha256"
+_OTHER_RELEASE = (
+    "This version was registered by an earlier RareAlert and can't be used by this one; run dvc "
+    "repro register, or name another --alias."
+)
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow says of a model, and of an alias, that a registry does not have."""
-
-
-class RiskScorer(Protocol):
-    """What screening asks of a loaded model; ``mlflow.pyfunc.PyFuncModel`` has it."""
-
-    def predict(self, data: "pd.DataFrame", params: dict[str, Any] | None = None) -> Any:
-        """One row a visit, as ``rarealert.screening.pyfunc`` describes."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +38,7 @@ class ScreeningModel:
     name: str
     version: str
     digest: str
-    scorer: RiskScorer
+    scorer: Scorer
 
 
 def load_model(name: str, alias: str, tracking_uri: str) -> ScreeningModel:
@@ -60,9 +50,9 @@ def load_model(name: str, alias: str, tracking_uri: str) -> ScreeningModel:
         BadInputError: the base model on this machine is not the one trained on.
     """
     version = _find(name, alias, tracking_uri)
-    scorer = _load(f"models:/{name}/{version.version}")
+    loaded = _load(f"models:/{name}/{version.version}")
     digest = version.tags.get(_DIGEST, "")
-    return ScreeningModel(name, str(version.version), digest, scorer)
+    return ScreeningModel(name, str(version.version), digest, _scorer(loaded))
 
 
 def version_of(name: str, alias: str, tracking_uri: str) -> str:
@@ -90,10 +80,10 @@ def load_folder(folder: Path) -> ScreeningModel:
     marks = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     if beside.is_file():
         os.environ.setdefault(CARRIED_VARIABLE, str(folder.parent / "base"))
-    scorer = _load(str(folder))
-    digest = str((scorer.metadata.metadata or {}).get(_DIGEST, ""))
+    loaded = _load(str(folder))
+    digest = str((loaded.metadata.metadata or {}).get(_DIGEST, ""))
     name, version = str(marks.get("name", folder.name)), str(marks.get("version", "folder"))
-    return ScreeningModel(name, version, digest, scorer)
+    return ScreeningModel(name, version, digest, _scorer(loaded))
 
 
 def loader(folder: Path | None, alias: str) -> Callable[[], ScreeningModel]:
@@ -113,10 +103,29 @@ def _load(uri: str) -> "PyFuncModel":
     with warnings.catch_warnings():  # mlflow 3.17 warns of its own type hints when imported
         warnings.simplefilter("ignore", UserWarning)
         import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    loaded: PyFuncModel = mlflow.pyfunc.load_model(uri)
+    try:
+        loaded: PyFuncModel = mlflow.pyfunc.load_model(uri)
+    except MlflowException as error:
+        if isinstance(error.__cause__, ImportError):  # its code imports modules that moved since
+            raise RareAlertError(_OTHER_RELEASE) from error
+        raise
     return loaded
+
+
+def _scorer(loaded: "PyFuncModel") -> Scorer:
+    """What answers readings inside the loaded model.
+
+    Raises:
+        RareAlertError: the model answers tables alone, as those of an earlier RareAlert do.
+    """
+    model = loaded.unwrap_python_model()  # type: ignore[no-untyped-call]
+    scorer: Scorer | None = getattr(model, "scorer", None)
+    if scorer is None:
+        raise RareAlertError(_OTHER_RELEASE)
+    return scorer
 
 
 def _find(name: str, alias: str, tracking_uri: str) -> "ModelVersion":
@@ -170,31 +179,3 @@ def _why_none(name: str, alias: str, known: "list[ModelVersion]") -> str:
         f"No version of {name} is called {alias!r}; the newest is version {newest.version}. "
         "Use --alias challenger, or run dvc repro register."
     )
-
-
-CASES = 16
-"""Cases asked again, spread over the sorted ids."""
-
-_TIMED = 5  # single visits timed; the median forgives one that the machine interrupted
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Risks 0-1 by case id, and the median seconds for one visit."""
-
-    risks: dict[str, float]
-    latency_s: float
-
-
-def ask_again(scorer: RiskScorer, cases: Sequence[Case]) -> Asked:
-    """Score a spread of ``cases`` (at least one) together, then a few one by one."""
-    ordered = sorted(cases, key=lambda case: case.case_id)
-    chosen = ordered[:: max(1, len(ordered) // CASES)][:CASES]
-    answers = scorer.predict(request_frame(chosen))
-    risks = {str(row["case_id"]): float(row["risk"]) for row in answers.to_dict("records")}
-    seconds = []
-    for case in chosen[:_TIMED]:
-        started = time.perf_counter()
-        scorer.predict(request_frame([case]))
-        seconds.append(time.perf_counter() - started)
-    return Asked(risks, statistics.median(seconds))

@@ -3,10 +3,12 @@
 MLflow runs this file each time it loads a version (https://mlflow.org/docs/latest/ml/model/
 models-from-code/), so nothing is pickled and a reviewer can read what runs. The base model is
 not part of the artifact: the adapter folder names it with its digest, and loading refuses any
-other.
+other. Tables are for MLflow alone; screening unwraps ``RiskModel`` and uses its ``scorer``.
 """
 
+import math
 import warnings
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,11 @@ import mlflow
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from pydantic import ValidationError
 
 from rarealert.errors import BadInputError
-from rarealert.screening.answer import SAID, say
-from rarealert.screening.frames import COLUMNS, to_cases
+from rarealert.screening.answer import COLUMNS, Screener
+from rarealert.visits.case import TEXT_FIELDS, Case
 from rarealert.visits.reading import read_visit
 
 with warnings.catch_warnings():  # mlflow 3.17 warns of its own type hints when imported
@@ -33,19 +36,20 @@ ADAPTER = "adapter"
 CALIBRATION_PREVALENCE = "calibration_prevalence"
 """Key of the model's configuration: the share of rare cases its calibrator was fitted on."""
 
-BATCH_SIZE = 32
+VISIT_COLUMNS = ("case_id", "age_years", "sex", *TEXT_FIELDS)
+"""Columns that a request may hold; the student reads no coded findings."""
 
 
 def signature() -> ModelSignature:
     """Input columns (``case_id`` alone is required), output columns and inference parameters."""
-    optional = [ColSpec(DataType.string, name, required=False) for name in COLUMNS[2:]]
+    optional = [ColSpec(DataType.string, name, required=False) for name in VISIT_COLUMNS[2:]]
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "case_id"),
         ColSpec(DataType.double, "age_years", required=False),
         *optional,
     ]
     outputs: list[ColSpec | TensorSpec] = [
-        *(ColSpec(DataType[kind], name) for name, kind in SAID.items()),
+        *(ColSpec(DataType[kind], name) for name, kind in COLUMNS.items()),
         ColSpec(DataType.string, "rationale", required=False),
     ]
     params = [
@@ -69,59 +73,81 @@ def input_example() -> pd.DataFrame:
     )
 
 
-class RiskModel(PythonModel):
-    """Risk of rare disease for each visit of a table.
+def request_frame(cases: Sequence[Case]) -> pd.DataFrame:
+    """One row a case, without the columns that no case fills."""
+    rows = [{name: getattr(case, name) for name in VISIT_COLUMNS} for case in cases]
+    frame = pd.DataFrame(rows, columns=list(VISIT_COLUMNS))
+    # a column without any value has no type of its own, and MLflow would refuse it
+    return frame.astype({"age_years": "float64"}).dropna(axis="columns", how="all")
 
-    The band comes from thresholds chosen on the validation part, at the prevalence the
-    calibrator saw. A shift of prevalence is monotone and keeps the order of visits, so it
-    restates the risk and its interval and leaves the band, which marks an operating point, as it
-    is; nor does it touch ``abstain``, whose coverage holds for each label by itself.
+
+def to_cases(frame: pd.DataFrame) -> list[Case]:
+    """One case a row; empty strings and NaN count as absent.
+
+    Raises:
+        BadInputError: a column is unknown, or a row is no case; the message names row and field.
     """
+    unknown = sorted(set(frame.columns) - set(VISIT_COLUMNS))
+    if unknown or "case_id" not in frame.columns:
+        wrong = f"unknown column {unknown[0]!r}" if unknown else "no column 'case_id'"
+        raise BadInputError(f"The request has {wrong}; the columns are {', '.join(VISIT_COLUMNS)}.")
+    rows: list[dict[Hashable, Any]] = frame.to_dict("records")
+    return [_to_case(number, row) for number, row in enumerate(rows, start=1)]
+
+
+def _to_case(number: int, row: Mapping[Hashable, Any]) -> Case:
+    held = {str(name): value for name, value in row.items() if not _absent(value)}
+    try:
+        return Case.model_validate({**held, "source": "request"})
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the row"
+        raise BadInputError(f"Row {number}: {field}: {first['msg']}. Correct the row.") from None
+
+
+def _absent(value: object) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+class RiskModel(PythonModel):
+    """Risk of rare disease for each visit of a table; ``scorer`` answers readings directly."""
+
+    scorer: Screener
 
     def load_context(self, context: "PythonModelContext") -> None:
         """Load adapter and base model.
 
         Raises:
-            BadInputError: the base model on this machine is not the one trained on, or the
-                student was packaged before answers had an interval.
+            BadInputError: as ``Screener.load``.
         """
-        from rarealert.student.model import Student
-        from rarealert.student.uncertainty import load_uncertainty
-
-        folder = Path(context.artifacts[ADAPTER])
-        self._uncertainty = load_uncertainty(folder)
-        self._student = Student.load(folder)
-        self._calibrated_at = float(context.model_config[CALIBRATION_PREVALENCE])
+        calibrated_at = float(context.model_config[CALIBRATION_PREVALENCE])
+        self.scorer = Screener.load(Path(context.artifacts[ADAPTER]), calibrated_at)
 
     # MLflow passes no context to a predict that names none; load_context had it.
     def predict(  # type: ignore[override]
         self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row a visit, with the columns of ``rarealert.screening.saying.SAID``.
+        """One row a visit, with the columns of ``rarealert.screening.answer.COLUMNS``.
 
-        ``params["rationale"]`` asks for a rationale; ``params["prevalence"]`` (0-1, exclusive)
-        restates the risk and its interval for a population with that share of rare disease.
+        ``params["rationale"]`` adds a column with a rationale for each English visit;
+        ``params["prevalence"]`` (0-1, exclusive) restates the risk and its interval for a
+        population with that share of rare disease.
 
         Raises:
             BadInputError: a row is no case, or the prevalence is out of range.
         """
         chosen = params or {}
-        prevalence = _checked_prevalence(chosen.get("prevalence"))
         readings = [read_visit(case) for case in to_cases(model_input)]
-        predictions = self._student.predict(readings, BATCH_SIZE)
-        columns = say(readings, predictions, self._uncertainty, self._calibrated_at, prevalence)
-        if chosen.get("rationale"):
-            said = self._student.rationales(readings, [item.band for item in predictions])
-            columns["rationale"] = [item.text for item in said]
-        return pd.DataFrame(columns)
-
-
-def _checked_prevalence(value: object) -> float | None:
-    if value is None:
-        return None
-    if not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise BadInputError("prevalence must be a share between 0 and 1, such as 0.02.")
-    return float(value)
+        wanted = bool(chosen.get("rationale"))
+        answers = self.scorer.answer(
+            readings, chosen.get("prevalence"), "all" if wanted else "none"
+        )
+        table = pd.DataFrame([each.row() for each in answers], columns=list(COLUMNS))
+        if wanted:
+            table["rationale"] = [each.rationale for each in answers]
+        return table
 
 
 if __name__ != "rarealert.screening.pyfunc":  # MLflow runs the file under a name of its own

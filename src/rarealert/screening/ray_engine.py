@@ -6,15 +6,17 @@ so what is written is what the local engine writes. The folder of ``--out`` and 
 be ones that every machine reaches.
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from rarealert.errors import RareAlertError
 from rarealert.scale.cluster import join, nodes
+from rarealert.screening.answer import Answer
 from rarealert.screening.batch import Load, Question, answer_chunk, wait_asleep
 from rarealert.screening.champion import ScreeningModel
 from rarealert.screening.visit_files import Row
@@ -22,6 +24,7 @@ from rarealert.screening.visit_files import Row
 _CHUNKS_A_FILE = 4  # the unit that an actor is handed; smaller ones spread a short file better
 _LEFT_CPUS = 1  # of each machine, for Ray Data's own reading; without one it waits for ever
 _CHUNK, _ANSWERS = "chunk", "answers"
+_ROWS, _LIST = TypeAdapter(list[Row]), TypeAdapter(list[Answer])
 
 
 def answer_on_ray(
@@ -30,7 +33,7 @@ def answer_on_ray(
     model: ScreeningModel,
     question: Question,
     spool: Path,
-) -> Iterator[tuple[Sequence[Row], list[dict[str, Any]]]]:
+) -> Iterator[tuple[Sequence[Row], list[Answer]]]:
     """Each chunk with its answers, in order; ``spool`` holds the chunks while they wait.
 
     ``load`` gives each actor its own ``model``: one a machine, with as many threads as this process
@@ -63,7 +66,7 @@ def answer_on_ray(
             compute=data.ActorPoolStrategy(size=min(len(machines), len(files))),
         )
         for row in answered.iter_rows():
-            yield _rows(row[_CHUNK]), json.loads(row[_ANSWERS])
+            yield _ROWS.validate_json(row[_CHUNK]), _LIST.validate_json(row[_ANSWERS])
     except RayTaskError as error:
         raise error.cause from None
     finally:
@@ -92,7 +95,9 @@ class _Screener:
         import pyarrow as pa
 
         told = [
-            json.dumps(answer_chunk(_rows(chunk), self._model, self._question))
+            _LIST.dump_json(
+                answer_chunk(_ROWS.validate_json(chunk), self._model, self._question)
+            ).decode()
             for chunk in batch[_CHUNK].to_pylist()
         ]
         return batch.append_column(_ANSWERS, pa.array(told, pa.string()))
@@ -108,21 +113,7 @@ def _spooled(chunks: Iterable[Sequence[Row]], spool: Path) -> list[str]:
     files: list[str] = []
     while held := list(islice(source, _CHUNKS_A_FILE)):
         file = spool / f"{len(files):08d}.parquet"
-        told = [json.dumps([_plain(row) for row in chunk]) for chunk in held]
+        told = [_ROWS.dump_json(list(chunk)).decode() for chunk in held]
         pq.write_table(pa.table({_CHUNK: told}), file)
         files.append(str(file))
     return files
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    case = None if row.case is None else row.case.model_dump(mode="json", exclude_none=True)
-    return {**row.__dict__, "case": case}
-
-
-def _rows(chunk: str) -> list[Row]:
-    from rarealert.visits.case import Case
-
-    return [
-        Row(**{**held, "case": None if held["case"] is None else Case.model_validate(held["case"])})
-        for held in json.loads(chunk)
-    ]

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from rarealert.calibration.bands import Band
 from rarealert.errors import BadInputError
-from rarealert.screening.answer import SAID
+from rarealert.screening.answer import COLUMNS, Answer
+from rarealert.screening.champion import ScreeningModel
 from rarealert.sources.files import json_lines, no_tick
 from rarealert.sources.rows import rows
 
@@ -68,7 +69,15 @@ def check_out(source: Path, out: Path) -> None:
 
 def columns(rationale: bool) -> tuple[str, ...]:
     """Columns of the answers, in order."""
-    return (*SAID, *(("rationale",) if rationale else ()), NOTES, *MARKS)
+    return (*COLUMNS, *(("rationale",) if rationale else ()), NOTES, *MARKS)
+
+
+def answer_row(answer: Answer, model: ScreeningModel, rationale: bool) -> dict[str, Any]:
+    """The cells of one answer, in the order of ``columns``."""
+    notes = " ".join(note.message for note in answer.notes) or None
+    given = {"rationale": answer.rationale} if rationale else {}
+    marks = {"model_version": model.version, "model_digest": model.digest}
+    return {**answer.row(), **given, "notes": notes, **marks}
 
 
 def write_table(lines: Path, out: Path, rationale: bool) -> None:
@@ -119,7 +128,7 @@ def _schema(names: tuple[str, ...]) -> "pa.Schema":
     import pyarrow as pa
 
     kinds = {"string": pa.string(), "double": pa.float64(), "boolean": pa.bool_()}
-    return pa.schema([(name, kinds[SAID.get(name, "string")]) for name in names])
+    return pa.schema([(name, kinds[COLUMNS.get(name, "string")]) for name in names])
 
 
 FLAGS: Final = ("abstain", "out_of_distribution", "not_english", "truncated")

@@ -10,7 +10,7 @@ import rarealert
 from rarealert.registry.versions import ModelPackage
 from rarealert.screening import pyfunc
 
-# importlib mode keeps test folders off the path; cheap_scorer.py is shared by the tests here
+# importlib mode keeps test folders off the path; toy.py is shared by the tests here
 sys.path.append(str(Path(__file__).parent))
 
 

@@ -4,43 +4,23 @@ import json
 import os
 from pathlib import Path
 
-import pandas as pd
 import pytest
+from toy import Look, Scorer, model
 
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.screening import resume
-from rarealert.screening.answer import SAID
 from rarealert.screening.batch import Question, screen, screen_file
-from rarealert.screening.champion import ScreeningModel, load_model
+from rarealert.screening.champion import load_model
 
 
-class Scorer:
-    """Answers by the length of the complaint; stops after some calls as a killed process would."""
-
-    def __init__(self, calls=10**9):
-        self.calls = calls
-        self.seen = []
-
-    def predict(self, data, params=None):
-        if not self.calls:
-            raise KeyboardInterrupt
-        self.calls -= 1
-        self.seen += list(data["case_id"])
-        rows = pd.DataFrame({"case_id": data["case_id"]})
-        rows["risk"] = [len(text) / 100 for text in data["chief_complaint"]]
-        rows["band"] = ["alert" if risk > 0.1 else "low" for risk in rows["risk"]]
-        rows["risk_low"], rows["risk_high"] = rows["risk"] / 2, rows["risk"] * 2
-        rows["abstain"] = rows["truncated"] = rows["out_of_distribution"] = False
-        rows["not_english"] = [len(text) == 7 for text in data["chief_complaint"]]
-        rows["ood_score"] = 0.5
-        rows["evidence"] = "[]"
-        if params["rationale"]:
-            rows["rationale"] = [f"because of {name}" for name in data["case_id"]]
-        return rows[[*SAID, *(["rationale"] if params["rationale"] else [])]]
+def by_length(case):
+    """The risk is the length of the complaint over 100, an alert above 0.1."""
+    risk = len(case.chief_complaint) / 100
+    return Look(risk, "alert" if risk > 0.1 else "low")
 
 
-def model(scorer=None, version="2"):
-    return ScreeningModel("toy", version, "d" * 64, scorer or Scorer())
+def scorer(**more):
+    return Scorer(by_length, "because of {}", **more)
 
 
 def write(path, rows):
@@ -59,14 +39,14 @@ def read(path):
 
 def test_every_visit_is_answered_in_order_and_marked(tmp_path):
     source, out = write(tmp_path / "in.jsonl", visits(25)), tmp_path / "deep" / "out.jsonl"
-    report = screen_file(source, out, model(), Question("all"), chunk_rows=4)
+    report = screen_file(source, out, model(scorer()), Question("all"), chunk_rows=4)
     rows = read(out)
     assert [row["case_id"] for row in rows] == [f"v{i}" for i in range(25)]
     assert rows[3] == {
         "case_id": "v3",
         "risk": 0.04,
         "risk_low": 0.02,
-        "risk_high": 0.08,
+        "risk_high": 0.52,
         "band": "low",
         "abstain": False,
         "out_of_distribution": False,
@@ -81,34 +61,29 @@ def test_every_visit_is_answered_in_order_and_marked(tmp_path):
     }
     assert (report.screened, report.refused, report.resumed) == (25, 0, 0)
     assert sum(report.bands.values()) == 25
-    assert report.flagged == 1
+    assert report.flagged == 0
     assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
     assert "25 visits" in report.sentence()
 
 
 def test_a_visit_that_cannot_be_read_is_no_alert_and_gets_no_reasons(tmp_path):
-    def unreadable(data, params=None):
-        rows = Scorer().predict(data, params)
-        return rows.assign(band="alert", not_english=[True, False])
-
-    source, out = write(tmp_path / "in.jsonl", visits(2)), tmp_path / "out.jsonl"
-    scorer = Scorer()
-    scorer.predict = unreadable
-    report = screen_file(source, out, model(scorer), Question("all"))
+    rows = [{"chief_complaint": "Seit Wochen Fieber."}, {"chief_complaint": "Fever for weeks."}]
+    source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    report = screen_file(source, out, model(scorer()), Question("all"))
     unread, other = read(out)
     assert "not English" in unread["notes"]
-    assert (unread["rationale"], other["rationale"]) == (None, "because of v1")
+    assert (unread["rationale"], other["rationale"]) == (None, "because of 2")
     assert report.bands == {"alert": 1, "not read": 1}
     assert "1 to be read with their notes" in report.sentence()
 
 
 def test_a_visit_that_was_cut_is_counted_apart(tmp_path):
-    scorer = Scorer()
-    scorer.predict = lambda data, params=None: Scorer().predict(data, params).assign(truncated=True)
-    report = screen_file(
-        write(tmp_path / "in.jsonl", visits(8)), tmp_path / "out.jsonl", model(scorer), chunk_rows=3
-    )
-    assert (report.cut, report.flagged) == (8, 1)  # one is not English
+    def cut(case):
+        return Look(0.2, truncated=True, abstain=case.case_id == "v3")
+
+    source, out = write(tmp_path / "in.jsonl", visits(8)), tmp_path / "out.jsonl"
+    report = screen_file(source, out, model(Scorer(cut)), chunk_rows=3)
+    assert (report.cut, report.flagged) == (8, 1)
     assert "1 to be read with their notes; 8 longer than the model reads" in report.sentence()
 
 
@@ -204,20 +179,20 @@ def test_a_file_name_that_is_no_utf8_is_escaped(tmp_path, ending):
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_killed_run_is_continued_without_asking_twice(tmp_path, torn):
     source, out = write(tmp_path / "in.jsonl", ["{", *visits(30)]), tmp_path / "out.jsonl"
-    first = Scorer(calls=3)
+    first = scorer(calls=3)
     with pytest.raises(KeyboardInterrupt):
         screen_file(source, out, model(first), chunk_rows=5)
     assert not out.exists()
     if torn:
         with (tmp_path / "out.jsonl.partial").open("ab") as stream:
             stream.write(b'{"case_id": "v99"')
-    second = Scorer()
+    second = scorer()
     report = screen_file(source, out, model(second), chunk_rows=5)
     assert first.seen + second.seen == [f"v{i}" for i in range(30)]
     assert (report.screened, report.refused, report.resumed) == (30, 1, 15)
 
     whole = tmp_path / "whole.jsonl"
-    screen_file(source, whole, model(), chunk_rows=7)
+    screen_file(source, whole, model(scorer()), chunk_rows=7)
     assert out.read_bytes() == whole.read_bytes()
     refused = [path.with_name(f"{path.name}.refused.jsonl") for path in (out, whole)]
     assert refused[0].read_bytes() == refused[1].read_bytes()
@@ -227,7 +202,7 @@ def test_a_killed_run_is_continued_without_asking_twice(tmp_path, torn):
 def test_a_run_of_something_else_starts_anew(tmp_path, change):
     source, out = write(tmp_path / "in.jsonl", visits(20)), tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        screen_file(source, out, model(Scorer(calls=2)), chunk_rows=5)
+        screen_file(source, out, model(scorer(calls=2)), chunk_rows=5)
     if change == "visits":
         write(source, visits(21))
     if change == "lost":
@@ -241,16 +216,15 @@ def test_two_runs_do_not_write_the_same_answers(tmp_path):
     source, out = write(tmp_path / "in.jsonl", visits(20)), tmp_path / "out.jsonl"
     told = []
 
-    def beside(data, params=None):
-        if not told:
-            with pytest.raises(BadInputError, match="being written by another run") as refused:
-                screen_file(source, out, model(), chunk_rows=5)
-            told.append(str(refused.value))
-        return Scorer().predict(data, params)
+    class Beside(Scorer):
+        def answer(self, readings, *asked):
+            if not told:
+                with pytest.raises(BadInputError, match="being written by another run") as refused:
+                    screen_file(source, out, model(), chunk_rows=5)
+                told.append(str(refused.value))
+            return super().answer(readings, *asked)
 
-    scorer = Scorer()
-    scorer.predict = beside
-    screen_file(source, out, model(scorer), chunk_rows=5)
+    screen_file(source, out, model(Beside()), chunk_rows=5)
     assert "name another --out" in told[0]
     assert [row["case_id"] for row in read(out)] == [f"v{i}" for i in range(20)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
@@ -308,10 +282,10 @@ def test_an_out_that_cannot_be_written_is_refused_before_a_visit_is_asked(tmp_pa
     write(tmp_path / "visits" / "a.ndjson", [{"resourceType": "Patient", "id": "a"}])
     (tmp_path / "taken.csv").mkdir()
     (tmp_path / "file.txt").touch()
-    scorer = Scorer()
+    unasked = Scorer()
     with pytest.raises(BadInputError, match=sentence):
-        screen_file(tmp_path / "visits", tmp_path / out, model(scorer))
-    assert not scorer.seen
+        screen_file(tmp_path / "visits", tmp_path / out, model(unasked))
+    assert not unasked.seen
     assert len(list(tmp_path.rglob("*"))) == 4
 
 

@@ -10,10 +10,10 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-import cheap_scorer
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import toy
 
 from rarealert.screening.batch import screen_file
 from rarealert.screening.visit_files import read_rows
@@ -71,7 +71,7 @@ def write(path, count):
 
 def command(*files, chunk=256, pause=0.0):
     options = ["--chunk", str(chunk), "--pause", str(pause)]
-    return [sys.executable, cheap_scorer.__file__, *map(str, files), *options]
+    return [sys.executable, toy.__file__, *map(str, files), *options]
 
 
 def peaks(folder, counts, ending, out_ending):
@@ -158,13 +158,13 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bytes(tmp_path, ending):
     chance, kills = random.Random(3), 0
 
     def run():
-        screen_file(source, out, cheap_scorer.model(), chunk_rows=10)
+        screen_file(source, out, toy.model(toy.CheapScorer()), chunk_rows=10)
 
     while killed(run, chance.uniform(0.01, 0.15)):
         kills += 1
         assert kills < 100
     assert kills > 1
-    screen_file(source, whole, cheap_scorer.model(), chunk_rows=10)
+    screen_file(source, whole, toy.model(toy.CheapScorer()), chunk_rows=10)
     assert out.read_bytes() == whole.read_bytes()
     refused = [Path(f"{path}.refused.jsonl") for path in (out, whole)]
     assert refused[0].read_bytes() == refused[1].read_bytes()
@@ -198,5 +198,5 @@ def test_a_process_killed_a_hundred_times_loses_no_row(tmp_path, ending, out_end
 
 def assert_same(source, out, whole):
     if not whole.exists():
-        screen_file(source, whole, cheap_scorer.model(), chunk_rows=20)
+        screen_file(source, whole, toy.model(toy.CheapScorer()), chunk_rows=20)
     assert out.read_bytes() == whole.read_bytes()

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toy import Look, Scorer, model, words_of
 
-from rarealert.errors import BadInputError, RareAlertError
-from rarealert.screening.answer import SAID
+from rarealert.errors import BadInputError
+from rarealert.screening.answer import COLUMNS
 from rarealert.screening.batch import Question, screen_file
-from rarealert.screening.champion import ScreeningModel
 from rarealert.screening.tables import harmless
 
 VISITS = pd.DataFrame(
@@ -44,30 +44,13 @@ PACKET = {
 }
 
 
-class Scorer:
-    """Answers with the words it was given, and notes what it was asked."""
-
-    def __init__(self, left_out=()):
-        self.left_out = list(left_out)
-        self.asked = []
-
-    def predict(self, data, params=None):
-        self.asked.append((list(data["case_id"]), params))
-        known = [n for n in ("chief_complaint", "history_of_present_illness") if n in data]
-        said = [" ".join(map(str, row)) for row in data[known].to_numpy().tolist()]
-        rows = pd.DataFrame({"case_id": data["case_id"], "evidence": said})
-        rows["risk"] = rows["risk_low"] = rows["risk_high"] = 0.1
-        rows["band"] = ["alert" if "cough" in text else "low" for text in said]
-        rows["ood_score"] = 0.5
-        for name in ("abstain", "out_of_distribution", "not_english", "truncated"):
-            rows[name] = False
-        if (params or {}).get("rationale"):
-            rows["rationale"] = "=HYPERLINK(1)"
-        return rows.drop(columns=self.left_out)
+def by_cough(case):
+    return Look(0.1, "alert" if "cough" in words_of(case) else "low")
 
 
-def model(scorer=None):
-    return ScreeningModel("toy", "3", "d" * 64, scorer or Scorer())
+def scorer():
+    """Its rationale is one that a spreadsheet would run."""
+    return Scorer(by_cough, "=HYPERLINK(1)")
 
 
 def lines(path, *objects):
@@ -87,7 +70,7 @@ def test_tables_of_every_kind_say_the_same(tmp_path, ending):
     report = screen_file(source, tmp_path / "out.jsonl", model(), chunk_rows=2)
     told = [json.loads(line) for line in report.out.read_text(encoding="utf-8").splitlines()]
     assert [row["case_id"] for row in told] == ["=1+1", "@b", "c"]
-    assert [row["evidence"] for row in told] == list(VISITS["chief_complaint"])[:3]
+    assert [row["risk"] for row in told] == [0.05, 0.16, 0.16]  # by the length of the text
     refused = json.loads(report.refused_file.read_text())
     assert "age_years" in refused["reason"]
     assert "old" not in refused["reason"]
@@ -112,15 +95,19 @@ def test_records_and_phenopackets_are_screened(tmp_path):
     (folder / "one.json").write_text(json.dumps(PACKET))
     (tmp_path / "bundle.json").write_text(json.dumps(bundle))
     sources = {
-        "p1/e1": (tmp_path / "bundle.json", lines(tmp_path / "r.ndjson", PATIENT, ENCOUNTER)),
-        "packet-1": (folder, folder / "one.json"),
+        ("p1/e1", "HP:0012735"): (
+            tmp_path / "bundle.json",
+            lines(tmp_path / "r.ndjson", PATIENT, ENCOUNTER),
+        ),
+        ("packet-1", "HP:0001250"): (folder, folder / "one.json"),
     }
-    for case_id, files in sources.items():
+    for (case_id, hpo_id), files in sources.items():
         for file in files:
             report = screen_file(file, tmp_path / "out.jsonl", model())
             told = json.loads(report.out.read_text())
             assert told["case_id"] == case_id
-            assert told["evidence"]
+            [finding] = json.loads(told["evidence"])
+            assert finding["hpo_id"] == hpo_id
 
 
 @pytest.mark.parametrize("name", ["none.csv", "visits.docx", "visits"])
@@ -132,25 +119,25 @@ def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path, name):
 
 
 def test_an_unknown_ending_or_prevalence_is_refused_before_anything_is_asked(tmp_path):
-    source, scorer = lines(tmp_path / "in.jsonl", {"vitals": "x"}), Scorer()
+    source, unasked = lines(tmp_path / "in.jsonl", {"vitals": "x"}), scorer()
     with pytest.raises(BadInputError, match=r"ends in none of \.jsonl, \.csv"):
-        screen_file(source, tmp_path / "out.xlsx", model(scorer))
+        screen_file(source, tmp_path / "out.xlsx", model(unasked))
     with pytest.raises(BadInputError, match="prevalence"):
-        screen_file(source, tmp_path / "out.csv", model(scorer), Question(prevalence=2.0))
-    assert scorer.asked == []
+        screen_file(source, tmp_path / "out.csv", model(unasked), Question(prevalence=2.0))
+    assert unasked.asked == []
 
 
 def test_a_csv_opens_in_a_spreadsheet_and_runs_nothing(tmp_path):
     VISITS.to_csv(tmp_path / "in.csv", index=False)
     out = tmp_path / "out.csv"
-    report = screen_file(tmp_path / "in.csv", out, model(), Question("all"))
+    report = screen_file(tmp_path / "in.csv", out, model(scorer()), Question("all"))
     assert out.read_bytes().startswith(b"\xef\xbb\xbf")
     with out.open(encoding="utf-8-sig", newline="") as stream:
         header, *rows = csv.reader(stream)
-    assert header == [*SAID, "rationale", "notes", "model_version", "model_digest"]
+    assert header == [*COLUMNS, "rationale", "notes", "model_version", "model_digest"]
     assert [row[0] for row in rows] == ["'=1+1", "'@b", "c"]
     assert {row[header.index("rationale")] for row in rows} == {"'=HYPERLINK(1)"}
-    assert rows[1][header.index("evidence")] == "müde, seit Tagen"
+    assert "cough" in rows[0][header.index("evidence")]
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row)
     assert {path.name for path in tmp_path.iterdir()} == {
         "in.csv", "out.csv", report.refused_file.name,
@@ -169,43 +156,30 @@ def test_parquet_keeps_the_types(tmp_path):
     out = tmp_path / "out.parquet"
     screen_file(tmp_path / "in.csv", out, model())
     held = pq.read_table(out)
-    kinds = {name: str(held.schema.field(name).type) for name in SAID}
-    assert kinds == {name: {"boolean": "bool"}.get(kind, kind) for name, kind in SAID.items()}
+    kinds = {name: str(held.schema.field(name).type) for name in COLUMNS}
+    assert kinds == {name: {"boolean": "bool"}.get(kind, kind) for name, kind in COLUMNS.items()}
     assert held["case_id"].to_pylist() == ["=1+1", "@b", "c"]
 
 
 def test_only_alerts_get_a_rationale_and_prevalence_is_passed_on(tmp_path):
     visits = [{"chief_complaint": text} for text in ("cough", "x", "cough")]
     source = lines(tmp_path / "in.jsonl", *visits)
-    scorer = Scorer()
-    report = screen_file(source, tmp_path / "o.jsonl", model(scorer), Question("alerts", 0.02))
-    told = [json.loads(line)["rationale"] for line in report.out.read_text().splitlines()]
-    assert told == ["=HYPERLINK(1)", None, "=HYPERLINK(1)"]
-    assert scorer.asked[0] == (["1", "2", "3"], {"rationale": False, "prevalence": 0.02})
-    assert scorer.asked[1] == (["1", "3"], {"rationale": True})
+    asked = scorer()
+    report = screen_file(source, tmp_path / "o.jsonl", model(asked), Question("alerts", 0.02))
+    rows = [json.loads(line) for line in report.out.read_text().splitlines()]
+    assert [row["rationale"] for row in rows] == ["=HYPERLINK(1)", None, "=HYPERLINK(1)"]
+    assert asked.student.explained == ["1", "3"]
+    assert rows[0]["risk"] == pytest.approx(0.1 / 0.9 * 0.02 / 0.98, rel=0.01)
 
 
 def test_a_killed_run_of_a_table_is_continued_to_the_same_bytes(tmp_path):
-    class Dying(Scorer):
-        def predict(self, data, params=None):
-            if len(self.asked) == 2:
-                raise KeyboardInterrupt
-            return super().predict(data, params)
-
     VISITS.assign(age_years=30).to_csv(tmp_path / "in.csv", index=False)
     out, whole = tmp_path / "out.csv", tmp_path / "whole.csv"
     with pytest.raises(KeyboardInterrupt):
-        screen_file(tmp_path / "in.csv", out, model(Dying()), chunk_rows=1)
+        screen_file(tmp_path / "in.csv", out, model(Scorer(calls=2)), chunk_rows=1)
     second = Scorer()
     report = screen_file(tmp_path / "in.csv", out, model(second), chunk_rows=1)
-    assert [ids for ids, _ in second.asked] == [["c"], ["d"]]
+    assert [ids for ids, *_ in second.asked] == [["c"], ["d"]]
     assert report.resumed == 2
     screen_file(tmp_path / "in.csv", whole, model(), chunk_rows=1)
     assert out.read_bytes() == whole.read_bytes()
-
-
-def test_a_version_of_an_earlier_rarealert_is_named(tmp_path):
-    source = lines(tmp_path / "in.jsonl", {"chief_complaint": "x"})
-    old = model(Scorer(left_out=["risk_low", "abstain"]))
-    with pytest.raises(RareAlertError, match="gives no risk_low, abstain: it was registered by an"):
-        screen_file(source, tmp_path / "out.jsonl", old)

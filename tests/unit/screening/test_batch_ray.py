@@ -30,7 +30,7 @@ def load(adapter):
     model = RiskModel()
     model.load_context(SimpleNamespace(
         artifacts={ADAPTER: adapter}, model_config={CALIBRATION_PREVALENCE: 0.5}))
-    return ScreeningModel("tiny", "1", "d" * 64, model)
+    return ScreeningModel("tiny", "1", "d" * 64, model.scorer)
 
 
 adapter, source, folder = sys.argv[1:4]

@@ -19,6 +19,7 @@ from rarealert.screening import pyfunc
 from rarealert.screening.batch import Question, screen
 from rarealert.screening.bundle import bundle
 from rarealert.screening.service.batching import FolderSource
+from rarealert.visits.reading import read_visit
 
 ROOT = Path(__file__).parents[3]
 
@@ -66,8 +67,8 @@ def test_a_bundle_holds_the_registered_version_with_its_base(workspace, monkeypa
     model = FolderSource(made.folder / "model").load()
     assert (model.name, model.version) == ("rarealert-student", "1")
     assert len(model.digest) == 64
-    answered = model.scorer.predict(pyfunc.input_example())
-    assert 0 < answered["risk"][0] < 1
+    [answer] = model.scorer.answer([read_visit(*pyfunc.to_cases(pyfunc.input_example()))])
+    assert 0 < answer.risk < 1
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from rarealert.errors import BadInputError
 from rarealert.registry.versions import find_version, register_version, versions
 from rarealert.screening import pyfunc
-from rarealert.screening.answer import SAID
-from rarealert.screening.frames import COLUMNS, request_frame, to_cases
+from rarealert.screening.answer import COLUMNS
+from rarealert.screening.pyfunc import VISIT_COLUMNS, request_frame, to_cases
 from rarealert.student.model import Student
 from rarealert.visits.case import Case
 from rarealert.visits.reading import read_visit
@@ -64,8 +64,8 @@ def test_a_bad_request_names_row_and_field_and_quotes_nothing(change, named):
 
 def test_the_signature_covers_the_columns():
     held = pyfunc.signature()
-    assert tuple(held.inputs.input_names()) == COLUMNS
-    assert set(pyfunc.input_example().columns) <= set(COLUMNS)
+    assert tuple(held.inputs.input_names()) == VISIT_COLUMNS
+    assert set(pyfunc.input_example().columns) <= set(VISIT_COLUMNS)
     to_cases(pyfunc.input_example())
 
 
@@ -78,7 +78,7 @@ def test_a_loaded_version_gives_the_students_own_risks(registered, tiny_student)
     assert list(answers["truncated"]) == [False, False, True]
     assert "rationale" not in answers.columns
 
-    assert list(answers.columns) == list(SAID)
+    assert list(answers.columns) == list(COLUMNS)
     assert (answers["risk_low"] <= answers["risk"]).all()
     assert (answers["risk"] <= answers["risk_high"]).all()
     assert not answers["not_english"].any()

@@ -8,7 +8,7 @@ import pytest
 
 from rarealert.registry.versions import register_version
 from rarealert.screening import pyfunc
-from rarealert.screening.answer import SAID
+from rarealert.screening.answer import COLUMNS
 
 pyspark = pytest.importorskip("pyspark", reason="needs the extra spark")
 pytestmark = [
@@ -41,7 +41,7 @@ def test_spark_answers_as_the_loader_does(spark, mlflow_store, package, tiny_stu
     frame = spark.createDataFrame(
         visits * 5, "case_id string, age_years double, chief_complaint string"
     )
-    kinds = ", ".join(f"{name} {kind}" for name, kind in SAID.items())
+    kinds = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     screen = mlflow.pyfunc.spark_udf(
         spark, version.uri, result_type=kinds, env_manager="local", params={"prevalence": 0.02}
     )

@@ -15,14 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from rarealert.screening.answer import Note
 from rarealert.screening.finding_search import MAX_QUERY, load_search
 from rarealert.screening.next_questions import Question, load_knowledge, next_questions
-from rarealert.screening.service.answers import notes_of, to_case
+from rarealert.screening.service.answers import to_case
 from rarealert.screening.service.batching import Question as ServiceQuestion
 from rarealert.screening.service.problems import RESPONSES, RefusedError
-from rarealert.screening.service.schemas import Note, Prevalence, Visit
+from rarealert.screening.service.schemas import Prevalence, Visit
 from rarealert.screening.service.state import Service, service_of
 from rarealert.visits.case import Case
+from rarealert.visits.reading import read_visit
 
 OPEN_PATHS = ("/", "/page/")
 """Paths that ask for no token: they are the same for everyone and tell nothing of a visit."""
@@ -202,17 +204,18 @@ async def what_next(request: NextRequest, service: Serving) -> Next:
 
 
 def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoop) -> Next:
-    prepared = to_case(request.visit, 1, "visit")
-    case = prepared.case
+    reading = to_case(request.visit, 1, "visit").reading
+    case = reading.case
     knowledge = load_knowledge()
     notes: list[Note] = []
 
     def risks(cases: Sequence[Case]) -> list[float]:
-        asked = [ServiceQuestion(each, request.prevalence, False) for each in cases]
+        readings = (reading if each is case else read_visit(each) for each in cases)
+        asked = [ServiceQuestion(each, request.prevalence) for each in readings]
         answered = asyncio.run_coroutine_threadsafe(service.ask(asked), loop).result()
         if cases[0] is case:  # asked for first, and alone
-            notes.extend(notes_of(answered[0].row, prepared))
-        return [float(each.row["risk"]) for each in answered]
+            notes.extend(answered[0].answer.notes)
+        return [each.answer.risk for each in answered]
 
     found = next_questions(case, risks, knowledge, skip=frozenset(request.asked))
     heads = [

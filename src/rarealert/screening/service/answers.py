@@ -1,59 +1,40 @@
-"""From a request's visit to the case that the model reads, and what is odd about it.
-
-From prepared visits to typed answers, with the rationales that were asked for.
-"""
+"""From the visits of a request to their answers, with the rationales that were asked for."""
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.screening.answer import (
-    Remark,
-    age_remark,
-    case_remarks,
-    contradiction,
-    flag_remarks,
-    mentioned,
-)
+from rarealert.screening.answer import Note, RationaleFor
 from rarealert.screening.service.batching import Answered, Question
 from rarealert.screening.service.problems import FieldError, RefusedError
-from rarealert.screening.service.schemas import (
-    Answer,
-    Evidence,
-    ModelMark,
-    Note,
-    RationaleFor,
-    Visit,
-)
+from rarealert.screening.service.schemas import Answer, ModelMark, Visit
 from rarealert.screening.service.state import Service
 from rarealert.screening.visit_files import MAX_TEXT, NO_WORD, wordless_field
 from rarealert.sources.observable import told_findings
 from rarealert.visits.case import TEXT_FIELDS, Case
+from rarealert.visits.reading import Reading, read_visit
 
 _SOURCE = "request"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case ready to be asked about, and notes on it.
+    """A visit ready to be answered.
 
     ``leads`` are the characters of white space that the case lacks at the start of each field.
     """
 
-    case: Case
-    notes: tuple[Remark, ...]
+    reading: Reading
     leads: Mapping[str, int]
 
 
 def to_case(visit: Visit, place: int, where: str) -> Prepared:
-    """The case of ``visit``; ``where`` is its path in the request.
+    """Read ``visit``; ``where`` is its path in the request.
 
-    Coded findings are told in HPO's words at the end of the history, as the readers of FHIR and
-    phenopackets tell them, where the text does not name them already: the model reads text alone.
+    Coded findings are added in HPO's words to the end of the history, as the readers of FHIR and
+    phenopackets do, where the text does not name them already: the model reads text alone.
 
     Raises:
         RefusedError: a finding is both present and excluded, or there is no word to read.
@@ -66,66 +47,55 @@ def to_case(visit: Visit, place: int, where: str) -> Prepared:
             "The findings contradict each other.",
             [FieldError(field=f"{where}.findings_excluded", reason=reason)],
         )
-    fields = {name: getattr(visit, name) for name in TEXT_FIELDS}
-    said, denied = mentioned(fields)
-    present, unknown = _living(visit.findings_present)
-    excluded, more = _living(visit.findings_excluded)
-    told = told_findings(
-        [term for term in present if term not in said],
-        [term for term in excluded if term not in denied],
-    )
-    history = " ".join(filter(None, (fields["history_of_present_illness"], told)))
-    fields["history_of_present_illness"] = history[:MAX_TEXT] or None
-    if not any(text and text.strip() for text in fields.values()):
+    fields = {
+        "case_id": visit.case_id or str(place),
+        "source": _SOURCE,
+        "age_years": visit.age_years,
+        "sex": visit.sex,
+        **{name: getattr(visit, name) for name in TEXT_FIELDS},
+        "findings_present": tuple(visit.findings_present),
+        "findings_excluded": tuple(visit.findings_excluded),
+    }
+    worded = any(fields[name] for name in TEXT_FIELDS)
+    reading = read_visit(Case.model_validate(fields)) if worded else None
+    if told := _told(visit, reading):
+        history = " ".join(filter(None, (visit.history_of_present_illness, told)))
+        fields["history_of_present_illness"] = history[:MAX_TEXT]
+        reading = read_visit(Case.model_validate(fields))
+    if reading is None:
         reason = "HPO has no such living term; give text or current terms"
         where = f"{where}.findings_present"
         raise RefusedError(422, "Nothing to read.", [FieldError(field=where, reason=reason)])
-    case = Case(
-        case_id=visit.case_id or str(place),
-        source=_SOURCE,
-        age_years=visit.age_years,
-        sex=visit.sex,
-        **fields,
-    )
-    if wordless := wordless_field(case):
+    if wordless := wordless_field(reading.case):
         error = FieldError(field=f"{where}.{wordless}", reason=NO_WORD)
         raise RefusedError(422, "Nothing to read.", [error])
-    both = (said | set(present)) & (denied | set(excluded)) | _denied_above(present, excluded)
-    remarks = (contradiction(both), _unknown(unknown + more), age_remark(case))
-    leads = {name: _lead(getattr(visit, name)) for name in TEXT_FIELDS}
-    return Prepared(case, tuple(each for each in remarks if each), leads)
+    return Prepared(reading, {name: _lead(getattr(visit, name)) for name in TEXT_FIELDS})
 
 
-def _denied_above(present: list[str], excluded: list[str]) -> set[str]:
-    """Coded findings that are denied though a kind of theirs is present."""
-    above = load_ontology().ancestors
-    return {term for term in excluded if any(term in above(each) for each in present)}
+def _told(visit: Visit, reading: Reading | None) -> str | None:
+    """The coded findings of ``visit`` that its text does not name, in words."""
+    named = (reading.affirmed, reading.denied) if reading else ((), ())
+    return told_findings(
+        [term for term in _living(visit.findings_present) if term not in named[0]],
+        [term for term in _living(visit.findings_excluded) if term not in named[1]],
+    )
+
+
+def _living(terms: Sequence[str]) -> list[str]:
+    """Current ids of ``terms`` without repeats; those that HPO does not know are left out."""
+    resolve = load_ontology().resolve
+    return list(dict.fromkeys(living for term in terms if (living := resolve(term))))
 
 
 def from_record(case: Case) -> Prepared:
     """A case that came from a record."""
-    return Prepared(case, tuple(case_remarks(case)), {})
+    return Prepared(read_visit(case), {})
 
 
 def _lead(text: str | None) -> int:
     return len(text) - len(text.lstrip()) if text else 0
 
 
-def _unknown(count: int) -> Remark | None:
-    if not count:
-        return None
-    message = f"{count} HPO codes are not known here and were not read."
-    return Remark("unknown_finding", message)
-
-
-def _living(terms: list[str]) -> tuple[list[str], int]:
-    """Current ids of ``terms`` without repeats, and how many HPO does not know."""
-    resolve = load_ontology().resolve
-    found = [resolve(term) for term in terms]
-    return list(dict.fromkeys(term for term in found if term)), found.count(None)
-
-
-ALERT = "alert"
 _LATE = Note(
     code="rationale_late",
     message="The rationale took too long; ask again later, or for fewer visits at once.",
@@ -144,14 +114,12 @@ async def answer_all(
         RefusedError: the service can't answer now.
     """
     until = time.monotonic() + service.settings.answer_timeout_s
-    questions = [Question(each.case, prevalence) for each in prepared]
+    questions = [Question(each.reading, prevalence) for each in prepared]
     answered = await service.ask(questions)
     late: set[int] = set()
     if rationale != "none":
         wanted = [
-            place
-            for place, each in enumerate(answered)
-            if not each.row.get("not_english") and (rationale == "all" or _is_alert(each.row))
+            place for place, each in enumerate(answered) if each.answer.wants_rationale(rationale)
         ]
         told = await _explained(service, [questions[place] for place in wanted], until)
         for place, again in zip(wanted, told, strict=True):
@@ -187,36 +155,14 @@ async def _explained(
     return list(await asyncio.gather(*(explained(each) for each in questions)))
 
 
-def notes_of(row: Mapping[str, Any], prepared: Prepared) -> list[Note]:
-    """What a reader of the answer ``row`` must know."""
-    remarks = (*flag_remarks(row), *prepared.notes)
-    return [Note(code=each.code, message=each.message) for each in remarks]
-
-
-def _is_alert(row: Mapping[str, Any]) -> bool:
-    return bool(row["band"] == ALERT)
-
-
 def _answer(answered: Answered, prepared: Prepared, *, late: bool) -> Answer:
-    row, model = answered.row, answered.model
+    """The service's answer; places of evidence are counted in the text as it was sent."""
+    answer, model = answered.answer, answered.model
+    evidence = tuple(
+        replace(each, start=each.start + lead, end=each.end + lead)
+        for each in answer.evidence
+        for lead in (prepared.leads.get(each.field, 0),)
+    )
+    notes = (*answer.notes, *((_LATE,) if late else ()))
     mark = ModelMark(name=model.name, version=model.version, digest=model.digest)
-    said: dict[str, Any] = {
-        **row,
-        "rationale": None if row.get("not_english") else row.get("rationale"),
-        "evidence": _evidence(row.get("evidence"), prepared.leads),
-        "notes": [*notes_of(row, prepared), *([_LATE] if late else [])],
-        "model": mark,
-    }
-    return Answer.model_validate(said)
-
-
-def _evidence(said: str | None, leads: Mapping[str, int]) -> list[Evidence] | None:
-    """The model's evidence, its places counted in the text as it was sent."""
-    if said is None:
-        return None
-    found = [Evidence.model_validate(each) for each in json.loads(said)]
-    return [
-        each.model_copy(update={"start": each.start + lead, "end": each.end + lead})
-        for each in found
-        for lead in (leads.get(each.field, 0),)
-    ]
+    return Answer(**{**dict(answer), "evidence": evidence, "notes": notes}, model=mark)

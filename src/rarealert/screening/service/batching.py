@@ -19,12 +19,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from rarealert.screening.answer import Answer, RationaleFor
 from rarealert.screening.champion import ScreeningModel, load_folder, load_model, version_of
-from rarealert.screening.frames import request_frame
 from rarealert.screening.service.telemetry import Metrics
 from rarealert.visits.case import Case
+from rarealert.visits.reading import Reading, read_visit
 
 _LOG = logging.getLogger("rarealert.service")
 _CHECK = Case(
@@ -128,7 +129,7 @@ class Keeper:
     def _take(self, named: str) -> None:
         model = self._source.load()
         # the first answer of a model builds what later ones find ready, and shows that it works
-        model.scorer.predict(request_frame([_CHECK]), params={"rationale": False})
+        model.scorer.answer([read_visit(_CHECK)])
         self._model, self._named = model, named
         self._metrics.loaded(model.name, model.version, model.digest)
         _LOG.info("model %s version %s at work", model.name, model.version)
@@ -142,22 +143,16 @@ class Keeper:
 class Question:
     """One visit and what is asked of it; ``prevalence`` is a share 0-1, exclusive."""
 
-    case: Case
+    reading: Reading
     prevalence: float | None = None
     rationale: bool = False
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """What the registered model is asked beside the visit."""
-        held: dict[str, Any] = {"rationale": self.rationale}
-        return held if self.prevalence is None else {**held, "prevalence": self.prevalence}
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The model's row for a visit, with the version that gave it."""
+    """The answer to a visit, with the version that gave it."""
 
-    row: dict[str, Any]
+    answer: Answer
     model: ScreeningModel
 
 
@@ -269,7 +264,7 @@ class Batcher:
     def _answer(self, group: Sequence[_Waiting], model: ScreeningModel) -> None:
         started = time.perf_counter()
         try:
-            rows = _ask(group, model)
+            answers = _ask(group, model)
         except Exception as error:  # whatever the model raises belongs to a request, not here
             if len(group) > 1:
                 for each in group:
@@ -278,8 +273,8 @@ class Batcher:
                 group[0].answer.set_exception(error)
             return
         self._metrics.batch(len(group), time.perf_counter() - started)
-        for each, row in zip(group, rows, strict=True):
-            each.answer.set_result(Answered(row, model))
+        for each, answer in zip(group, answers, strict=True):
+            each.answer.set_result(Answered(answer, model))
 
 
 def _alike(batch: Sequence[_Waiting]) -> list[list[_Waiting]]:
@@ -290,17 +285,8 @@ def _alike(batch: Sequence[_Waiting]) -> list[list[_Waiting]]:
     return list(groups.values())
 
 
-def _ask(group: Sequence[_Waiting], model: ScreeningModel) -> list[dict[str, Any]]:
-    # requests name their visits as they please, so a batch names them by their place
-    cases = [
-        each.question.case.model_copy(update={"case_id": str(place)})
-        for place, each in enumerate(group)
-    ]
-    answered = model.scorer.predict(request_frame(cases), params=group[0].question.params)
-    rows: list[dict[str, Any]] = answered.to_dict("records")
-    if [row["case_id"] for row in rows] != [case.case_id for case in cases]:
-        raise RuntimeError("the model did not answer each visit once, in order")
-    return [
-        {**row, "case_id": each.question.case.case_id}
-        for row, each in zip(rows, group, strict=True)
-    ]
+def _ask(group: Sequence[_Waiting], model: ScreeningModel) -> list[Answer]:
+    question = group[0].question
+    readings = [each.question.reading for each in group]
+    rationale: RationaleFor = "all" if question.rationale else "none"
+    return model.scorer.answer(readings, question.prevalence, rationale)

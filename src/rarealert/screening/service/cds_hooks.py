@@ -158,8 +158,9 @@ def _card(answer: Answer, prevalence: float) -> Card | None:
     alert = answer.band == "alert" and not answer.abstain
     summary = "Could be a rare disease" if alert else "A rare disease can't be ruled out"
     among = f"where {_percent(prevalence)} of patients have a rare disease"
-    told = [f"Risk {_percent(answer.risk)}{_interval(answer)} {among}.", answer.rationale or ""]
-    found = [each for each in answer.evidence or () if each.direction == "raises"]
+    interval = f"interval {_percent(answer.risk_low)} to {_percent(answer.risk_high)}"
+    told = [f"Risk {_percent(answer.risk)} ({interval}) {among}.", answer.rationale or ""]
+    found = [each for each in answer.evidence if each.direction == "raises"]
     if found:
         told.append("Speaks for it: " + ", ".join(_plain(each.label) for each in found[:5]) + ".")
     told.append("Decision support, not a diagnosis.")
@@ -172,12 +173,6 @@ def _card(answer: Answer, prevalence: float) -> Card | None:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
-
-
-def _interval(answer: Answer) -> str:
-    if answer.risk_low is None or answer.risk_high is None:
-        return ""
-    return f" (interval {_percent(answer.risk_low)} to {_percent(answer.risk_high)})"
 
 
 def _plain(text: str) -> str:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body, Depends, Query
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
+from rarealert.screening.answer import RationaleFor
 from rarealert.screening.page.routes import Next, NextRequest, what_next
 from rarealert.screening.service.answers import Prepared, answer_all, from_record, to_case
 from rarealert.screening.service.problems import RESPONSES, FieldError, RefusedError
@@ -13,7 +14,6 @@ from rarealert.screening.service.schemas import (
     Answer,
     ExplainRequest,
     Prevalence,
-    RationaleFor,
     RefusedRecord,
     Screened,
     ScreenedBundle,

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from rarealert.screening.answer import NoteCode
+from rarealert.screening import answer
+from rarealert.screening.answer import RationaleFor
 from rarealert.screening.visit_files import MAX_TEXT
 from rarealert.visits.case import TEXT_FIELDS, HpoId
 
@@ -32,7 +33,6 @@ Text = Annotated[_Words | None, BeforeValidator(_blank_is_absent)]
 Age = Annotated[_Years | None, BeforeValidator(_age_is_a_number)]
 Findings = Annotated[list[HpoId], Field(max_length=MAX_FINDINGS)]
 Prevalence = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-RationaleFor = Literal["none", "alerts", "all"]
 
 
 def _something_to_read(schema: dict[str, Any]) -> None:
@@ -124,67 +124,9 @@ class ModelMark(_Response):
     """Sha256 of its adapter."""
 
 
-class Note(_Response):
-    """Something that a reader of the answer must know."""
+class Answer(answer.Answer):
+    """The model's answer to one visit, with the version that gave it."""
 
-    code: NoteCode
-    """For programs."""
-    message: str
-    """For people."""
-
-
-class Evidence(_Response):
-    """A finding of the visit that the risk rests on."""
-
-    hpo_id: str
-    """HPO term."""
-    label: str
-    """Its name."""
-    words: str
-    """How the visit words it."""
-    field: str
-    """Field of the visit that names it."""
-    start: int
-    """First character in the field; coded findings stand after the end of the text you sent."""
-    end: int
-    """The character after its last."""
-    status: Literal["present", "excluded", "relative"]
-    """Whether the visit states it, denies it, or tells it of a relative."""
-    direction: Literal["raises", "lowers", "not read"]
-    """Which way it pulls the risk."""
-    weight: float
-    """Its share of the log-odds, in nats."""
-
-
-class Answer(_Response):
-    """What the model says of one visit; null is what an older version does not say."""
-
-    case_id: str
-    """The visit's name, or its place in the request, from 1."""
-    risk: float
-    """Calibrated probability 0-1 of a rare disease."""
-    risk_low: float | None = None
-    """Lower end of the risk's interval, 0-1."""
-    risk_high: float | None = None
-    """Upper end of the risk's interval, 0-1."""
-    band: Literal["alert", "watch", "low"]
-    """The operating point that the risk lies in."""
-    abstain: bool | None = None
-    """Whether the model does not decide: validation supports both labels, or none."""
-    out_of_distribution: bool | None = None
-    """Whether the visit is unlike all that the model has learnt from."""
-    ood_score: float | None = None
-    """Distance from training; above 1 is out of distribution."""
-    not_english: bool | None = None
-    """Whether the text is not English: the model can't read it, and the risk means nothing."""
-    truncated: bool
-    """Whether the visit was longer than the model reads."""
-    evidence: list[Evidence] | None = None
-    """What the risk rests on, the weightiest first."""
-    rationale: str | None = None
-    """Why, in one sentence, where it was asked for."""
-    notes: list[Note] = []
-    """What a reader must know, in words."""
     model: ModelMark
     """Which model answered."""
 

@@ -1,17 +1,20 @@
 """The page on a real server of its own port, over a scorer that answers by words, in no time."""
 
-import json
 import socket
 import threading
 import time
 
-import pandas as pd
 import pytest
+import toy
 import uvicorn
 
+from rarealert.calibration.prevalence import shift_prevalence
+from rarealert.screening.answer import FLAGS, Note
 from rarealert.screening.champion import ScreeningModel
 from rarealert.screening.service.app import make_app
 from rarealert.screening.service.state import ServiceSettings
+from rarealert.student.evidence import Evidence
+from rarealert.visits.case import TEXT_FIELDS
 
 RAISES, LOWERS = "stiff", "cough"
 
@@ -23,48 +26,51 @@ def risk_of(text):
     return odds / (1 + odds)
 
 
-def evidence_in(row):
-    found = []
-    for field, text in row.items():
+def evidence_in(case):
+    for field in TEXT_FIELDS:
+        text = getattr(case, field) or ""
         for word, direction in ((RAISES, "raises"), (LOWERS, "lowers")):
-            start = str(text).lower().find(word)
-            if field not in ("case_id", "sex", "age_years") and start >= 0:
-                found.append(
-                    {
-                        "field": field,
-                        "start": start,
-                        "end": start + len(word),
-                        "words": str(text)[start : start + len(word)],
-                        "label": word,
-                        "status": "present",
-                        "direction": direction,
-                        "weight": 0.5,
-                        "hpo_id": "HP:0003552",
-                    }
+            start = text.lower().find(word)
+            if start >= 0:
+                yield Evidence(
+                    field=field,
+                    start=start,
+                    end=start + len(word),
+                    words=text[start : start + len(word)],
+                    label=word,
+                    status="present",
+                    direction=direction,
+                    weight=0.5,
+                    hpo_id="HP:0003552",
                 )
-    return json.dumps(found)
 
 
 class WordScorer:
-    def predict(self, data, params=None):
-        asked = params or {}
-        texts = [" ".join(str(v) for v in row.values()) for row in data.to_dict("records")]
-        risks = [risk_of(text) for text in texts]
-        if shift := asked.get("prevalence"):
-            odds = [risk / (1 - risk) * shift / (1 - shift) for risk in risks]
-            risks = [each / (1 + each) for each in odds]
-        rows = pd.DataFrame({"case_id": data["case_id"], "risk": risks})
-        rows["risk_low"] = [risk / 2 for risk in risks]
-        rows["risk_high"] = [risk + (1 - risk) / 2 for risk in risks]
-        rows["band"] = ["alert" if RAISES in text.lower() else "low" for text in texts]
-        rows["abstain"] = ["undecided" in text for text in texts]
-        rows["out_of_distribution"] = ["unlike" in text for text in texts]
-        rows["not_english"] = ["Schmerzen" in text for text in texts]
-        rows["truncated"] = [len(text) > 5000 for text in texts]
-        rows["evidence"] = [evidence_in(row) for row in data.to_dict("records")]
-        if asked.get("rationale"):
-            rows["rationale"] = "Stiffness that warms up with use."
-        return rows
+    def answer(self, readings, prevalence=None, rationale="none"):
+        return [self._answer(each.case, prevalence, rationale) for each in readings]
+
+    def _answer(self, case, prevalence, rationale):
+        text = toy.words_of(case)
+        risk = risk_of(text)
+        if prevalence:
+            risk = shift_prevalence(risk, 0.5, prevalence)
+        flags = {
+            "abstain": "undecided" in text,
+            "out_of_distribution": "unlike" in text,
+            "not_english": "Schmerzen" in text,
+            "truncated": len(text) > 5000,
+        }
+        return toy.plain_answer(
+            case.case_id,
+            risk=risk,
+            risk_low=risk / 2,
+            risk_high=risk + (1 - risk) / 2,
+            band="alert" if RAISES in text.lower() else "low",
+            evidence=tuple(evidence_in(case)),
+            rationale="Stiffness that warms up with use." if rationale == "all" else None,
+            notes=tuple(Note(code=code, message=FLAGS[code]) for code in FLAGS if flags[code]),
+            **flags,
+        )
 
 
 class Source:

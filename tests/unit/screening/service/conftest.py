@@ -3,8 +3,8 @@
 import threading
 from contextlib import contextmanager
 
-import pandas as pd
 import pytest
+import toy
 from fastapi.testclient import TestClient
 
 from rarealert.screening.champion import ScreeningModel
@@ -12,29 +12,24 @@ from rarealert.screening.service.app import make_app
 from rarealert.screening.service.state import ServiceSettings
 
 
-class Scorer:
+class Scorer(toy.Scorer):
     """Remembers the size of each batch; ``gate`` holds it back while it is clear."""
 
     def __init__(self):
-        self.batches = []
+        super().__init__()
         self.gate = threading.Event()
         self.gate.set()
-        self.fails = None
+        self.fails = "nothing"
 
-    def predict(self, data, params=None):
+    @property
+    def batches(self):
+        return [len(ids) for ids, *_ in self.asked]
+
+    def answer(self, readings, *asked):
         assert self.gate.wait(20)
-        if self.fails is not None and self.fails in set(data.get("chief_complaint", [])):
+        if self.fails in [each.case.chief_complaint for each in readings]:
             raise ValueError(f"can't read {self.fails}")
-        self.batches.append(len(data))
-        words = data.get("chief_complaint", pd.Series([""] * len(data), index=data.index))
-        rows = pd.DataFrame({"case_id": data["case_id"]})
-        shift = (params or {}).get("prevalence") or 0.0
-        rows["risk"] = [min(1.0, len(str(text)) / 100) + shift for text in words]
-        rows["band"] = ["alert" if risk > 0.5 else "low" for risk in rows["risk"]]
-        rows["truncated"] = False
-        if (params or {}).get("rationale"):
-            rows["rationale"] = "because"
-        return rows
+        return super().answer(readings, *asked)
 
 
 class Source:

@@ -6,10 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy import Scorer
 
 from rarealert.errors import RareAlertError
+from rarealert.screening.answer import Screener
 from rarealert.screening.champion import ScreeningModel
 from rarealert.screening.service.app import make_app
 from rarealert.screening.service.batching import Batcher, Question, QueueFullError
@@ -22,6 +25,10 @@ from rarealert.visits.reading import read_visit
 
 def case(text, name="a"):
     return Case(case_id=name, source="s", chief_complaint=text)
+
+
+def question(text, name="a", *more):
+    return Question(read_visit(case(text, name)), *more)
 
 
 def batcher(scorer, **settings):
@@ -56,22 +63,6 @@ def test_a_visit_that_the_model_refuses_fails_alone(serve):
         assert codes == [200, 500, 200, 200]
 
 
-class Recorder:
-    """Notes which prevalence and visits came in one call."""
-
-    def __init__(self):
-        self.calls = []
-
-    def predict(self, data, params=None):
-        import pandas as pd
-
-        self.calls.append((params.get("prevalence"), params["rationale"], len(data)))
-        rows = pd.DataFrame({"case_id": data["case_id"], "risk": 0.5, "band": "low"})
-        rows["text"] = data["chief_complaint"]
-        rows["truncated"] = False
-        return rows
-
-
 @settings(max_examples=25)
 @given(
     st.lists(
@@ -81,34 +72,37 @@ class Recorder:
     )
 )
 def test_each_question_gets_its_own_answer(questions):
-    scorer = Recorder()
+    scorer = Scorer()
     made = batcher(scorer, max_batch=4, max_wait_ms=0.0)
     asked = [
-        Question(case(text, f"n{i}"), prevalence, told)
+        question(text, f"n{i}", prevalence, told)
         for i, (prevalence, told, text) in enumerate(questions)
     ]
-    answers = [future.result(10) for future in made.submit(asked)]
+    answers = [future.result(10).answer for future in made.submit(asked)]
     made.close(5)
-    assert [each.row["text"] for each in answers] == [text for _, _, text in questions]
-    assert [each.row["case_id"] for each in answers] == [each.case.case_id for each in asked]
-    assert sum(count for *_, count in scorer.calls) == len(questions)
-    assert all(count <= 4 for *_, count in scorer.calls)
-    assert all(count == 1 for _, told, count in scorer.calls if told)
+    own = Scorer()
+    for each, answer in zip(asked, answers, strict=True):
+        assert [answer] == own.answer(
+            [each.reading], each.prevalence, "all" if each.rationale else "none"
+        )
+    assert sum(len(ids) for ids, *_ in scorer.asked) == len(questions)
+    assert all(len(ids) <= 4 for ids, *_ in scorer.asked)
+    assert all(len(ids) == 1 for ids, _, rationale in scorer.asked if rationale == "all")
 
 
 def test_all_of_a_request_is_queued_or_none():
-    made = batcher(Recorder(), max_waiting=3, max_wait_ms=1000.0)
+    made = batcher(Scorer(), max_waiting=3, max_wait_ms=1000.0)
     with pytest.raises(QueueFullError):
-        made.submit([Question(case("a"))] * 4)
+        made.submit([question("a")] * 4)
     assert made.waiting == 0
     made.close(5)
 
 
 def test_what_waits_is_answered_before_the_end():
-    made = batcher(Recorder(), max_wait_ms=1000.0)
-    futures = made.submit([Question(case("a")) for _ in range(5)])
+    made = batcher(Scorer(), max_wait_ms=1000.0)
+    futures = made.submit([question("a") for _ in range(5)])
     made.close(5)
-    assert all(future.result(0).row["risk"] == 0.5 for future in futures)
+    assert all(future.result(0).answer.risk == 0.01 for future in futures)
     assert not made.alive
 
 
@@ -118,28 +112,13 @@ def student(tiny_student):
 
 
 def test_an_answer_does_not_depend_on_who_shared_the_batch(student):
-    class Direct:
-        def predict(self, data, params=None):
-            import pandas as pd
-
-            from rarealert.screening.frames import to_cases
-
-            found = student.predict([read_visit(case) for case in to_cases(data)], 32)
-            return pd.DataFrame(
-                {
-                    "case_id": data["case_id"],
-                    "risk": [each.risk for each in found],
-                    "band": [each.band for each in found],
-                    "truncated": [each.truncated for each in found],
-                }
-            )
-
     rng = np.random.default_rng(3)
     words = ["cough", "fever", "pain", "weak", "tired", "numb"]
     cases = [case(" ".join(rng.choice(words, rng.integers(1, 12))), f"n{i}") for i in range(16)]
-    made = batcher(Direct(), max_batch=16, max_wait_ms=20.0)
-    together = [each.result(20).row["risk"] for each in made.submit([Question(c) for c in cases])]
-    alone = [made.submit([Question(c)])[0].result(20).row["risk"] for c in cases[:6]]
+    made = batcher(Screener(student, toy.ToyUncertainty(), 0.5), max_batch=16, max_wait_ms=20.0)
+    asked = [Question(read_visit(each)) for each in cases]
+    together = [each.result(20).answer.risk for each in made.submit(asked)]
+    alone = [made.submit([each])[0].result(20).answer.risk for each in asked[:6]]
     made.close(5)
     np.testing.assert_allclose(together[:6], alone, atol=1e-5)
 

@@ -4,10 +4,12 @@ import json
 import re
 from uuid import UUID
 
-import pandas as pd
 import pytest
+import toy
 
+from rarealert.screening.answer import FLAGS, Note
 from rarealert.sources.fhir import read_bundle, read_visits
+from rarealert.student.evidence import Evidence
 
 PATIENT = {"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1990-04-01"}
 ENCOUNTER = {
@@ -52,7 +54,7 @@ def test_the_first_visit_of_each_patient_is_screened(served):
     ).json()
     [answer] = said["answers"]
     assert (answer["case_id"], answer["rationale"]) == ("p1/e1", "because")
-    assert answer["risk"] == pytest.approx(0.11 + 0.25)
+    assert answer["risk"] == pytest.approx(11 / 89 / 3 / (1 + 11 / 89 / 3))
     [refused] = said["refused"]
     assert (refused["entry"], refused["field"]) == (3, "Encounter.period.start")
 
@@ -84,25 +86,28 @@ def test_the_service_describes_itself(served):
 
 def alert(served, **more):
     """Make the model alert on everything, with the flags that ``more`` sets."""
-    found = {
-        "hpo_id": "HP:0002527",
-        "label": "Falls [x](http://evil) <b>",
-        "words": "Falls",
-        "field": "chief_complaint",
-        "start": 0,
-        "end": 5,
-        "status": "present",
-        "direction": "raises",
-        "weight": 0.4,
-    }
+    found = Evidence(
+        hpo_id="HP:0002527",
+        label="Falls [x](http://evil) <b>",
+        words="Falls",
+        field="chief_complaint",
+        start=0,
+        end=5,
+        status="present",
+        direction="raises",
+        weight=0.4,
+    )
+    fields = {"risk": 0.8, "risk_low": 0.6, "risk_high": 0.9, "band": "alert", "evidence": (found,)}
+    fields |= {"rationale": "because"} | more
+    code = next((name for name in FLAGS if fields.get(name)), None)
+    fields["notes"] = (Note(code=code, message=FLAGS[code]),) if code else ()
 
-    def predict(data, params=None):
-        rows = pd.DataFrame({"case_id": data["case_id"], "risk": 0.8, "band": "alert"})
-        rows["risk_low"], rows["risk_high"], rows["truncated"] = 0.6, 0.9, False
-        rows["evidence"] = json.dumps([found])
-        return rows.assign(rationale="because", **more)
+    def answer(readings, *asked):
+        served.asked.append(asked)
+        return [toy.plain_answer(each.case.case_id, **fields) for each in readings]
 
-    served.scorer.predict = predict
+    served.asked = []
+    served.scorer.answer = answer
 
 
 def test_an_alert_makes_a_warning_card_as_the_specification_wants(served):
@@ -122,11 +127,8 @@ def test_an_alert_makes_a_warning_card_as_the_specification_wants(served):
 def test_a_card_tells_the_risk_among_the_clinics_own_patients(serve):
     with serve(prevalence=0.3) as served:
         alert(served)
-        seen = []
-        predict = served.scorer.predict
-        served.scorer.predict = lambda data, params: (seen.append(params), predict(data))[1]
         [card] = hook(served, call(patient=PATIENT, encounter=ENCOUNTER)).json()["cards"]
-    assert {params["prevalence"] for params in seen} == {0.3}
+    assert {prevalence for prevalence, _ in served.asked} == {0.3}
     assert "where 30 % of patients" in card["detail"]
 
 

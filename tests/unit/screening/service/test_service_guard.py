@@ -213,14 +213,14 @@ def test_loopback_answers_by_each_of_its_names(serve, host):
 @pytest.mark.parametrize("rationale", ["alerts", "all"])
 def test_risks_are_not_lost_with_a_rationale_that_takes_too_long(serve, rationale):
     with serve(answer_timeout_s=1.0) as served:
-        plain = served.scorer.predict
+        plain = served.scorer.answer
 
-        def slow(data, params=None):
-            if params["rationale"]:
+        def slow(readings, prevalence, rationale):
+            if rationale != "none":
                 time.sleep(0.4)
-            return plain(data, params)
+            return plain(readings, prevalence, rationale)
 
-        served.scorer.predict = slow
+        served.scorer.answer = slow
         visits = [{"chief_complaint": "fever " * 12}] * 6
         done = served.screen(*visits, rationale=rationale)
         assert done.status_code == 200
