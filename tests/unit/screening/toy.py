@@ -1,14 +1,14 @@
 """A student that costs nothing behind the real ``Screener``, so that tests see the real rules.
 
-    python toy.py SOURCE OUT [SOURCE OUT]... [--chunk ROWS] [--pause SECONDS]
+    python toy.py SOURCE OUT [SOURCE OUT]...
 
 screens files with it, one by one, and prints a line of JSON a file: peak resident bytes up to
 then, processor seconds, rows screened.
 """
 
-import argparse
 import json
 import re
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from rarealert.screening.answer import Answer, Screener
-from rarealert.screening.batch import CHUNK_ROWS, screen_file
+from rarealert.screening.batch import screen_file
 from rarealert.screening.champion import ScreeningModel
 from rarealert.student.evidence import TokenLogits
 from rarealert.student.model import Prediction, Rationale
@@ -94,9 +94,9 @@ class ToyUncertainty:
 class Scorer:
     """Notes what it was asked, and stops after some calls as a killed process would."""
 
-    def __init__(self, look=by_length, rationale="because", calls=10**9, pause=0.0):
+    def __init__(self, look=by_length, rationale="because", calls=10**9):
         self.student = ToyStudent(look, rationale)
-        self.calls, self.pause = calls, pause
+        self.calls = calls
         self.asked = []
 
     @property
@@ -107,7 +107,6 @@ class Scorer:
         if len(self.asked) == self.calls:
             raise KeyboardInterrupt
         self.asked.append(([each.case.case_id for each in readings], prevalence, rationale))
-        time.sleep(self.pause)
         return Screener(self.student, ToyUncertainty(), 0.5).answer(readings, prevalence, rationale)
 
 
@@ -124,13 +123,9 @@ def plain_answer(case_id, **fields):
 
 
 class CheapScorer:
-    """The risk is a share of the digits in the case id; ``pause`` seconds stand for a model."""
-
-    def __init__(self, pause=0.0):
-        self.pause = pause
+    """The risk is a share of the digits in the case id."""
 
     def answer(self, readings, prevalence=None, rationale="none"):
-        time.sleep(self.pause)
         names = [each.case.case_id for each in readings]
         risks = [int("0" + re.sub(r"\D", "", name)) % 100 / 100 for name in names]
         return [
@@ -146,15 +141,9 @@ def peak_bytes():
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--chunk", type=int, default=CHUNK_ROWS)
-    parser.add_argument("--pause", type=float, default=0.0)
-    asked = parser.parse_args()
-    for source, out in zip(asked.files[::2], asked.files[1::2], strict=True):
+    for source, out in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         began = time.process_time()
-        scorer = CheapScorer(asked.pause)
-        report = screen_file(source, out, model(scorer), chunk_rows=asked.chunk)
+        report = screen_file(Path(source), Path(out), model(CheapScorer()))
         told = {"peak": peak_bytes(), "cpu_s": round(time.process_time() - began, 2)}
         counts = {"screened": report.screened, "refused": report.refused}
         print(json.dumps(told | counts))
