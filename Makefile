@@ -55,7 +55,7 @@ repro: data ## everything: environment, data, the whole pipeline, a registered m
 REAL := 'ingest.sources=[craftmd,medrbench]' teach.panel=recorded distil.max_prompt_tokens=320 \
 	distil.risk_layer=16 distil.lora_layers=4 distil.epochs=3 tune.timeout_s=300
 OVERRIDE := import sys; from dvc.utils.hydra import apply_overrides as put; put("params.yaml", sys.argv[1:])
-repro-real: env ## CORPORA=<folder> [PROFILE=params.qwen1.5b.yaml]: the same on CRAFT-MD and MedR-Bench
+repro-real: env ## CORPORA=<folder> [PROFILE=profiles/qwen1.5b.yaml]: the same on CRAFT-MD and MedR-Bench
 	@test -d "$(CORPORA)" || { echo "usage: make repro-real CORPORA=<folder of corpora>"; exit 2; }
 	@test -d real/.git || git clone --quiet . real
 	@export PYTHONPATH="$(CURDIR)/real/src" && corpora=$$(cd "$(CORPORA)" && pwd) && cd real \

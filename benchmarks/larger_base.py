@@ -1,8 +1,8 @@
 """How well does a student on another base rank real cases?
 
-Command: ``python benchmarks/larger_base.py params.qwen1.5b.yaml OUT`` in a workspace whose ``tune``
-ran, such as that of ``make repro-real``. The profile is laid over its parameters. What a large base
-says of a case is the same whatever the split, so every case is read once (an hour on two cores for
+Command: ``python benchmarks/larger_base.py profiles/qwen1.5b.yaml OUT`` in a workspace whose
+``tune`` ran, such as that of ``make repro-real``. The profile changes its parameters. The states
+of a large base don't depend on the split, so every case is read once (an hour on two cores for
 1,400 vignettes), a chunk at a time, and kept in OUT. On it heads are fitted for the locked split,
 and for five folds as in ``real_student.py``: without LoRA's passes, which move the AUROC of real
 cases by less than 0.001, and without rationales, on which no risk depends. Prints, for each source,
@@ -71,7 +71,7 @@ def laid_over(profile: Path, here: Paths, home: Paths) -> Params:
     """The workspace's parameters under ``profile``."""
     home.root.mkdir(parents=True, exist_ok=True)
     shutil.copy(here.params, home.params)
-    use_profile(profile, home)
+    use_profile(profile, home.params)
     return load_params(home.params)
 
 

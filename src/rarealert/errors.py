@@ -1,17 +1,17 @@
-"""The errors a user can mend: one clear sentence each, never a traceback."""
+"""Errors that a user can fix: the command prints one clear message instead of a traceback."""
 
 
 class RareAlertError(Exception):
-    """Something a user can mend; the command prints its sentence and exits with ``exit_code``."""
+    """An error that a user can fix; the command prints its message and exits with ``exit_code``."""
 
     exit_code = 1
 
 
 class BadInputError(RareAlertError):
-    """A file, row or field is not what the command can work with.
+    """A file, row or field is not valid input.
 
-    The sentence names the file, the row and the field where they are known, and what to do. It
-    never quotes case text.
+    The message names the file, the row and the field where they are known, what was expected,
+    and what to do. It never quotes case text.
     """
 
     exit_code = 2

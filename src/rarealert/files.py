@@ -1,4 +1,4 @@
-"""Files that appear only once they are whole: a kill leaves the last whole one, or none."""
+"""Atomic writing of files: after a kill the previous complete file is in place, or none."""
 
 import hashlib
 import io
@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date a zip entry can bear
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip entry
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, which takes its name where the block ends well.
+    """A temporary path beside ``path`` to write to; a block without an error renames it.
 
-    Its folder is made. What a block that raises has written is removed; what a killed one has is
-    written over by the next.
+    Creates the folder. If the block raises, the temporary file is removed; after a kill the next
+    write overwrites it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
@@ -36,7 +36,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` as it is."""
+    """Write ``content`` unchanged."""
     with whole(path) as partial:
         partial.write_bytes(content)
 
@@ -45,17 +45,17 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a report with sorted keys, so that the same content gives the same bytes.
 
     Raises:
-        ValueError: a figure is NaN or infinite, which JSON does not know.
+        ValueError: a number is NaN or infinite, which JSON can't express.
     """
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def write_skops(path: Path, state: object) -> None:
-    """Write a skops archive without what differs from run to run.
+    """Write a skops archive with the same bytes for the same ``state``.
 
-    skops names objects by their address in memory and stamps entries with the time; both change
-    nothing on loading.
+    skops names objects by their memory address and dates the entries; neither matters on loading,
+    so names are renumbered and dates fixed.
     """
     from skops.io import dumps
 

@@ -1,11 +1,9 @@
-"""``params.yaml`` as frozen, typed models; what each key means stands beside it in the file.
+"""``params.yaml`` as frozen, typed models, and profiles that change some of its values.
 
-An unknown key, a missing one or a value out of range is refused with the key's name.
-
-Lay a profile, such as ``params.full.yaml``, over ``params.yaml`` (``rarealert params use``).
-
-A profile holds only the keys that differ. ``params.yaml`` stays the only configuration that stages
-and DVC read, so a run's settings are always the ones that git shows.
+The file documents each key. An unknown key, a missing one or a value out of range is refused with
+the key's name. A profile (``profiles/``) holds only the keys that differ, and
+``rarealert params use`` writes them into ``params.yaml``. That stays the only configuration that
+stages and DVC read, so a run's settings are always the ones that git shows.
 """
 
 import io
@@ -29,7 +27,7 @@ class _Section(BaseModel):
 
 
 class SimulatedParams(_Section):
-    """The embedded corpus, made by ``rarealert data materialise``."""
+    """The embedded corpus."""
 
     seed: Seed
     rare_cases: Count
@@ -37,19 +35,19 @@ class SimulatedParams(_Section):
 
 
 class DataParams(_Section):
-    """What ``data/`` is filled with when nothing else was imported."""
+    """What ``rarealert data materialise`` writes to ``data/`` when nothing was imported."""
 
     simulated: SimulatedParams
 
 
 class IngestParams(_Section):
-    """Which sources become cases."""
+    """Sources of the cases."""
 
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class ValidateParams(_Section):
-    """Expectations that stop the graph."""
+    """Limits of data quality; a corpus beyond one stops the graph."""
 
     min_cases_per_label: Count
     max_missing_age_share: Share
@@ -62,7 +60,7 @@ class ValidateParams(_Section):
 
 
 class SplitParams(_Section):
-    """How diseases are laid into train, valid and test."""
+    """Division of the diseases into train, valid and test."""
 
     seed: Seed
     valid_share: Share
@@ -76,7 +74,7 @@ class SplitParams(_Section):
 
 
 class TeachParams(_Section):
-    """Who is asked, and whether anyone may be."""
+    """The panel of teachers, and the limits of calling it."""
 
     panel: str
     engine: Literal["local", "ray"]
@@ -86,7 +84,7 @@ class TeachParams(_Section):
 
 
 class RationalesParams(_Section):
-    """When a teacher counts as present."""
+    """Coverage that a teacher needs to be used."""
 
     min_coverage: Share
 
@@ -145,7 +143,7 @@ class DistilParams(_Section):
 
 
 class ScoreParams(_Section):
-    """How the locked test part is scored."""
+    """Scoring of the locked test part."""
 
     batch_size: Count
     seed: Seed
@@ -158,7 +156,7 @@ class ScoreParams(_Section):
 
 
 class EvaluateParams(_Section):
-    """Intervals."""
+    """Bootstrap intervals."""
 
     resamples: Count
     confidence: Annotated[float, Field(gt=0, lt=1)]
@@ -186,7 +184,7 @@ class RegisterParams(_Section):
 
 
 class Params(_Section):
-    """The whole file: ``data`` and one section a stage."""
+    """The whole file: ``data`` and one section per stage."""
 
     data: DataParams
     ingest: IngestParams
@@ -203,11 +201,11 @@ class Params(_Section):
 
 
 def load_params(path: Path) -> Params:
-    """The configuration at ``path``.
+    """Read the configuration at ``path``.
 
     Raises:
         BadInputError: the file is missing, is not YAML, or has an unknown, missing or
-            ill-valued key, which the sentence names.
+            invalid key, which the message names.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -221,15 +219,17 @@ def load_params(path: Path) -> Params:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise BadInputError(f"{path}: {key}: {first['msg']}{more}. Mend the key.") from error
+        raise BadInputError(f"{path}: {key}: {first['msg']}{more}. Correct the key.") from error
 
 
 def use_profile(profile: Path, params: Path) -> str:
-    """Write the values of ``profile`` into ``params.yaml``, comments kept; what to do next.
+    """Write the values of ``profile`` into the file ``params`` and return what to do next.
+
+    Comments are kept.
 
     Raises:
-        BadInputError: either file is missing or no YAML, or the outcome is no configuration; then
-            ``params.yaml`` stays as it was.
+        BadInputError: a file is missing or is not YAML, or the result is not a valid
+            configuration; ``params`` is then unchanged.
     """
     text, changed = merged(params, profile)
     partial = params.with_suffix(".partial")
@@ -241,13 +241,13 @@ def use_profile(profile: Path, params: Path) -> str:
         raise BadInputError(f"{profile} over {params.name}: {error}") from error
     partial.replace(params)
     return (
-        f"{changed} values of {profile.name} are new in params.yaml. Look at `git diff`, commit "
-        "(only committed runs can be promoted), then dvc repro."
+        f"{changed} values of {profile.name} are new in {params.name}. Check `git diff`, commit "
+        "(only committed runs can be promoted), then run `dvc repro`."
     )
 
 
 def merged(base: Path, profile: Path) -> tuple[str, int]:
-    """``base`` with the values of ``profile``, as text with its comments, and how many changed.
+    """The text of ``base`` with the values of ``profile``, and how many values changed.
 
     Raises:
         BadInputError: a file is missing or is not a mapping of sections.
@@ -256,7 +256,7 @@ def merged(base: Path, profile: Path) -> tuple[str, int]:
     from ruamel.yaml.representer import RoundTripRepresenter
 
     class Plain(RoundTripRepresenter):
-        """Writes a missing value as ``null``, as the file does."""
+        """Write a missing value as ``null``, as the file does."""
 
     Plain.add_representer(
         type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null")
@@ -266,17 +266,19 @@ def merged(base: Path, profile: Path) -> tuple[str, int]:
     yaml.preserve_quotes = True
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
-    whole = _read(yaml, base)
+    content = _read(yaml, base)
     changed = 0
     for section, values in _read(yaml, profile).items():
-        held = whole.get(section)
-        if not isinstance(held, dict) or not isinstance(values, dict):
-            raise BadInputError(f"{profile}: {section} is no section of {base.name}.")
+        known = content.get(section)
+        if not isinstance(known, dict) or not isinstance(values, dict):
+            raise BadInputError(
+                f"{profile}: {section} is not a section of {base.name}; use its sections and keys."
+            )
         for key, value in values.items():
-            changed += key not in held or held[key] != value
-            held[key] = value
+            changed += key not in known or known[key] != value
+            known[key] = value
     stream = io.StringIO()
-    yaml.dump(whole, stream)
+    yaml.dump(content, stream)
     return stream.getvalue(), changed
 
 
@@ -284,13 +286,13 @@ def _read(yaml: Any, file: Path) -> Any:
     from ruamel.yaml.error import YAMLError
 
     try:
-        held = yaml.load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(
-            f"{file} is missing; name a profile such as params.full.yaml."
+            f"{file} is missing; name a file such as profiles/full.yaml."
         ) from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{file} is not valid YAML; mend it.") from error
-    if not isinstance(held, dict):
-        raise BadInputError(f"{file} holds no sections; write them as in params.yaml.")
-    return held
+        raise BadInputError(f"{file} is not valid YAML; correct it.") from error
+    if not isinstance(content, dict):
+        raise BadInputError(f"{file} has no sections; write them as in params.yaml.")
+    return content

@@ -1,4 +1,4 @@
-"""Where everything lies in a checkout; the only module that knows folder names."""
+"""Folders and files of a checkout; the only module that contains their names."""
 
 import os
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ _DVC_TEMPORARY = "/.dvc/tmp/exps/"
 
 @dataclass(frozen=True)
 class Paths:
-    """The folders of one workspace, all below ``root`` (the folder that holds ``dvc.yaml``)."""
+    """The folders of one workspace, all below ``root`` (the folder with ``dvc.yaml``)."""
 
     root: Path
 
     @classmethod
     def here(cls) -> "Paths":
-        """The workspace around the current folder: the nearest parent that holds ``params.yaml``.
+        """The workspace around the current folder: the nearest parent with ``params.yaml``.
 
-        Falls back to the current folder, where the missing file is then named by its reader.
+        Without one it is the current folder, and the reader of the file reports it as missing.
         """
         start = Path.cwd()
         for folder in (start, *start.parents):
@@ -39,8 +39,8 @@ class Paths:
     def mlruns(self) -> Path:
         """MLflow's database and artifacts.
 
-        DVC runs queued experiments in a copy below ``.dvc/tmp/exps`` that it deletes afterwards:
-        their runs belong to the checkout they came from.
+        DVC runs queued experiments in a copy below ``.dvc/tmp/exps`` and deletes it afterwards,
+        so their runs are stored in the checkout that they come from.
         """
         home = str(self.root).split(_DVC_TEMPORARY)[0]
         return Path(home) / "mlruns"
@@ -51,7 +51,7 @@ class Paths:
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlruns / 'mlflow.db'}"
 
     def build(self, stage: str) -> Path:
-        """What ``stage`` makes, cached by DVC."""
+        """Outputs of ``stage``, cached by DVC."""
         return self.root / "build" / stage
 
     def report(self, stage: str) -> Path:

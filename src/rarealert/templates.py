@@ -1,4 +1,4 @@
-"""Templates of pages and cards, filled the same way in every room."""
+"""Jinja templates of pages and cards, with the same settings in every room."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
 
 def environment(folder: Path) -> "Environment":
-    """Templates of ``folder``; a name that is not given is an error, never an empty place.
+    """Templates of ``folder``; an undefined name is an error, not an empty string.
 
-    ``*.html.j2`` escapes what it is given, ``*.md.j2`` does not: that would garble names.
+    Values are escaped in ``*.html.j2``, but not in ``*.md.j2``, where escapes would garble names.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -25,6 +25,6 @@ def environment(folder: Path) -> "Environment":
 
 
 def render_template(template: Path, **values: object) -> str:
-    """Return the page that ``template`` gives for ``values``, with one newline at its end."""
+    """Render ``template`` with ``values``; the text ends with one newline."""
     page = environment(template.parent).get_template(template.name).render(**values)
     return page.rstrip("\n") + "\n"

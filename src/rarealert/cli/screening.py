@@ -1,4 +1,4 @@
-"""Commands that score visits with a registered model."""
+"""Commands that use a registered model: screen, drift, serve, bundle."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,7 +7,7 @@ import typer
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Hang these commands below ``app``."""
+    """Add these commands to ``app``."""
     app.command()(screen)
     app.command()(drift)
     app.command()(serve)
@@ -17,14 +17,14 @@ def add_commands(app: typer.Typer) -> None:
 def screen(
     source: Annotated[Path, typer.Argument(help="visits: JSONL, CSV, Parquet, FHIR, phenopackets")],
     out: Annotated[Path, typer.Option(help="answers to write: .jsonl, .csv or .parquet")],
-    alias: Annotated[str, typer.Option(help="which registered version")] = "champion",
+    alias: Annotated[str, typer.Option(help="registered version: alias")] = "champion",
     prevalence: Annotated[
         float | None, typer.Option(help="share of rare disease among these visits, such as 0.02")
     ] = None,
     rationale: Annotated[
         Literal["alerts", "all", "none"], typer.Option(help="which visits get a rationale")
     ] = "none",
-    model: Annotated[Path | None, typer.Option(help="a model's folder instead")] = None,
+    model: Annotated[Path | None, typer.Option(help="folder of a model")] = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="this process, or a Ray cluster")
     ] = "local",
@@ -38,16 +38,16 @@ def screen(
 
 
 def drift(
-    reference: Annotated[Path, typer.Argument(help="visits or answers of then")],
-    new: Annotated[Path, typer.Argument(help="visits or answers of now")],
+    reference: Annotated[Path, typer.Argument(help="earlier visits or answers")],
+    new: Annotated[Path, typer.Argument(help="later visits or answers")],
     out: Annotated[Path, typer.Option(help="page to write, with a .json beside it")] = Path(
         "drift.html"
     ),
     threshold: Annotated[float, typer.Option(help="population stability index")] = 0.1,
 ) -> None:
-    """Compare two files of visits or of answers; exit code 1 where one quantity drifted.
+    """Compare two files of visits or of answers; exit code 1 if a quantity drifted.
 
-    It has drifted where its population stability index is above the threshold and above what
+    A quantity has drifted if its population stability index is above the threshold and above what
     chance explains. With the extra drift installed, evidently's page and JSON of the same verdict
     are written beside (drift.evidently.html). 0: no drift; 2: not compared.
     """
@@ -64,24 +64,24 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="TCP port; 0 for any free one")] = 8000,
-    alias: Annotated[str, typer.Option(help="which registered version")] = "champion",
-    model: Annotated[Path | None, typer.Option(help="a model's folder instead")] = None,
+    alias: Annotated[str, typer.Option(help="registered version: alias")] = "champion",
+    model: Annotated[Path | None, typer.Option(help="folder of a model")] = None,
     prevalence: Annotated[float | None, typer.Option(help="rare share, for CDS cards")] = None,
     max_batch: Annotated[int | None, typer.Option(help="visits scored together")] = None,
     max_wait_ms: Annotated[float | None, typer.Option(help="ms a visit waits for others")] = None,
     max_visits: Annotated[int | None, typer.Option(help="visits in one request")] = None,
     max_waiting: Annotated[int | None, typer.Option(help="visits in the queue")] = None,
-    max_requests: Annotated[int | None, typer.Option(help="requests under way at once")] = None,
+    max_requests: Annotated[int | None, typer.Option(help="concurrent requests")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="bytes of one request")] = None,
     answer_timeout_s: Annotated[float | None, typer.Option(help="s until a 503")] = None,
-    reload_s: Annotated[float | None, typer.Option(help="s between looks at the alias")] = None,
+    reload_s: Annotated[float | None, typer.Option(help="s between checks of the alias")] = None,
     allow_origin: Annotated[list[str] | None, typer.Option(help="CORS origin")] = None,
 ) -> None:
-    """Answer visits over HTTP with the registered model; the token is read from RAREALERT_TOKEN."""
+    """Serve the registered model over HTTP; RAREALERT_TOKEN sets the access token."""
     from rarealert.screening.service.app import chosen_settings, chosen_source
     from rarealert.screening.service.app import serve as run
 
-    said = {
+    options = {
         "host": host,
         "port": port,
         "prevalence": prevalence,
@@ -95,15 +95,15 @@ def serve(
         "reload_s": reload_s,
         "allow_origin": tuple(allow_origin or ()),
     }
-    given = {name: value for name, value in said.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     run(chosen_settings(given), chosen_source(model, alias))
 
 
 def bundle(
-    out: Annotated[Path, typer.Option(help="folder to make")],
-    alias: Annotated[str, typer.Option(help="which registered version")] = "champion",
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    alias: Annotated[str, typer.Option(help="registered version: alias")] = "champion",
 ) -> None:
-    """One folder for a clinic without a network: wheels, model, checksums, start script."""
+    """Write a folder for a clinic without a network: wheels, model, checksums, start script."""
     from rarealert.screening.bundle import bundle as make_bundle
 
     print(make_bundle(out, alias).sentence())

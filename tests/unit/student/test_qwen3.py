@@ -1,7 +1,7 @@
 """A Qwen3 of a few layers with random weights through tune and distil, in bf16 and fp32.
 
 The packaged SmolLM2's tokenizer cuts its visits and asks about them; packing and gradient
-checkpointing are on, as in params.qwen3-4b.yaml, prompt and readout as in params.qwen1.5b.yaml.
+checkpointing are on, as in profiles/qwen3-4b.yaml, prompt and readout as in profiles/qwen1.5b.yaml.
 """
 
 import json
