@@ -1,7 +1,7 @@
-"""``/`` and what the page asks for beside ``/v1/screen``: finding search, next questions, heads.
+"""The clinic page and its routes: finding search, next questions and Orphanet heads.
 
-No route keeps, logs or caches a visit. The page loads nothing from elsewhere, and its policy lets
-it run no script but its own file (CSP, https://www.w3.org/TR/CSP3/).
+No route stores, logs or caches a visit. The page loads nothing from other hosts and runs only its
+own scripts (CSP, https://www.w3.org/TR/CSP3/).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from rarealert.screening.answer import Note
 from rarealert.screening.finding_search import MAX_QUERY, load_search
 from rarealert.screening.next_questions import Question, load_knowledge, next_questions
 from rarealert.screening.service.answers import to_case
-from rarealert.screening.service.batching import Question as ServiceQuestion
+from rarealert.screening.service.batching import Job
 from rarealert.screening.service.problems import RESPONSES, RefusedError
 from rarealert.screening.service.schemas import Prevalence, Visit
 from rarealert.screening.service.state import Service, service_of
@@ -27,7 +27,7 @@ from rarealert.visits.case import Case
 from rarealert.visits.reading import read_visit
 
 OPEN_PATHS = ("/", "/page/")
-"""Paths that ask for no token: they are the same for everyone and tell nothing of a visit."""
+"""Paths that need no token: static files without anything of a visit."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -50,36 +50,36 @@ router = APIRouter()
 Serving = Annotated[Service, Depends(service_of)]
 
 
-class Finding(BaseModel):
-    """A finding that the query names."""
+class FindingMatch(BaseModel):
+    """A finding that matches the query."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     hpo_id: str
-    """Its HPO id."""
+    """HPO id."""
     name: str
-    """HPO's name for it."""
+    """HPO's name."""
     wording: str
-    """The wording that was met, often a lay one."""
+    """The wording that matched, often a lay one."""
 
 
-class Findings(BaseModel):
-    """Findings, best first."""
+class FindingMatches(BaseModel):
+    """Matching findings, best first."""
 
-    findings: list[Finding]
+    findings: list[FindingMatch]
 
 
 class NextRequest(BaseModel):
-    """A visit, and what was asked before."""
+    """A visit and the questions asked so far."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     visit: Visit
-    """The visit as it stands."""
+    """The visit so far."""
     asked: Annotated[list[str], Field(max_length=200)] = []
-    """Keys of questions that were answered or set aside; they are not asked again."""
+    """Keys of questions that were answered or skipped; they are not asked again."""
     prevalence: Prevalence | None = None
-    """As in a screening."""
+    """As in ``/v1/screen``."""
 
 
 class PossibleAnswer(BaseModel):
@@ -90,11 +90,11 @@ class PossibleAnswer(BaseModel):
     label: str
     """The answer in a word or two."""
     chance_if_rare: float
-    """Its chance if the disease is a rare one, 0-1."""
+    """Its probability if the disease is rare."""
     chance_if_common: float
-    """Its chance if it is not, 0-1."""
+    """Its probability if the disease is common."""
     risk: float
-    """The risk with it, at the prevalence that was asked for."""
+    """The risk with this answer, at the requested prevalence."""
 
 
 class NextQuestion(BaseModel):
@@ -105,13 +105,13 @@ class NextQuestion(BaseModel):
     key: str
     """HPO id of the finding, or name of the absent field."""
     kind: Literal["symptom", "sign", "field"]
-    """To ask, to look for, or a field to fill in."""
+    """Ask, examine, or fill in a field."""
     text: str
     """The question."""
     wording: str
     """The finding in the words of the question."""
     answers: list[PossibleAnswer]
-    """What may be answered."""
+    """Possible answers."""
     expected_change: float
     """Mean absolute change of the model's risk over the answers, 0-1."""
     profile_change: float | None
@@ -119,7 +119,7 @@ class NextQuestion(BaseModel):
 
 
 class Disease(BaseModel):
-    """A rare disease that the findings fit."""
+    """A rare disease that matches the findings."""
 
     orpha_code: str
     name: str
@@ -133,32 +133,32 @@ class Head(BaseModel):
     head: str
     """Its name."""
     share: float
-    """Its share of the belief in rare diseases, 0-1."""
+    """Its share of the posterior over rare diseases, 0-1."""
     diseases: list[Disease]
-    """The likeliest below it."""
+    """Its likeliest diseases."""
 
 
 class Next(BaseModel):
-    """What to ask, and where the findings point. The heads come from findings, not the model."""
+    """Next questions and matching heads; heads come from disease profiles, not from the student."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     risk: float
-    """The visit's risk, at the prevalence that was asked for."""
+    """The visit's risk, at the requested prevalence."""
     notes: list[Note] = []
-    """What a reader must know, in words, as in a screening."""
+    """Notes, as in ``/v1/screen``."""
     questions: list[NextQuestion]
-    """At most three findings to ask for, those that split the disease profiles most first."""
+    """At most three findings, those that separate rare from common profiles most first."""
     absent_fields: list[NextQuestion]
-    """What the visit leaves out, the largest expected change first."""
+    """Empty fields, the largest expected change first."""
     heads: list[Head]
-    """At most four, the likeliest first; empty where no finding was recognised."""
+    """At most four, the likeliest first; empty where no finding is recognised."""
 
 
 @router.get("/", include_in_schema=False)
 def page() -> Response:
     """The page itself."""
-    # not stored, so the browser has no page with a visit in it to go back to
+    # not stored: going back in the browser must not show a visit
     return _file("index.html", "text/html", cache="no-store")
 
 
@@ -188,17 +188,17 @@ def _file(name: str, media_type: str, cache: str = "no-cache") -> Response:
 def search_findings(
     q: Annotated[str, Query(min_length=1, max_length=MAX_QUERY)],
     limit: Annotated[int, Query(ge=1, le=50)] = 8,
-) -> Findings:
+) -> FindingMatches:
     """HPO findings whose name, synonym or lay wording holds the words of ``q``."""
     found = load_search().search(q, limit)
-    return Findings(
-        findings=[Finding(hpo_id=f.hpo_id, name=f.name, wording=f.wording) for f in found]
+    return FindingMatches(
+        findings=[FindingMatch(hpo_id=f.hpo_id, name=f.name, wording=f.wording) for f in found]
     )
 
 
 @router.post("/v1/next", responses=RESPONSES)
 async def what_next(request: NextRequest, service: Serving) -> Next:
-    """The three findings worth asking for, absent fields, and the heads that the findings fit."""
+    """Three findings to ask for, empty fields, and the heads that the findings match."""
     loop = asyncio.get_running_loop()
     return await run_in_threadpool(_next, request, service, loop)
 
@@ -211,9 +211,9 @@ def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoo
 
     def risks(cases: Sequence[Case]) -> list[float]:
         readings = (reading if each is case else read_visit(each) for each in cases)
-        asked = [ServiceQuestion(each, request.prevalence) for each in readings]
+        asked = [Job(each, request.prevalence) for each in readings]
         answered = asyncio.run_coroutine_threadsafe(service.ask(asked), loop).result()
-        if cases[0] is case:  # asked for first, and alone
+        if cases[0] is case:  # the visit itself is scored first, alone
             notes.extend(answered[0].answer.notes)
         return [each.answer.risk for each in answered]
 

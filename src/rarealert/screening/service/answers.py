@@ -1,4 +1,4 @@
-"""From the visits of a request to their answers, with the rationales that were asked for."""
+"""From the visits of a request to their answers, with the requested rationales."""
 
 import asyncio
 import time
@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.screening.answer import Note, RationaleFor
-from rarealert.screening.service.batching import Answered, Question
+from rarealert.screening.service.batching import Answered, Job
 from rarealert.screening.service.problems import FieldError, RefusedError
-from rarealert.screening.service.schemas import Answer, ModelMark, Visit
+from rarealert.screening.service.schemas import ModelMark, Visit, VisitAnswer
 from rarealert.screening.service.state import Service
 from rarealert.screening.visit_files import MAX_TEXT, NO_WORD, wordless_field
 from rarealert.sources.observable import told_findings
@@ -23,7 +23,7 @@ _SOURCE = "request"
 class Prepared:
     """A visit ready to be answered.
 
-    ``leads`` are the characters of white space that the case lacks at the start of each field.
+    ``leads`` counts the leading white space that was stripped from each field.
     """
 
     reading: Reading
@@ -58,12 +58,12 @@ def to_case(visit: Visit, place: int, where: str) -> Prepared:
     }
     worded = any(fields[name] for name in TEXT_FIELDS)
     reading = read_visit(Case.model_validate(fields)) if worded else None
-    if told := _told(visit, reading):
-        history = " ".join(filter(None, (visit.history_of_present_illness, told)))
+    if worded_codes := _worded_codes(visit, reading):
+        history = " ".join(filter(None, (visit.history_of_present_illness, worded_codes)))
         fields["history_of_present_illness"] = history[:MAX_TEXT]
         reading = read_visit(Case.model_validate(fields))
     if reading is None:
-        reason = "HPO has no such living term; give text or current terms"
+        reason = "HPO has no such current term; give text or current terms"
         where = f"{where}.findings_present"
         raise RefusedError(422, "Nothing to read.", [FieldError(field=where, reason=reason)])
     if wordless := wordless_field(reading.case):
@@ -72,23 +72,23 @@ def to_case(visit: Visit, place: int, where: str) -> Prepared:
     return Prepared(reading, {name: _lead(getattr(visit, name)) for name in TEXT_FIELDS})
 
 
-def _told(visit: Visit, reading: Reading | None) -> str | None:
+def _worded_codes(visit: Visit, reading: Reading | None) -> str | None:
     """The coded findings of ``visit`` that its text does not name, in words."""
     named = (reading.affirmed, reading.denied) if reading else ((), ())
     return told_findings(
-        [term for term in _living(visit.findings_present) if term not in named[0]],
-        [term for term in _living(visit.findings_excluded) if term not in named[1]],
+        [term for term in _current(visit.findings_present) if term not in named[0]],
+        [term for term in _current(visit.findings_excluded) if term not in named[1]],
     )
 
 
-def _living(terms: Sequence[str]) -> list[str]:
-    """Current ids of ``terms`` without repeats; those that HPO does not know are left out."""
+def _current(terms: Sequence[str]) -> list[str]:
+    """Current ids of ``terms`` without repeats; ids unknown to HPO are dropped."""
     resolve = load_ontology().resolve
-    return list(dict.fromkeys(living for term in terms if (living := resolve(term))))
+    return list(dict.fromkeys(current for term in terms if (current := resolve(term))))
 
 
 def from_record(case: Case) -> Prepared:
-    """A case that came from a record."""
+    """A case read from a record."""
     return Prepared(read_visit(case), {})
 
 
@@ -98,7 +98,7 @@ def _lead(text: str | None) -> int:
 
 _LATE = Note(
     code="rationale_late",
-    message="The rationale took too long; ask again later, or for fewer visits at once.",
+    message="The rationale took too long; try again later, or with fewer visits.",
 )
 
 
@@ -107,22 +107,22 @@ async def answer_all(
     prepared: Sequence[Prepared],
     prevalence: float | None,
     rationale: RationaleFor,
-) -> list[Answer]:
-    """One answer a visit, in order.
+) -> list[VisitAnswer]:
+    """Answer each visit, in order.
 
     Raises:
         RefusedError: the service can't answer now.
     """
     until = time.monotonic() + service.settings.answer_timeout_s
-    questions = [Question(each.reading, prevalence) for each in prepared]
-    answered = await service.ask(questions)
+    jobs = [Job(each.reading, prevalence) for each in prepared]
+    answered = await service.ask(jobs)
     late: set[int] = set()
     if rationale != "none":
         wanted = [
             place for place, each in enumerate(answered) if each.answer.wants_rationale(rationale)
         ]
-        told = await _explained(service, [questions[place] for place in wanted], until)
-        for place, again in zip(wanted, told, strict=True):
+        written = await _with_rationale(service, [jobs[place] for place in wanted], until)
+        for place, again in zip(wanted, written, strict=True):
             if again is None:
                 late.add(place)
             else:
@@ -135,28 +135,27 @@ async def answer_all(
     return answers
 
 
-async def _explained(
-    service: Service, questions: Sequence[Question], until: float
+async def _with_rationale(
+    service: Service, jobs: Sequence[Job], until: float
 ) -> list[Answered | None]:
-    """Each question's answer with its rationale; ``None`` where there is none in time.
+    """Each job's answer with its rationale; ``None`` where it takes too long.
 
-    A rationale takes dozens of times as long as a risk, so the risks must not be lost with it: the
-    same request would never be answered.
+    A rationale takes dozens of times as long as a risk, so a late one must not cost the risks.
     """
 
-    async def explained(question: Question) -> Answered | None:
+    async def explained(job: Job) -> Answered | None:
         try:
             left = max(0.0, until - time.monotonic())
-            [answered] = await service.ask([replace(question, rationale=True)], left)
+            [answered] = await service.ask([replace(job, rationale=True)], left)
         except RefusedError:
             return None
         return answered
 
-    return list(await asyncio.gather(*(explained(each) for each in questions)))
+    return list(await asyncio.gather(*(explained(each) for each in jobs)))
 
 
-def _answer(answered: Answered, prepared: Prepared, *, late: bool) -> Answer:
-    """The service's answer; places of evidence are counted in the text as it was sent."""
+def _answer(answered: Answered, prepared: Prepared, *, late: bool) -> VisitAnswer:
+    """The service's answer; evidence offsets refer to the text as it was sent."""
     answer, model = answered.answer, answered.model
     evidence = tuple(
         replace(each, start=each.start + lead, end=each.end + lead)
@@ -165,4 +164,4 @@ def _answer(answered: Answered, prepared: Prepared, *, late: bool) -> Answer:
     )
     notes = (*answer.notes, *((_LATE,) if late else ()))
     mark = ModelMark(name=model.name, version=model.version, digest=model.digest)
-    return Answer(**{**dict(answer), "evidence": evidence, "notes": notes}, model=mark)
+    return VisitAnswer(**{**dict(answer), "evidence": evidence, "notes": notes}, model=mark)

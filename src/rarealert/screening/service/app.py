@@ -1,9 +1,4 @@
-"""What a supervisor asks: alive, ready, and how it goes.
-
-The app: routes, guards and the threads behind them.
-
-``rarealert serve``: bind, load, answer until told to stop.
-"""
+"""The service as an app (routes, middleware, threads), and the command ``rarealert serve``."""
 
 import gc
 import logging
@@ -45,7 +40,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 OPEN_PATHS = ("/health", "/ready")
-"""Paths that ask for no token: they tell nothing of a visit."""
+"""Paths that need no token: they contain nothing of a visit."""
 
 router = APIRouter(tags=["operation"])
 Serving = Annotated[Service, Depends(service_of)]
@@ -58,7 +53,7 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """A model is at work."""
+    """A model is loaded."""
 
     status: str = "ready"
     model: ModelMark
@@ -73,9 +68,9 @@ async def health() -> Health:
 @router.get("/ready")
 async def ready(service: Serving) -> Ready:
     """Whether visits can be screened now, and by which model."""
-    if not (service.keeper.ready and service.batcher.alive):
-        raise RefusedError(503, "No model is at work.", retry_s=5)
-    model = service.keeper.model()
+    if not (service.holder.ready and service.batcher.alive):
+        raise RefusedError(503, "No model is loaded.", retry_s=5)
+    model = service.holder.model()
     return Ready(model=ModelMark(name=model.name, version=model.version, digest=model.digest))
 
 
@@ -87,7 +82,7 @@ async def metrics(service: Serving) -> Response:
 
 
 API_VERSION = "1.0"
-"""Raised with any change of what the routes take or give."""
+"""Raised with any change of request or response formats."""
 
 _ABOUT = "Risk of rare disease from a first visit. Decision support, not a diagnosis."
 
@@ -95,7 +90,7 @@ _ABOUT = "Risk of rare disease from a first visit. Decision support, not a diagn
 def make_app(settings: ServiceSettings, source: ModelSource) -> FastAPI:
     """The service as an ASGI app; its model is loaded when the app starts.
 
-    ``app.state.service`` is the ``Service``: who starts it before the app does sees its errors.
+    ``app.state.service`` is the ``Service``; starting it before the app reports errors at once.
     """
     service = Service(settings, source)
 
@@ -132,16 +127,16 @@ def make_app(settings: ServiceSettings, source: ModelSource) -> FastAPI:
     return app
 
 
-_LOOK_S = 0.1  # between two looks whether the service answers
+_POLL_S = 0.1  # between two checks of whether the server has started
 _FORMAT = "%(asctime)s %(name)s %(message)s"
 
 
 def serve(settings: ServiceSettings, source: ModelSource) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered first.
+    """Serve until SIGTERM or SIGINT; running requests are answered first.
 
     Raises:
-        BadInputError: the address can be reached by others and no token is set, or the folder
-            that was named is no model's.
+        BadInputError: the address is reachable from other machines and no token is set, or the
+            folder holds no model.
         RareAlertError: there is no model to load, or the port is taken.
     """
     check_exposure(settings)
@@ -158,9 +153,9 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
         app,
         host=settings.host,
         port=settings.port,
-        loop="asyncio",  # not whichever a package beside us (evidently) happened to bring
+        loop="asyncio",  # the standard library's, whatever else is installed
         http="h11",
-        access_log=False,  # it would write paths and queries; Guard's own line has neither
+        access_log=False,  # it would log paths and queries; Observed logs neither
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_s,
@@ -169,18 +164,18 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
     Thread(target=_read_knowledge, args=(server,), name="rarealert-knowledge", daemon=True).start()
     try:
         server.run()
-    except SystemExit as error:  # uvicorn's way to say that it could not bind
+    except SystemExit as error:  # uvicorn exits so when it cannot bind
         raise RareAlertError(
-            f"{settings.host}:{settings.port} can't be bound; is another service there? "
-            "Choose another --port."
+            f"{settings.host}:{settings.port} is in use or not available on this machine. "
+            "Choose another --port or --host."
         ) from error
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Imports and model without the garbage collector, which would look at all of it for nothing.
+    """Import and load without the garbage collector: this saves a fifth of the start.
 
-    A fifth of the start; what was made stays out of its later rounds too.
+    The objects are also frozen, so that later collections skip them.
     """
     gc.disable()
     try:
@@ -191,12 +186,9 @@ def _uncollected() -> Iterator[None]:
 
 
 def _read_knowledge(server: "uvicorn.Server") -> None:
-    """Read what the page's questions need, so that the first visit does not wait six seconds.
-
-    Not before the service answers: two threads of Python share one core.
-    """
+    """Load the knowledge for next questions, which takes six seconds, once the server answers."""
     while not server.started:
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     from rarealert.screening.finding_search import load_search
     from rarealert.screening.next_questions import load_knowledge
 
@@ -205,7 +197,7 @@ def _read_knowledge(server: "uvicorn.Server") -> None:
 
 
 def chosen_settings(flags: Mapping[str, object]) -> ServiceSettings:
-    """Settings from the command's flags (those that were given) and the token's variable.
+    """Settings from the given flags and the token's environment variable.
 
     Raises:
         BadInputError: a flag is out of its range, or the token is too short.
@@ -215,11 +207,11 @@ def chosen_settings(flags: Mapping[str, object]) -> ServiceSettings:
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         flag = "--" + str(first["loc"][0]).replace("_", "-")
-        raise BadInputError(f"{flag}: {first['msg']}. Mend the flag.") from None
+        raise BadInputError(f"{flag}: {first['msg']}. Correct the flag.") from None
 
 
 def chosen_source(folder: Path | None, alias: str) -> ModelSource:
-    """The model in ``folder`` where one is named, else the one ``alias`` points at.
+    """The model in ``folder`` if given, else the version that ``alias`` points at.
 
     Raises:
         BadInputError: no folder is named, and there is no workspace here.

@@ -1,14 +1,10 @@
-"""Which model is at work: loaded at the start, replaced when the alias moves.
-
-The next version is loaded beside the one at work and takes over between two batches, so no request
-fails or waits for it. A version that can't be loaded changes nothing but a counter.
-
-Visits of many requests, scored together by the one thread that talks to the model.
+"""The loaded model and the thread that scores the visits of many requests in batches.
 
 A batch costs less than its visits one by one, and two threads on one model cost more than one. An
-answer does not depend on who shared the batch: the student pads on the right under causal
-attention, and a visit that the model refuses is asked again alone, so that only its own request
-fails.
+answer does not depend on the other visits of its batch: the student pads on the right under causal
+attention, and a visit that the model refuses is scored again alone, so that only its own request
+fails. When the alias moves, the next version is loaded in the background and replaces the current
+one between two batches; a version that can't be loaded changes nothing but a counter.
 """
 
 import logging
@@ -37,13 +33,13 @@ class ModelSource(Protocol):
     """Where the service finds its model."""
 
     def current(self) -> str:
-        """Names what should be at work now; another name means that it should be loaded."""
+        """Identify the model that should be loaded; a new value triggers a reload."""
 
     def load(self) -> ScreeningModel:
-        """What ``current`` names, ready to be asked.
+        """Load the model that ``current`` identifies.
 
         Raises:
-            RareAlertError: there is none, or it is damaged.
+            RareAlertError: there is no such model, or it is damaged.
         """
 
 
@@ -54,31 +50,31 @@ class RegistrySource:
         self._where = (name, alias, tracking_uri)
 
     def current(self) -> str:
-        """The version's number."""
+        """The number of the version."""
         return version_of(*self._where)
 
     def load(self) -> ScreeningModel:
-        """The version, loaded."""
+        """Load the version."""
         return load_model(*self._where)
 
 
 class FolderSource:
-    """A model's folder, as ``rarealert bundle`` or ``mlflow artifacts download`` leave it."""
+    """A model's folder, as written by ``rarealert bundle`` or ``mlflow artifacts download``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def current(self) -> str:
-        """The folder; what lies in it does not change."""
+        """The path of the folder, whose content does not change."""
         return str(self._folder)
 
     def load(self) -> ScreeningModel:
-        """The folder's model, marked with the version that it was bundled from."""
+        """Load the folder's model with the version that it was bundled from."""
         return load_folder(self._folder)
 
 
-class Keeper:
-    """Holds the model at work and looks for the next; ``start`` it, and ``close`` it at the end."""
+class ModelHolder:
+    """Holds the loaded model and reloads it; call ``start`` before use and ``close`` at the end."""
 
     def __init__(self, source: ModelSource, metrics: Metrics, every_s: float) -> None:
         self._source = source
@@ -91,16 +87,16 @@ class Keeper:
 
     @property
     def ready(self) -> bool:
-        """Whether a model is at work."""
+        """Whether a model is loaded."""
         return self._model is not None
 
     def model(self) -> ScreeningModel:
-        """The model at work; there is one from ``start`` on."""
+        """The loaded model; there is one after ``start``."""
         assert self._model is not None
         return self._model
 
     def start(self) -> None:
-        """Load the first model and begin to look for the next.
+        """Load the first model and start to watch for the next.
 
         Raises:
             RareAlertError: there is no model to load.
@@ -109,39 +105,39 @@ class Keeper:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop watching."""
         self._stop.set()
         self._thread.join(self._every_s)
 
-    def look(self) -> bool:
-        """Load the model that should be at work, if it is another one; whether it took over."""
+    def refresh(self) -> bool:
+        """Load the model that the source identifies if it is a new one; whether it was replaced."""
         try:
             named = self._source.current()
             if named == self._named:
                 return False
             self._take(named)
-        except Exception as error:  # a registry that is down must not end the watch
+        except Exception as error:  # an unreachable registry must not stop the watch
             self._metrics.load_failed()
-            _LOG.warning("model not loaded, the one before stays: %s", type(error).__name__)
+            _LOG.warning("model not loaded, the current one stays: %s", type(error).__name__)
             return False
         return True
 
     def _take(self, named: str) -> None:
         model = self._source.load()
-        # the first answer of a model builds what later ones find ready, and shows that it works
+        # the first answer fills caches and proves that the model works
         model.scorer.answer([read_visit(_CHECK)])
         self._model, self._named = model, named
         self._metrics.loaded(model.name, model.version, model.digest)
-        _LOG.info("model %s version %s at work", model.name, model.version)
+        _LOG.info("model %s version %s loaded", model.name, model.version)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._every_s):
-            self.look()
+            self.refresh()
 
 
 @dataclass(frozen=True)
-class Question:
-    """One visit and what is asked of it; ``prevalence`` is a share 0-1, exclusive."""
+class Job:
+    """One visit to score; ``prevalence`` is a share between 0 and 1."""
 
     reading: Reading
     prevalence: float | None = None
@@ -150,7 +146,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer to a visit, with the version that gave it."""
+    """The answer to a visit, with the version that computed it."""
 
     answer: Answer
     model: ScreeningModel
@@ -158,13 +154,13 @@ class Answered:
 
 @dataclass
 class _Waiting:
-    question: Question
+    job: Job
     since: float
     answer: "Future[Answered]" = field(default_factory=Future)
 
 
 class QueueFullError(Exception):
-    """More visits wait than the queue may hold."""
+    """The queue has no room."""
 
 
 class QueueClosedError(Exception):
@@ -172,7 +168,7 @@ class QueueClosedError(Exception):
 
 
 class Batcher:
-    """A queue and the thread that empties it; ``start`` it, and ``close`` it at the end."""
+    """A queue and its worker thread; call ``start`` before use and ``close`` at the end."""
 
     def __init__(
         self,
@@ -199,7 +195,7 @@ class Batcher:
         self._thread.start()
 
     def close(self, timeout_s: float) -> None:
-        """Take no more visits, answer those that wait, end the thread."""
+        """Accept no more visits, answer those in the queue, end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -207,7 +203,7 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread answers."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     @property
@@ -215,22 +211,22 @@ class Batcher:
         """Visits in the queue."""
         return len(self._queue) + len(self._slow)
 
-    def submit(self, questions: Sequence[Question]) -> "list[Future[Answered]]":
-        """Queue all of ``questions`` or none.
+    def submit(self, jobs: Sequence[Job]) -> "list[Future[Answered]]":
+        """Queue all of ``jobs`` or none.
 
         Raises:
             QueueFullError: the queue has no room for them.
             QueueClosedError: the service is shutting down.
         """
         now = time.monotonic()
-        added = [_Waiting(question, now) for question in questions]
+        added = [_Waiting(job, now) for job in jobs]
         with self._changed:
             if self._closed:
                 raise QueueClosedError
             if self.waiting + len(added) > self._max_waiting:
                 raise QueueFullError
             for each in added:
-                (self._slow if each.question.rationale else self._queue).append(each)
+                (self._slow if each.job.rationale else self._queue).append(each)
             self._changed.notify_all()
         return [each.answer for each in added]
 
@@ -238,14 +234,14 @@ class Batcher:
         slow_next = False
         while batch := self._next(slow_next):
             # a rationale takes as long as dozens of risks, so the two kinds take turns
-            slow_next = not batch[0].question.rationale
+            slow_next = not batch[0].job.rationale
             live = [each for each in batch if each.answer.set_running_or_notify_cancel()]
             model = self._model()
             for group in _alike(live):
                 self._answer(group, model)
 
     def _next(self, slow_next: bool) -> list[_Waiting]:
-        """The next visits, after the first has waited for company; none at the end."""
+        """The next batch, once it is full or its first visit has waited; empty at the end."""
         with self._changed:
             while not self.waiting:
                 if self._closed:
@@ -265,7 +261,7 @@ class Batcher:
         started = time.perf_counter()
         try:
             answers = _ask(group, model)
-        except Exception as error:  # whatever the model raises belongs to a request, not here
+        except Exception as error:  # an error of the model belongs to its request
             if len(group) > 1:
                 for each in group:
                     self._answer([each], model)
@@ -278,15 +274,15 @@ class Batcher:
 
 
 def _alike(batch: Sequence[_Waiting]) -> list[list[_Waiting]]:
-    """Visits that ask the same of the model, which one call can answer."""
+    """Visits grouped by prevalence: one call of the model has one."""
     groups: dict[float | None, list[_Waiting]] = {}
     for each in batch:
-        groups.setdefault(each.question.prevalence, []).append(each)
+        groups.setdefault(each.job.prevalence, []).append(each)
     return list(groups.values())
 
 
 def _ask(group: Sequence[_Waiting], model: ScreeningModel) -> list[Answer]:
-    question = group[0].question
-    readings = [each.question.reading for each in group]
-    rationale: RationaleFor = "all" if question.rationale else "none"
-    return model.scorer.answer(readings, question.prevalence, rationale)
+    job = group[0].job
+    readings = [each.job.reading for each in group]
+    rationale: RationaleFor = "all" if job.rationale else "none"
+    return model.scorer.answer(readings, job.prevalence, rationale)

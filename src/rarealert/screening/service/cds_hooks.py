@@ -1,8 +1,7 @@
 """CDS Hooks: a card when a clinician opens a patient.
 
-CDS Hooks 2.0, https://cds-hooks.hl7.org/2.0/, hook ``patient-view``. The service asks no FHIR
-server: what it needs comes as prefetch, and without it the answer is 412, as the specification
-wants of a service that lacks its data.
+CDS Hooks 2.0, https://cds-hooks.hl7.org/2.0/, hook ``patient-view``. The service calls no FHIR
+server: its data come as prefetch, and without them it returns 412, as the specification requires.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from rarealert.screening.service.answers import Prepared, answer_all, from_record
 from rarealert.screening.service.problems import RESPONSES, FieldError, RefusedError
-from rarealert.screening.service.schemas import Answer
+from rarealert.screening.service.schemas import VisitAnswer
 from rarealert.screening.service.state import Service, service_of
 from rarealert.sources.fhir import read_bundle
 from rarealert.visits.refused import Refused
@@ -29,7 +28,7 @@ PREFETCH = {
     "observations": f"Observation?patient={_PATIENT}&category=vital-signs,exam,social-history",
     "family": f"FamilyMemberHistory?patient={_PATIENT}",
 }
-"""Prefetch templates: the visit, and what is recorded of the patient before it."""
+"""Prefetch templates: the visit and the patient's earlier record."""
 
 _NEEDED = ("patient", "encounter")
 
@@ -37,11 +36,11 @@ router = APIRouter(prefix="/cds-services", tags=["CDS Hooks"])
 Serving = Annotated[Service, Depends(service_of)]
 
 
-class _Spoken(BaseModel):
+class _HookModel(BaseModel):
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
 
 
-class HookContext(_Spoken):
+class HookContext(_HookModel):
     """Context of ``patient-view``."""
 
     userId: str  # noqa: N815 - the specification's names
@@ -49,7 +48,7 @@ class HookContext(_Spoken):
     encounterId: str | None = None  # noqa: N815
 
 
-class HookCall(_Spoken):
+class HookCall(_HookModel):
     """A call of the service."""
 
     hook: Literal["patient-view"]
@@ -59,13 +58,13 @@ class HookCall(_Spoken):
 
 
 class CardSource(BaseModel):
-    """Who says so."""
+    """Source of a card."""
 
     label: str = "RareAlert"
 
 
 class Card(BaseModel):
-    """What a clinician sees."""
+    """One card."""
 
     uuid: UUID = Field(default_factory=uuid4)
     summary: Annotated[str, Field(max_length=140)]
@@ -75,13 +74,13 @@ class Card(BaseModel):
 
 
 class Cards(BaseModel):
-    """The answer to a call; no card where there is nothing to say."""
+    """The response to a call; empty for a low risk without notes."""
 
     cards: list[Card]
 
 
 class HookService(BaseModel):
-    """How the service describes itself."""
+    """The description of the service."""
 
     id: str = SERVICE_ID
     hook: str = "patient-view"
@@ -93,20 +92,20 @@ class HookService(BaseModel):
 
 
 class HookServices(BaseModel):
-    """Discovery."""
+    """The response to discovery."""
 
     services: list[HookService]
 
 
 @router.get("")
 async def discover() -> HookServices:
-    """The services of this server, as CDS Hooks wants them listed."""
+    """List the services (CDS Hooks discovery)."""
     return HookServices(services=[HookService()])
 
 
 @router.post(f"/{SERVICE_ID}", responses=RESPONSES)
 async def patient_view(call: HookCall, service: Serving) -> Cards:
-    """A card for the patient's visit, if it is an alert or one to watch."""
+    """Return a card for the patient's visit unless the risk is low and there is no note."""
     prepared = await run_in_threadpool(_visit, call)
     prevalence = service.settings.prevalence
     [answer] = await answer_all(service, [prepared], prevalence, "alerts")
@@ -123,7 +122,7 @@ def _visit(call: HookCall) -> Prepared:
     lacking = [name for name in _NEEDED if call.prefetch.get(name) is None]
     if lacking:
         errors = [FieldError(field=f"prefetch.{name}", reason="missing") for name in lacking]
-        raise RefusedError(412, "The visit was not prefetched, and no server is asked.", errors)
+        raise RefusedError(412, "The visit was not prefetched; no server is called.", errors)
     entries = [
         entry for value in call.prefetch.values() if value is not None for entry in _entries(value)
     ]
@@ -136,7 +135,7 @@ def _visit(call: HookCall) -> Prepared:
         else:
             reasons.append((read.field, read.reason))
     errors = [FieldError(field=f"prefetch.{field}", reason=reason) for field, reason in reasons]
-    raise RefusedError(412, "The prefetch holds no visit that could be read.", errors)
+    raise RefusedError(412, "The prefetch holds no readable visit.", errors)
 
 
 def _entries(value: dict[str, Any]) -> list[Any]:
@@ -146,8 +145,8 @@ def _entries(value: dict[str, Any]) -> list[Any]:
     return listed if isinstance(listed, list) else []
 
 
-def _card(answer: Answer, prevalence: float) -> Card | None:
-    """The card for ``answer``; none for a low risk without a note: notes must not be lost."""
+def _card(answer: VisitAnswer, prevalence: float) -> Card | None:
+    """The card for ``answer``; none for a low risk without notes."""
     cautions = "".join(f"\n\n*{note.message}*" for note in answer.notes)
     if answer.not_english:
         return Card(
@@ -159,14 +158,18 @@ def _card(answer: Answer, prevalence: float) -> Card | None:
     summary = "Could be a rare disease" if alert else "A rare disease can't be ruled out"
     among = f"where {_percent(prevalence)} of patients have a rare disease"
     interval = f"interval {_percent(answer.risk_low)} to {_percent(answer.risk_high)}"
-    told = [f"Risk {_percent(answer.risk)} ({interval}) {among}.", answer.rationale or ""]
+    parts = [f"Risk {_percent(answer.risk)} ({interval}) {among}.", answer.rationale or ""]
     found = [each for each in answer.evidence if each.direction == "raises"]
     if found:
-        told.append("Speaks for it: " + ", ".join(_plain(each.label) for each in found[:5]) + ".")
-    told.append("Decision support, not a diagnosis.")
+        parts.append(
+            "Findings that raise the risk: "
+            + ", ".join(_plain(each.label) for each in found[:5])
+            + "."
+        )
+    parts.append("Decision support, not a diagnosis.")
     return Card(
         summary=f"{summary}: risk {_percent(answer.risk)}",
-        detail="\n\n".join(_plain(text) for text in told if text) + cautions,
+        detail="\n\n".join(_plain(text) for text in parts if text) + cautions,
         indicator="warning" if alert else "info",
     )
 
@@ -176,5 +179,5 @@ def _percent(share: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """``text`` without what a card's Markdown would take for a link, an image or a tag."""
+    """``text`` without the characters of Markdown links, images and tags."""
     return text.translate(str.maketrans("", "", "<>[]`*_#|\\"))

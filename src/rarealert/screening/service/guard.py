@@ -1,4 +1,4 @@
-"""What stands before the routes: log without text, count, token, limits. Plain ASGI throughout.
+"""Middleware before the routes: access log without text, metrics, token and limits; plain ASGI.
 
 ASGI 3.0, https://asgi.readthedocs.io/en/latest/specs/www.html.
 """
@@ -20,15 +20,15 @@ from rarealert.screening.service.telemetry import Metrics
 _ACCESS = logging.getLogger("rarealert.access")
 _ERRORS = logging.getLogger("rarealert.service")
 _READ_ON = 16
-"""Times the limit that is read, and dropped, of a body too long: most clients look for the answer
-only once all is sent, and see a broken connection where nobody reads on."""
+"""An oversized body is read, and discarded, up to this multiple of the limit: most clients read the
+answer only after sending everything and would otherwise report a broken connection."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
 class Observed:
-    """Logs and counts each request by its route's template: a path or query can hold text.
+    """Logs and counts each request by its route's template, because a path can contain case text.
 
-    Whatever a route raises ends here as a 500 without its message, which could quote the visit.
+    An exception of a route becomes a 500 without its message, which could quote the visit.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -50,11 +50,11 @@ class Observed:
 
         try:
             await self._app(scope, receive, noted)
-        except Exception as error:  # the last place that can keep the message out of the log
+        except Exception as error:  # keeps the message out of the log
             _ERRORS.error("%s at %s", type(error).__name__, _frames(error))
             if status:
-                raise ConnectionError("the response broke off") from None
-            await problem(500, "Something went wrong here; the log says where.")(
+                raise ConnectionError("the response was interrupted") from None
+            await problem(500, "Internal error; the service's log has its location.")(
                 scope, receive, noted
             )
         finally:
@@ -72,7 +72,7 @@ def _frames(error: BaseException) -> str:
 
 
 class Guard:
-    """Token, number of requests, size and time of a body, in the order of what they cost."""
+    """Checks token, concurrent requests, and size and duration of a body, cheapest first."""
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings, open_paths: tuple[str, ...]):
         self._app = app
@@ -88,7 +88,7 @@ class Guard:
         try:
             self._check_token(scope)
             if self._running >= self._settings.max_requests:
-                raise RefusedError(429, "Too many requests are under way; try again.", retry_s=1)
+                raise RefusedError(429, "Too many requests are running; try again.", retry_s=1)
         except RefusedError as refusal:
             await refuse(refusal)(scope, receive, send)
             return
@@ -104,13 +104,13 @@ class Guard:
         except RefusedError as refusal:
             await refuse(refusal)(scope, receive, send)
             return
-        told = False
+        replayed = False
 
         async def replay() -> Message:
-            nonlocal told
-            if told:
+            nonlocal replayed
+            if replayed:
                 return await receive()
-            told = True
+            replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, replay, send)
@@ -131,8 +131,8 @@ class Guard:
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         limit = self._settings.max_body_bytes
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        if said.isdigit() and int(said) > _READ_ON * limit:
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > _READ_ON * limit:
             raise _too_large(limit)
         body = bytearray()
         got = 0

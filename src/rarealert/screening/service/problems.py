@@ -1,4 +1,8 @@
-"""Errors as problem details (RFC 9457): what was wrong and where, never what was said."""
+"""Errors as problem details (RFC 9457): what is wrong and where, never text of a visit.
+
+FastAPI's own errors echo the input, which here is case text; a client also gets one format for
+every status.
+"""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -18,9 +22,9 @@ from rarealert.visits.refused import harmless
 MEDIA_TYPE = "application/problem+json"
 _AGES = ("age", "age_months", "age_in_months", "age_days", "birth_date", "date_of_birth", "dob")
 _OTHERS = (*_AGES, "gender", "complaint", "history", "examination", "findings", "height", "weight")
-"""Names that other forms have; they are told back only as they stand here: "Page" is no "age"."""
+"""Field names of other forms; an error repeats them only in exactly this spelling."""
 _FIELDS = (*Case.model_fields, *Label.model_fields, *LabelledCase.model_fields, "diagnosis")
-"""Names that may be told back, with their misspellings, when they stand where they don't belong."""
+"""Field names that an error may repeat, misspelt too; any other key could be case text."""
 
 _TITLES = {
     400: "Bad request",
@@ -57,7 +61,7 @@ class Problem(BaseModel):
 
 
 class RefusedError(Exception):
-    """A request that is answered with a problem; ``retry_s`` says when to come back."""
+    """A refused request: ``status``, ``detail`` and fields; ``retry_s`` is the wait in seconds."""
 
     def __init__(
         self,
@@ -79,7 +83,7 @@ def problem(
     errors: Sequence[FieldError] = (),
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    """The response that tells ``detail``."""
+    """The response for an error of ``status``."""
     title = _TITLES.get(status, "Error")
     body = Problem(title=title, status=status, detail=detail, errors=list(errors))
     return JSONResponse(body.model_dump(), status, headers, media_type=MEDIA_TYPE)
@@ -94,20 +98,20 @@ def refuse(refusal: RefusedError) -> JSONResponse:
 
 
 def field_errors(errors: Sequence[Any]) -> list[FieldError]:
-    """Pydantic's errors without inputs, contexts, or keys that could be text gone astray."""
+    """Pydantic's errors without inputs, contexts, or keys that could be case text."""
     return [FieldError(field=_place(each), reason=_reason(each)) for each in errors]
 
 
 def _place(error: dict[str, Any]) -> str:
-    if error["type"] == "json_invalid":  # its place is a count of characters
+    if error["type"] == "json_invalid":  # its location is a character offset
         return "body"
     parts = [str(harmless(part)) for part in error["loc"] if part != "body"]
-    if error["type"] == "extra_forbidden" and not _may_be_told(parts[-1]):
-        parts[-1] = "(unnamed)"  # a name that resembles no field of ours may be a patient's
+    if error["type"] == "extra_forbidden" and not _may_be_repeated(parts[-1]):
+        parts[-1] = "(unnamed)"  # an unknown key may be a patient's name
     return ".".join(parts) or "body"
 
 
-def _may_be_told(name: str) -> bool:
+def _may_be_repeated(name: str) -> bool:
     return name in _OTHERS or bool(get_close_matches(name, _FIELDS, 1, 0.8))
 
 
@@ -119,13 +123,13 @@ def _reason(error: dict[str, Any]) -> str:
     if error["type"] == "json_invalid":
         return "not valid JSON"
     if error["loc"] == ("body",) and error["type"] == "model_attributes_type":
-        # curl -d says it sends a form, and FastAPI then reads no JSON
+        # curl -d sends a form by default, and FastAPI then parses no JSON
         return "must be a JSON object, sent with Content-Type: application/json"
     return str(error["msg"]).removeprefix("Value error, ")
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Make every error of ``app`` a problem."""
+    """Answer every error of ``app`` with problem details."""
 
     @app.exception_handler(RequestValidationError)
     async def _(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -143,7 +147,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _(_: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 400:  # FastAPI's word for a body that is no JSON at all
+        if error.status_code == 400:  # FastAPI's status for a body that is not JSON
             errors = [FieldError(field="body", reason="not readable as JSON")]
             return problem(400, "The body is not readable as JSON.", errors)
         detail = {404: "There is nothing here; see /openapi.json."}.get(
@@ -159,21 +163,21 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     }
     for status in (400, 401, 408, 412, 413, 422, 429, 503)
 }
-"""What the service's routes may answer beside their own."""
+"""Error responses of every route, for the OpenAPI description."""
 
 
 def describe(app: FastAPI) -> None:
-    """Put the schema of a problem into the OpenAPI description of ``app``.
+    """Add the schema of a problem to the OpenAPI description of ``app``.
 
-    FastAPI describes a model of an error as plain JSON, and its own 422 as a model of its own.
+    FastAPI would describe it as plain JSON, and its own 422 as another model.
     """
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         described = plain()
         template = "#/components/schemas/{model}"
-        _, told = models_json_schema([(Problem, "serialization")], ref_template=template)
-        described["components"]["schemas"].update(told["$defs"])
+        _, schemas = models_json_schema([(Problem, "serialization")], ref_template=template)
+        described["components"]["schemas"].update(schemas["$defs"])
         return described
 
     app.openapi = openapi  # type: ignore[method-assign]

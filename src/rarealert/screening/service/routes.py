@@ -11,13 +11,13 @@ from rarealert.screening.page.routes import Next, NextRequest, what_next
 from rarealert.screening.service.answers import Prepared, answer_all, from_record, to_case
 from rarealert.screening.service.problems import RESPONSES, FieldError, RefusedError
 from rarealert.screening.service.schemas import (
-    Answer,
     ExplainRequest,
     Prevalence,
     RefusedRecord,
     Screened,
     ScreenedBundle,
     ScreenRequest,
+    VisitAnswer,
 )
 from rarealert.screening.service.state import Service, service_of
 from rarealert.sources.fhir import read_bundle
@@ -63,27 +63,27 @@ async def screen_fhir(
             )
             for each in refused
         ]
-        raise RefusedError(422, "The bundle holds no first visit that could be read.", errors)
+        raise RefusedError(422, "The bundle holds no readable first visit.", errors)
     answers = await answer_all(service, cases, prevalence, rationale)
     return ScreenedBundle(answers=answers, refused=refused)
 
 
 class Explained(BaseModel):
-    """All that can be said of one visit."""
+    """The full explanation of one visit."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    answer: Answer
+    answer: VisitAnswer
     """The answer, with evidence and rationale."""
     next: Next
-    """What to ask next, and the Orphanet heads that the findings fit."""
+    """Next questions, and the Orphanet heads that the findings match."""
     notice: str = "Decision support, not a diagnosis."
-    """What this is."""
+    """The intended use."""
 
 
 @router.post("/explain")
 async def explain(request: ExplainRequest, service: Serving) -> Explained:
-    """One visit's risk with evidence and rationale, what to ask next, and where findings point."""
+    """Risk, evidence and rationale of one visit, next questions, and matching Orphanet heads."""
     prepared = await run_in_threadpool(to_case, request.visit, 1, "visit")
     [answer] = await answer_all(service, [prepared], request.prevalence, "all")
     asked = NextRequest(visit=request.visit, prevalence=request.prevalence)
@@ -104,14 +104,14 @@ def check_count(count: int, most: int, field: str) -> None:
 
 
 def read_cases(bundle: dict[str, Any]) -> tuple[list[Prepared], list[RefusedRecord]]:
-    """The first visit of each patient with its notes, and what was left out.
+    """The first visit of each patient, and the refused resources.
 
     Raises:
-        RefusedError: ``bundle`` is none.
+        RefusedError: ``bundle`` is not a FHIR Bundle.
     """
     if bundle.get("resourceType") != "Bundle":
         errors = [FieldError(field="resourceType", reason="must be Bundle")]
-        raise RefusedError(422, "The body is no FHIR bundle.", errors)
+        raise RefusedError(422, "The body is not a FHIR Bundle.", errors)
     cases: list[Prepared] = []
     refused: list[RefusedRecord] = []
     for read in read_bundle(bundle):

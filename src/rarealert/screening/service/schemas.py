@@ -1,11 +1,10 @@
-"""What the service takes and gives: typed, strict, and the source of its OpenAPI description."""
+"""Request and response models of the service: strict, and the source of its OpenAPI description."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from rarealert.screening import answer
-from rarealert.screening.answer import RationaleFor
+from rarealert.screening.answer import Answer, RationaleFor
 from rarealert.screening.visit_files import MAX_TEXT
 from rarealert.visits.case import TEXT_FIELDS, HpoId
 
@@ -52,20 +51,20 @@ class _Request(BaseModel):
 
 
 class Visit(_Request):
-    """A first visit: words in at least one field, or coded findings. Leave out what is unknown."""
+    """A first visit: text in at least one field, or coded findings. Omit what is unknown."""
 
     model_config = ConfigDict(json_schema_extra=_something_to_read)
 
     case_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """Your name for the visit, given back with its answer; no personal data."""
+    """Your name for the visit, returned with its answer; no personal data."""
     age_years: Age = None
     """Age in years, fractional below two (1.5 is 18 months)."""
     sex: Literal["female", "male"] | None = None
-    """Sex as recorded; leave it out where it is unknown, intersex or not asked."""
+    """Sex as recorded; omit it where it is unknown, intersex or not recorded."""
     chief_complaint: Text = None
     """Why the patient came, in a few words."""
     history_of_present_illness: Text = None
-    """How it began and went on, as told at the visit."""
+    """Onset and course, as reported at the visit."""
     past_medical_history: Text = None
     """Illnesses, operations and medication before the visit."""
     family_history: Text = None
@@ -77,9 +76,9 @@ class Visit(_Request):
     vitals: Text = None
     """Temperature, pulse, blood pressure and the like, each with its unit."""
     findings_present: Findings = []
-    """HPO terms that are present; read as words at the end of the history."""
+    """HPO terms that are present; their names are appended to the history."""
     findings_excluded: Findings = []
-    """HPO terms that were looked for and are absent."""
+    """HPO terms that were examined and are absent."""
 
     @model_validator(mode="after")
     def _holds_something(self) -> Self:
@@ -94,19 +93,19 @@ class ScreenRequest(_Request):
     visits: Annotated[list[Visit], Field(min_length=1)]
     """Visits, answered in this order."""
     prevalence: Prevalence | None = None
-    """Share of rare disease among your patients; the risk is restated for it. None keeps that of
+    """Share of rare disease among your patients, for which risks are restated; null keeps that of
     the validation part."""
     rationale: RationaleFor = "none"
     """Which answers get a rationale; each takes about as long as fifty risks."""
 
 
 class ExplainRequest(_Request):
-    """One visit, with all that can be said of it."""
+    """One visit to explain."""
 
     visit: Visit
     """The visit."""
     prevalence: Prevalence | None = None
-    """As in a screening."""
+    """As in ``/v1/screen``."""
 
 
 class _Response(BaseModel):
@@ -124,8 +123,8 @@ class ModelMark(_Response):
     """Sha256 of its adapter."""
 
 
-class Answer(answer.Answer):
-    """The model's answer to one visit, with the version that gave it."""
+class VisitAnswer(Answer):
+    """The answer to one visit, with the version that computed it."""
 
     model: ModelMark
     """Which model answered."""
@@ -134,25 +133,25 @@ class Answer(answer.Answer):
 class Screened(_Response):
     """Answers in the order of the visits."""
 
-    answers: list[Answer]
-    """One a visit."""
+    answers: list[VisitAnswer]
+    """One for each visit."""
     notice: str = "Decision support, not a diagnosis."
-    """What this is."""
+    """The intended use."""
 
 
 class RefusedRecord(_Response):
-    """A resource or patient that was left out."""
+    """A resource or patient that was refused."""
 
     entry: int
     """Place of the entry in the bundle, from 1."""
     field: str
-    """Where it is wrong."""
+    """The field with the error."""
     reason: str
-    """What is wrong."""
+    """The error."""
 
 
 class ScreenedBundle(Screened):
     """The first visit of each patient of a bundle."""
 
     refused: list[RefusedRecord] = []
-    """What could not be read; a patient without a readable visit has no answer."""
+    """Refused resources; a patient without a readable visit has no answer."""

@@ -1,7 +1,4 @@
-"""Settings of the service; ``rarealert serve`` fills them from flags and environment variables.
-
-What the routes of one app share: settings, the model at work, the queue, the counters.
-"""
+"""What the routes of one app share: settings, the loaded model, the queue and the counters."""
 
 import asyncio
 import ipaddress
@@ -17,17 +14,17 @@ from rarealert.knowledge.recognise import load_recogniser
 from rarealert.screening.service.batching import (
     Answered,
     Batcher,
-    Keeper,
+    Job,
+    ModelHolder,
     ModelSource,
-    Question,
     QueueClosedError,
     QueueFullError,
 )
 from rarealert.screening.service.problems import RefusedError
 from rarealert.screening.service.telemetry import Metrics
 
-TOKEN_VARIABLE = "RAREALERT_TOKEN"  # noqa: S105 - its name, not its value
-"""The environment variable that holds the bearer token: a flag would stand in the process list."""
+TOKEN_VARIABLE = "RAREALERT_TOKEN"  # noqa: S105 - the variable's name, not a secret
+"""Environment variable of the bearer token; a flag would be visible in the process list."""
 
 _SHORTEST_TOKEN = 16  # characters; 2^80 guesses if they are drawn from 32 letters
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1", "[::1]")
@@ -37,7 +34,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class ServiceSettings(BaseModel):
-    """Where the service listens and how much it takes; each default says its unit and reason."""
+    """Settings of the service, filled from the flags of ``rarealert serve`` and the environment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -46,12 +43,12 @@ class ServiceSettings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     """TCP port; 0 lets the system choose one."""
     token: SecretStr | None = None
-    """Bearer token that all but ``/health``, ``/ready`` and the page's files ask for."""
+    """Bearer token that all routes but ``/health``, ``/ready`` and the page's files require."""
     allow_origin: tuple[str, ...] = ()
     """Origins whose pages may call the service (CORS); none but the service's own."""
     prevalence: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Share 0-1 of rare disease among the patients whom CDS cards are for, who name none: two in a
-    hundred, where the page's slider starts too; validation's own share is far from any clinic's."""
+    """Share 0-1 of rare disease for CDS cards, whose calls give none; the page's slider starts here
+    too. Validation's own share is far from any clinic's."""
     max_batch: Count = 4
     """Visits scored together; two cores gain nothing from more (docs/results.md), a GPU does."""
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
@@ -61,7 +58,7 @@ class ServiceSettings(BaseModel):
     max_visits: Count = 64
     """Visits in one request; whole files are for ``rarealert screen``."""
     max_requests: Count = 128
-    """Requests under way at once; each may hold ``max_body_bytes`` in memory."""
+    """Concurrent requests; each may hold ``max_body_bytes`` in memory."""
     max_body_bytes: Count = 1_048_576
     """Bytes of a request: 64 long visits, or the FHIR record of one patient."""
     body_timeout_s: Seconds = 10.0
@@ -69,9 +66,9 @@ class ServiceSettings(BaseModel):
     answer_timeout_s: Seconds = 30.0
     """Seconds until a waiting request is answered with 503; an EHR gives up sooner."""
     reload_s: Seconds = 10.0
-    """Seconds between looks at where the alias points."""
+    """Seconds between checks of the alias."""
     shutdown_s: Annotated[int, Field(ge=1)] = 30
-    """Seconds that requests under way have to finish after SIGTERM."""
+    """Seconds that running requests have to finish after SIGTERM."""
 
     @property
     def is_loopback(self) -> bool:
@@ -85,15 +82,12 @@ class ServiceSettings(BaseModel):
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
-        """Names that a request's ``Host`` may have.
-
-        On loopback they are fixed: a web page whose name is rebound to 127.0.0.1 must not get in.
-        """
+        """Accepted ``Host`` headers; fixed on loopback, against DNS rebinding."""
         return (*_LOOPBACK_NAMES, self.host, f"[{self.host}]") if self.is_loopback else ("*",)
 
 
 def read_token() -> SecretStr | None:
-    """The token in the environment, if there is one.
+    """The token from the environment, if it is set.
 
     Raises:
         BadInputError: it is too short to be a secret.
@@ -110,27 +104,27 @@ def read_token() -> SecretStr | None:
 
 
 def check_exposure(settings: ServiceSettings) -> None:
-    """Refuse to show patients' answers to a network without asking who is there.
+    """Refuse to serve a network without a token.
 
     Raises:
         BadInputError: the address is not loopback and no token is set.
     """
     if settings.token is None and not settings.is_loopback:
         raise BadInputError(
-            f"--host {settings.host} can be reached by other machines: set {TOKEN_VARIABLE} to a "
-            "secret that every request must then carry, or bind 127.0.0.1."
+            f"--host {settings.host} is reachable from other machines: set {TOKEN_VARIABLE} to a "
+            "secret that every request must then send, or bind 127.0.0.1."
         )
 
 
 class Service:
-    """The model at work and the queue before it; ``start`` it, and ``close`` it at the end."""
+    """The loaded model and its queue; call ``start`` before use and ``close`` at the end."""
 
     def __init__(self, settings: ServiceSettings, source: ModelSource) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.keeper = Keeper(source, self.metrics, settings.reload_s)
+        self.holder = ModelHolder(source, self.metrics, settings.reload_s)
         self.batcher = Batcher(
-            self.keeper.model,
+            self.holder.model,
             self.metrics,
             max_batch=settings.max_batch,
             max_wait_ms=settings.max_wait_ms,
@@ -145,26 +139,24 @@ class Service:
             RareAlertError: there is no model to load.
         """
         if not self._started:
-            load_recogniser()  # seconds that the first visit would wait
-            self.keeper.start()
+            load_recogniser()  # otherwise the first visit waits for it
+            self.holder.start()
             self.batcher.start()
             self._started = True
 
     def close(self) -> None:
-        """Answer what waits, then end the threads."""
+        """Answer queued visits, then end the threads."""
         self.batcher.close(self.settings.shutdown_s)
-        self.keeper.close()
+        self.holder.close()
 
-    async def ask(
-        self, questions: Sequence[Question], within_s: float | None = None
-    ) -> list[Answered]:
-        """One answer a question, in order; ``within_s`` is ``answer_timeout_s`` if none is given.
+    async def ask(self, jobs: Sequence[Job], within_s: float | None = None) -> list[Answered]:
+        """Answer each job, in order, within ``within_s`` seconds (default ``answer_timeout_s``).
 
         Raises:
-            RefusedError: the queue is full, the service ends, or the answer takes too long.
+            RefusedError: the queue is full, the service shuts down, or the answer takes too long.
         """
         try:
-            waiting = self.batcher.submit(questions)
+            waiting = self.batcher.submit(jobs)
         except QueueFullError:
             raise RefusedError(429, "Too many visits are waiting; try again.", retry_s=1) from None
         except QueueClosedError:

@@ -1,4 +1,4 @@
-"""What Prometheus may know: counts and times, no visit and no answer of one."""
+"""Prometheus metrics of the service: counts and durations, never a visit or its answer."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ _VISITS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """The counters of one app, in a registry of their own."""
+    """The metrics of one app, in a separate registry."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -31,12 +31,12 @@ class Metrics:
             "rarealert_model_loads", "Models loaded after the alias moved", ("outcome",), **held
         )
         self._model = Gauge(
-            "rarealert_model", "1 for the version at work", ("name", "version", "digest"), **held
+            "rarealert_model", "1 for the loaded version", ("name", "version", "digest"), **held
         )
         self._waiting = Gauge("rarealert_waiting_visits", "Visits in the queue", **held)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answered request; ``route`` is a template, never a path as it came."""
+        """Count one answered request; ``route`` is a template, never the requested path."""
         self._requests.labels(route, method, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
@@ -45,18 +45,18 @@ class Metrics:
         self._answers.labels(band).inc()
 
     def batch(self, visits: int, seconds: float) -> None:
-        """Note one call of the model."""
+        """Record one batch."""
         self._batch.observe(visits)
         self._inference.observe(seconds)
 
     def loaded(self, name: str, version: str, digest: str) -> None:
-        """Note which model is at work."""
+        """Record the loaded model."""
         self._model.clear()
         self._model.labels(name, version, digest).set(1)
         self._reloads.labels("loaded").inc()
 
     def load_failed(self) -> None:
-        """Count a model that could not be loaded; the one before stays at work."""
+        """Count a model that could not be loaded."""
         self._reloads.labels("failed").inc()
 
     def page(self, waiting: int) -> tuple[bytes, str]:
