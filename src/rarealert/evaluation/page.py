@@ -42,6 +42,7 @@ def render_page(report: Json, drawings: Sequence[Drawing]) -> str:
     page = templates.get_template("page.html.j2").render(
         report=report,
         data=report["dataset"],
+        strata=report["within_strata"],
         plots={drawing.name.removesuffix(".png"): drawing for drawing in drawings},
         columns=COLUMNS,
         contents=CONTENTS,

@@ -24,6 +24,7 @@ from rarealert.evaluation.report import ordered
 from rarealert.evaluation.study import Study
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -159,25 +160,24 @@ def _of_use(report: Json, leading: Sequence[str]) -> Iterator[Drawing]:
     )
 
 
-def roc_rows(curves: Sequence[Curve]) -> list[tuple[str, float, float]]:
-    """Rows ``(model, fpr, tpr)`` of all curves, thinned to 200 points each."""
-    rows: list[tuple[str, float, float]] = []
+def point_tables(curves: Sequence[Curve]) -> "dict[str, pd.DataFrame]":
+    """The points behind the plots, by file name: ROC, thinned, and ten calibration bins a model."""
+    import pandas as pd
+
+    roc: list[tuple[str, float, float]] = []
+    calibration: list[tuple[str, float, float, int]] = []
     for curve in curves:
         fpr, tpr = roc_points(curve.labels, curve.risks)
         kept = np.unique(np.linspace(0, fpr.size - 1, _MAX_ROC_POINTS).round().astype(np.intp))
-        rows += [(curve.model, float(fpr[at]), float(tpr[at])) for at in kept]
-    return rows
-
-
-def calibration_rows(curves: Sequence[Curve]) -> list[tuple[str, float, float, int]]:
-    """Rows ``(model, predicted, observed, cases)`` in ten equally full bins a model."""
-    return [
-        (curve.model, float(predicted), float(observed), int(cases))
-        for curve in curves
-        for predicted, observed, cases in calibration_points(
-            curve.labels, curve.risks, CALIBRATION_BINS
-        )
-    ]
+        roc += [(curve.model, float(fpr[at]), float(tpr[at])) for at in kept]
+        points = calibration_points(curve.labels, curve.risks, CALIBRATION_BINS)
+        calibration += [(curve.model, x, y, int(cases)) for x, y, cases in points]
+    return {
+        "roc.csv": pd.DataFrame(roc, columns=["model", "fpr", "tpr"]),
+        "calibration.csv": pd.DataFrame(
+            calibration, columns=["model", "predicted", "observed", "cases"]
+        ),
+    }
 
 
 def roc_figure(curves: Sequence[Curve]) -> "Figure":

@@ -311,7 +311,7 @@ def render_audit_page(audit: Audit, remaining: Mapping[str, Any] | None) -> str:
         audit=audit,
         controls=CONTROLS,
         prefix=CONTROL_PREFIX,
-        model=remaining,
+        strata=remaining,
         plot=f"data:image/png;base64,{picture}",
     )
     return page.rstrip() + "\n"

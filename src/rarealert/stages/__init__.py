@@ -1,4 +1,4 @@
-"""One module a DVC stage: a docstring with its command, one function, a thin ``main``."""
+"""The stages of the pipeline: one module per DVC stage, with one function and a ``main``."""
 
 STAGES = (
     "ingest",
@@ -13,4 +13,4 @@ STAGES = (
     "evaluate",
     "register",
 )
-"""Every stage in the order of the graph; the name is the same everywhere."""
+"""Every stage in the order of the graph; each has the same name everywhere."""

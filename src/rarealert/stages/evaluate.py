@@ -22,7 +22,7 @@ from rarealert.visits.case import LabelledCase
 from rarealert.visits.store import is_rare, read_cases
 
 if TYPE_CHECKING:
-    from rarealert.evaluation.plots import Curve, Drawing
+    from rarealert.evaluation.plots import Drawing
     from rarealert.evaluation.study import Study
 
 Json = dict[str, Any]
@@ -76,11 +76,14 @@ def evaluate(params: Params, paths: Paths) -> Iterator[Item]:
 
 def _write(folder: Path, study: "Study", report: Json, drawings: "Sequence[Drawing]") -> None:
     from rarealert.evaluation.page import render_page
-    from rarealert.evaluation.plots import curve, png_of
+    from rarealert.evaluation.plots import curve, png_of, point_tables
 
     write_json(folder / "metrics.json", report)
     write_json(folder / "summary.json", summary(report))
-    _write_points(folder, [found for name in study.risks if (found := curve(study, name))])
+    curves = [found for name in study.risks if (found := curve(study, name))]
+    for name, table in point_tables(curves).items():
+        text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+        write_text(folder / name, text)
     for drawing in drawings:
         write_bytes(folder / drawing.name, png_of(drawing.figure))
     write_text(folder / "index.html", render_page(report, drawings))
@@ -125,22 +128,6 @@ def summary(report: Json) -> Json:
         for role, model in named.items()
         if model in models
     }
-
-
-def _write_points(folder: Path, curves: Sequence["Curve"]) -> None:
-    import pandas as pd
-
-    from rarealert.evaluation.plots import calibration_rows, roc_rows
-
-    tables = {
-        "roc.csv": pd.DataFrame(roc_rows(curves), columns=["model", "fpr", "tpr"]),
-        "calibration.csv": pd.DataFrame(
-            calibration_rows(curves), columns=["model", "predicted", "observed", "cases"]
-        ),
-    }
-    for name, table in tables.items():
-        text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        write_text(folder / name, text)
 
 
 def _metrics(report: Json) -> Iterator[Metric]:

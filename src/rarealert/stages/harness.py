@@ -1,4 +1,4 @@
-"""What every stage's ``main`` does around its one function: parameters, sink, summary line."""
+"""The frame of every stage: load parameters, run its function, log its items, print one line."""
 
 import sys
 import time
@@ -13,21 +13,21 @@ StageFunction = Callable[[Params, Paths], Iterator[Item]]
 
 
 def run_stage(name: str, stage: StageFunction) -> None:
-    """Run ``stage`` in the current workspace, log what it yields, print one line.
+    """Run ``stage`` in the current workspace, log the items it yields, print one line.
 
-    Items are logged as they come, so a stage that is killed leaves what it had reported.
-    ``build/<name>/run.json`` is written last: it exists only for a stage that finished.
+    Items are logged as they are yielded, so a killed stage keeps what it had reported.
+    ``build/<name>/run.json`` is written last: it exists only for a finished stage.
     """
     started = time.perf_counter()
     paths = Paths.here()
     params = load_params(paths.params)
-    if sys.stdout.isatty():  # a line that the summary overwrites
+    if sys.stdout.isatty():  # the summary overwrites this line
         print(f"{name:<11}running", end="\r", flush=True)
     record = paths.build(name) / "run.json"
     with open_run(name, paths.root, paths.tracking_uri, record) as sink:
-        said = ""
+        summary = ""
         for item in stage(params, paths):
             if isinstance(item, Summary):
-                said = item.text
+                summary = item.text
             sink.log(item)
-    print(f"{name:<11}{said} ({time.perf_counter() - started:.1f} s)", flush=True)
+    print(f"{name:<11}{summary} ({time.perf_counter() - started:.1f} s)", flush=True)
