@@ -1,19 +1,21 @@
-"""The same visit told otherwise: fields missing, other words, other units, typing errors.
+"""Perturbations of a visit: missing fields, other wordings, other units, typing errors.
 
-A risk that moves much when the medicine stays the same rests on something else. Every change is
-seeded by the case, keeps its label true, and adds no finding.
+A risk that changes much while the medicine stays the same rests on something else. Every change is
+seeded by the case, keeps its label, and adds no finding.
 """
 
 import hashlib
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.knowledge.recognise import findings_of, load_everyday_wordings, load_recogniser
+from rarealert.knowledge.recognise import load_everyday_wordings, load_recogniser
 from rarealert.visits.case import TEXT_FIELDS, Case, LabelledCase
+from rarealert.visits.reading import Finding, Reading, read_visit
 
 _TYPO_EVERY = 12  # words of five letters or more a typing error, on average
 _WORD = re.compile(r"\b[A-Za-z]{5,}\b")
@@ -50,37 +52,42 @@ _UNITS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (rf"{_ONE}(a|\d)[ -]years?\b{_SPAN}", lambda m: f"{_number(m[1]) * 12} months"),
 )
 
+Perturbation = Callable[[Reading, random.Random], Case | None]
+"""Returns the changed case, or ``None`` if the visit has nothing to change."""
+
 
 @dataclass(frozen=True)
-class Retelling:
-    """``case``, under an id of its own, is the case ``case_id`` after one perturbation."""
+class PerturbedCase:
+    """``case``, with its own id, is the case ``case_id`` after one perturbation."""
 
     case_id: str
     perturbation: str
     case: Case
 
 
-def retellings(cases: Sequence[LabelledCase], count: int, seed: int) -> list[Retelling]:
-    """All perturbations of a sample of ``count`` cases, half of each label where there are enough.
+def perturbed_cases(cases: Sequence[LabelledCase], count: int, seed: int) -> list[PerturbedCase]:
+    """All perturbations of a sample of ``count`` cases, half of each label if there are enough.
 
-    The sample depends on the seed and the ids alone, one case a disease before a second. A
-    perturbation that leaves a case as it is, because it has no such field or unit, is left out.
+    The sample depends on the seed and the ids alone, and takes one case of each disease before a
+    second one. A perturbation that would leave a case unchanged is left out.
     """
-    told: list[Retelling] = []
+    found: list[PerturbedCase] = []
     for item in _sample(cases, count, seed):
+        reading = read_visit(item.case)
         for name, perturb in PERTURBATIONS.items():
             rng = random.Random(_digest(seed, f"{name}/{item.case.case_id}"))  # noqa: S311
-            changed = perturb(item.case, rng)
+            changed = perturb(reading, rng)
             if changed is not None:
-                alone = changed.model_copy(update={"case_id": f"retold-{len(told)}"})
-                told.append(Retelling(item.case.case_id, name, alone))
-    return told
+                changed = changed.model_copy(update={"case_id": f"perturbed-{len(found)}"})
+                found.append(PerturbedCase(item.case.case_id, name, changed))
+    return found
 
 
-def without(*fields: str) -> Callable[[Case, random.Random], Case | None]:
-    """A perturbation that deletes ``fields``; nothing if none is there or no text would be left."""
+def without(*fields: str) -> Perturbation:
+    """A perturbation that deletes ``fields``, unless none is there or no text would be left."""
 
-    def perturb(case: Case, _: random.Random) -> Case | None:
+    def perturb(reading: Reading, _: random.Random) -> Case | None:
+        case = reading.case
         if all(getattr(case, name) is None for name in fields):
             return None
         if all(name in fields or getattr(case, name) is None for name in TEXT_FIELDS):
@@ -90,29 +97,38 @@ def without(*fields: str) -> Callable[[Case, random.Random], Case | None]:
     return perturb
 
 
-def paraphrased(case: Case, rng: random.Random) -> Case | None:
-    """Findings under other wordings of the same HPO term, and stock phrases in other words.
+def paraphrased(reading: Reading, rng: random.Random) -> Case | None:
+    """Findings in other wordings of the same HPO term, and stock phrases in other words.
 
-    Nothing where that would change which findings are recognised as present or absent.
+    Nothing if that would change which findings are recognised as present or absent.
     """
-    changed = _with_texts(case, lambda text: _reworded(text, rng))
+
+    def reworded(name: str, text: str) -> str:
+        in_field = [finding for finding in reading.findings if finding.field == name]
+        return _reworded(text, in_field, rng)
+
+    changed = _with_texts(reading.case, reworded)
     if changed is None:
         return None
-    return changed if _findings(changed) == _findings(case) else None
+    again = read_visit(changed)
+    before, after = (
+        (set(one.affirmed), set(one.denied) - set(one.affirmed)) for one in (reading, again)
+    )
+    return changed if before == after else None
 
 
-def other_units(case: Case, _: random.Random) -> Case | None:
+def other_units(reading: Reading, _: random.Random) -> Case | None:
     """Fahrenheit, kilopascal, pounds, inches, days and months; the same quantities."""
 
-    def converted(text: str) -> str:
+    def converted(_: str, text: str) -> str:
         for pattern, convert in _UNITS:
             text = re.sub(pattern, convert, text)
         return text
 
-    return _with_texts(case, converted)
+    return _with_texts(reading.case, converted)
 
 
-def mistyped(case: Case, rng: random.Random) -> Case | None:
+def mistyped(reading: Reading, rng: random.Random) -> Case | None:
     """Two inner letters swapped in about one of twelve longer words."""
 
     def swapped(match: re.Match[str]) -> str:
@@ -122,10 +138,10 @@ def mistyped(case: Case, rng: random.Random) -> Case | None:
         at = rng.randrange(1, len(word) - 2)
         return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
-    return _with_texts(case, lambda text: _WORD.sub(swapped, text))
+    return _with_texts(reading.case, lambda _, text: _WORD.sub(swapped, text))
 
 
-PERTURBATIONS: dict[str, Callable[[Case, random.Random], Case | None]] = {
+PERTURBATIONS: dict[str, Perturbation] = {
     "without_examination": without("physical_examination", "vitals"),
     "without_background": without("past_medical_history", "family_history", "social_history"),
     "without_age_and_sex": without("age_years", "sex"),
@@ -135,24 +151,23 @@ PERTURBATIONS: dict[str, Callable[[Case, random.Random], Case | None]] = {
 }
 
 
-def _with_texts(case: Case, change: Callable[[str], str]) -> Case | None:
-    texts = {name: getattr(case, name) for name in TEXT_FIELDS}
-    changed = {name: change(text) for name, text in texts.items() if text is not None}
-    if all(changed[name] == texts[name] for name in changed):
-        return None
-    return case.model_copy(update=changed)
+def _with_texts(case: Case, change: Callable[[str, str], str]) -> Case | None:
+    """The case with ``change(name, text)`` in each text field, ``None`` if all stay the same."""
+    texts = {name: text for name in TEXT_FIELDS if (text := getattr(case, name)) is not None}
+    changed = {name: change(name, text) for name, text in texts.items()}
+    return None if changed == texts else case.model_copy(update=changed)
 
 
-def _reworded(text: str, rng: random.Random) -> str:
-    mentions = load_recogniser().mentions(text)
-    for mention in reversed(mentions):  # from the end, so that earlier places stay right
-        told = text[mention.start : mention.end]
-        others = [word for word in _wordings(mention.hpo_id) if word.lower() != told.lower()]
+def _reworded(text: str, findings: Sequence[Finding], rng: random.Random) -> str:
+    for finding in reversed(findings):  # from the end, so that earlier places stay right
+        start, end = finding.span
+        old = text[start:end]
+        others = [word for word in _wordings(finding.hpo_id) if word.lower() != old.lower()]
         if others:
-            other = rng.choice(others)
-            if told[:1].isupper():
-                other = other[:1].upper() + other[1:]
-            text = text[: mention.start] + other + text[mention.end :]
+            new = rng.choice(others)
+            if old[:1].isupper():
+                new = new[:1].upper() + new[1:]
+            text = text[:start] + new + text[end:]
     for pattern, phrase in _PHRASES:
         text = re.sub(pattern, phrase, text)
     return text
@@ -160,7 +175,7 @@ def _reworded(text: str, rng: random.Random) -> str:
 
 @lru_cache(maxsize=4096)
 def _wordings(hpo_id: str) -> tuple[str, ...]:
-    """Wordings of a term that the recogniser reads as that term and nothing else."""
+    """Wordings of a term that the recogniser maps to that term and nothing else."""
     term = load_ontology().terms[hpo_id]
     exact = [synonym.text for synonym in term.synonyms if synonym.scope == "EXACT"]
     everyday = [text for text, meant in load_everyday_wordings() if meant == hpo_id]
@@ -168,15 +183,10 @@ def _wordings(hpo_id: str) -> tuple[str, ...]:
         name if name[1:2].isupper() else name[:1].lower() + name[1:]
         for name in (term.name, *exact, *everyday)
     }
-    read = load_recogniser().mentions
+    mentions = load_recogniser().mentions
     return tuple(
-        name for name in sorted(names) if [found.hpo_id for found in read(name)] == [hpo_id]
+        name for name in sorted(names) if [found.hpo_id for found in mentions(name)] == [hpo_id]
     )
-
-
-def _findings(case: Case) -> tuple[set[str], set[str]]:
-    present, excluded = findings_of({name: getattr(case, name) for name in TEXT_FIELDS})
-    return set(present), set(excluded)
 
 
 def _number(word: str) -> int:
@@ -188,13 +198,12 @@ def _sample(cases: Sequence[LabelledCase], count: int, seed: int) -> list[Labell
     for label, wanted in (("rare", (count + 1) // 2), ("nonrare", count // 2)):
         of_label = [item for item in cases if item.label.label == label]
         of_label.sort(key=lambda item: _digest(seed, item.case.case_id))
-        seen: dict[str, int] = {}
+        seen: Counter[str] = Counter()
         turns = []
         for item in of_label:
-            turns.append(seen.get(item.label.disease_id, 0))
-            seen[item.label.disease_id] = turns[-1] + 1
-        order = sorted(range(len(of_label)), key=lambda at: (turns[at], at))
-        chosen += [of_label[at] for at in order[:wanted]]
+            turns.append((seen[item.label.disease_id], len(turns), item))
+            seen[item.label.disease_id] += 1
+        chosen += [item for _, _, item in sorted(turns, key=lambda turn: turn[:2])[:wanted]]
     return chosen
 
 

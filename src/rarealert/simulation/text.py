@@ -1,6 +1,6 @@
-"""The one renderer of simulated visits: sampled findings in, text fields of a case out.
+"""The text of simulated visits, made from sampled findings.
 
-It is told neither the label nor which disease a finding came from.
+Neither the label nor the disease of a finding is an input, so the wording can't depend on them.
 """
 
 import random
@@ -13,24 +13,24 @@ from rarealert.simulation.vocabulary import VisitFinding
 Course = Literal["acute", "subacute", "chronic"]
 Sex = Literal["female", "male"]
 
-_LAY_COMPLAINT = 0.7  # share of complaints told in the patient's own words
+_LAY_COMPLAINT = 0.7  # share of complaints in the patient's own words
 _LAY_HISTORY = 0.5  # share of the history's findings that the clinician leaves in those words
 _LAY_SIGN = 0.15  # share of the examination's
 _HISTORY_LENGTH = (190, 240)  # characters aimed at; plain sentences fill up to it
-_HISTORY_SENTENCES = (5, 6)  # at most four tell what the patient has
-_EXAM_SENTENCES = (4, 5)  # at most two tell what the patient has
-_TOLD_LENGTH = (405, 505)  # characters aimed at in complaint, history and examination together
+_HISTORY_SENTENCES = (5, 6)  # at most four contain findings
+_EXAM_SENTENCES = (4, 5)  # at most two contain findings
+_TEXT_LENGTH = (405, 505)  # characters aimed at in complaint, history and examination together
 _WORD_LENGTH = (6.0, 6.5)  # characters a word aimed at, the space included
 _SENTENCE = 20  # characters off the aim that weigh as much as a character a word
-_CANDIDATES = 6  # plain sentences weighed at a time; more would always pick the same ones
-_FIELD_KEPT = {  # share of visits that hold the field at all
+_CANDIDATES = 6  # plain sentences compared at a time; with more, the same ones would always win
+_FIELD_KEPT = {  # share of visits that have the field
     "past_medical_history": 0.8,
     "family_history": 0.75,
     "social_history": 0.7,
     "vitals": 0.8,
 }
 _ADULT_YEARS = 18
-_DURATIONS = {  # with their length in years: nobody is ill for longer than they live
+_DURATIONS = {  # with their length in years, at most the patient's age
     "acute": (("2 days", 0.0), ("4 days", 0.0), ("a week", 0.02), ("10 days", 0.03)),
     "subacute": (("3 weeks", 0.06), ("a month", 0.08), ("2 months", 0.17), ("3 months", 0.25)),
     "chronic": (("6 months", 0.5), ("a year", 1.0), ("18 months", 1.5), ("3 years", 3.0)),
@@ -108,8 +108,8 @@ _PLAIN_EXAM = (
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
-    """What the sampler hands over: a patient and findings, in the order they are told."""
+class SimulatedVisit:
+    """A patient and sampled findings, in the order of mention."""
 
     age_years: float
     sex: Sex
@@ -119,31 +119,31 @@ class Visit:
     familial: VisitFinding | None
 
 
-def render_visit(visit: Visit, rng: random.Random) -> dict[str, str | None]:
-    """The text fields of the visit by name; a field that the visit lacks is ``None``."""
+def render_visit(visit: SimulatedVisit, rng: random.Random) -> dict[str, str | None]:
+    """The text fields of the visit by name; an absent field is ``None``."""
     symptoms = [finding for finding in visit.present if finding.symptom]
     signs = [finding for finding in visit.present if not finding.symptom]
     leading = (symptoms or signs)[: rng.choice((1, 1, 2))]
-    told = [finding for finding in symptoms if finding not in leading]
-    seen = [finding for finding in signs if finding not in leading]
+    reported = [finding for finding in symptoms if finding not in leading]
+    observed = [finding for finding in signs if finding not in leading]
     duration = _duration(visit, rng)
     kept = {name: rng.random() < share for name, share in _FIELD_KEPT.items()}
     complaint = _sentence(f"{_listed(leading, rng, 'and', _LAY_COMPLAINT)} for {duration}")
-    history = _history(visit, told, rng)
-    left = rng.uniform(*_TOLD_LENGTH) - len(complaint) - len(history)
+    history = _history(visit, reported, rng)
+    left = rng.uniform(*_TEXT_LENGTH) - len(complaint) - len(history)
     fields: dict[str, str | None] = {
         "chief_complaint": complaint,
         "history_of_present_illness": history,
         "past_medical_history": f"{rng.choice(_PAST)}.",
         "family_history": _family(visit, rng),
         "social_history": _social(visit, rng),
-        "physical_examination": _examination(visit, seen, left, rng),
+        "physical_examination": _examination(visit, observed, left, rng),
         "vitals": _vitals(visit, rng),
     }
     return {name: text if kept.get(name, True) else None for name, text in fields.items()}
 
 
-def _duration(visit: Visit, rng: random.Random) -> str:
+def _duration(visit: SimulatedVisit, rng: random.Random) -> str:
     lived = [text for text, years in _DURATIONS[visit.course] if years <= visit.age_years]
     if not lived:
         courses = ("subacute", "acute")
@@ -153,14 +153,14 @@ def _duration(visit: Visit, rng: random.Random) -> str:
     return rng.choice(lived)
 
 
-def _history(visit: Visit, told: Sequence[VisitFinding], rng: random.Random) -> str:
-    teller = "The patient" if visit.age_years >= _ADULT_YEARS else "A parent"
+def _history(visit: SimulatedVisit, reported: Sequence[VisitFinding], rng: random.Random) -> str:
+    speaker = "The patient" if visit.age_years >= _ADULT_YEARS else "A parent"
     denied = [finding for finding in visit.absent if finding.symptom]
-    leads = ("There is no", f"{teller} denies", "There has been no")
+    leads = ("There is no", f"{speaker} denies", "There has been no")
     sentences = [
         f"{rng.choice(_ONSETS[visit.course])}.",
         *_in_pairs(
-            told, (f"{teller} also reports", f"{teller} mentions"), "and", _LAY_HISTORY, rng
+            reported, (f"{speaker} also reports", f"{speaker} mentions"), "and", _LAY_HISTORY, rng
         ),
         *_in_pairs(denied, leads, "or", _LAY_HISTORY, rng),
     ]
@@ -168,12 +168,14 @@ def _history(visit: Visit, told: Sequence[VisitFinding], rng: random.Random) -> 
     return _filled(sentences, _HISTORY_SENTENCES, aim, _PLAIN_HISTORY, rng)
 
 
-def _examination(visit: Visit, seen: Sequence[VisitFinding], aim: float, rng: random.Random) -> str:
-    missed = [finding for finding in visit.absent if not finding.symptom]
+def _examination(
+    visit: SimulatedVisit, observed: Sequence[VisitFinding], aim: float, rng: random.Random
+) -> str:
+    absent = [finding for finding in visit.absent if not finding.symptom]
     leads = ("Examination shows", "Findings are", "On examination there is")
     sentences = [
-        *_in_pairs(seen, leads, "and", _LAY_SIGN, rng),
-        *_in_pairs(missed, ("There is no",), "or", _LAY_SIGN, rng),
+        *_in_pairs(observed, leads, "and", _LAY_SIGN, rng),
+        *_in_pairs(absent, ("There is no",), "or", _LAY_SIGN, rng),
     ]
     return _filled(sentences, _EXAM_SENTENCES, aim, _PLAIN_EXAM, rng)
 
@@ -185,7 +187,7 @@ def _in_pairs(
     lay_share: float,
     rng: random.Random,
 ) -> Iterator[str]:
-    """Sentences of one or two findings: longer lists would count the findings in commas."""
+    """Sentences of one or two findings: in longer lists, commas would count the findings."""
     for start in range(0, len(findings), 2):
         pair = findings[start : start + 2]
         yield _sentence(f"{rng.choice(leads)} {_listed(pair, rng, link, lay_share)}")
@@ -198,10 +200,10 @@ def _filled(
     plain: Sequence[str],
     rng: random.Random,
 ) -> str:
-    """The sentences with plain ones among them, ``aim`` characters, in a number from ``counts``.
+    """The sentences with plain ones among them: about ``aim`` characters, a number from ``counts``.
 
-    Each time it takes the sentence that keeps both lengths nearest to their aims, so that
-    neither length, nor sentences, nor the length of words depends on what the patient has.
+    Each step takes the plain sentence that keeps the length of text and words nearest to their
+    aims, so that neither depends on the patient's findings.
     """
     word_aim, wanted = rng.uniform(*_WORD_LENGTH), rng.choice(counts)
     pool = [(f"{text}.", len(text) + 2, text.count(" ") + 1) for text in plain]
@@ -221,14 +223,14 @@ def _filled(
     return " ".join(whole)
 
 
-def _family(visit: Visit, rng: random.Random) -> str:
+def _family(visit: SimulatedVisit, rng: random.Random) -> str:
     relative, plain = rng.choice(_RELATIVES), rng.choice(_PLAIN_FAMILY)
     if visit.familial is None:
         return f"{plain}."
     return _sentence(f"{relative} has {_wording(visit.familial, rng, _LAY_HISTORY)}")
 
 
-def _social(visit: Visit, rng: random.Random) -> str:
+def _social(visit: SimulatedVisit, rng: random.Random) -> str:
     groups = _ADULT_SOCIAL if visit.age_years >= _ADULT_YEARS else _CHILD_SOCIAL
     return " ".join(f"{rng.choice(group)}." for group in groups)
 
@@ -260,8 +262,8 @@ _FEVER, _FAST_PULSE, _FAST_BREATH, _HYPERTENSION = (
 )
 
 
-def _vitals(visit: Visit, rng: random.Random) -> str:
-    """Resting values by age (means after PALS and Fleming 2011), raised where a finding says so."""
+def _vitals(visit: SimulatedVisit, rng: random.Random) -> str:
+    """Resting values by age (means after PALS and Fleming 2011), raised by fever and the like."""
     found = {finding.hpo_id for finding in visit.present}
     temperature = rng.gauss(38.6 if _FEVER in found else 36.8, 0.3)
     pulse = rng.gauss(_by_age(_PULSE_BY_AGE, visit), 7) + 12 * (_FEVER in found)
@@ -279,5 +281,5 @@ def _vitals(visit: Visit, rng: random.Random) -> str:
     return _sentence(", ".join(kept))
 
 
-def _by_age(table: Sequence[tuple[int, int]], visit: Visit) -> int:
+def _by_age(table: Sequence[tuple[int, int]], visit: SimulatedVisit) -> int:
     return next(value for below, value in table if visit.age_years < below)

@@ -1,4 +1,4 @@
-"""The diseases that simulated visits are drawn from, cut to what a first visit can show."""
+"""The diseases that simulated visits are drawn from, restricted to findings of a first visit."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,41 +21,58 @@ from rarealert.simulation.vocabulary import VisitFinding, load_vocabulary
 from rarealert.visits.diagnosis import wordings
 
 MIN_FINDINGS = 6
-"""Findings that a patient's visit can show which a rare disease needs to be drawn."""
+"""Findings possible at a visit that a rare disease needs to be drawn."""
 
 _CLINICAL_VOCABULARIES = word_set("ICD9 ICD10CM EFO NCIT MedDRA DOID MESH NORD HP")
 _DECADES_A_VOCABULARY = 0.3
-_UNSEEN_WEIGHT = 0.1  # diseases; a finding that none is annotated with may still be met
+_UNSEEN_WEIGHT = 0.1  # diseases; the weight of a finding that no disease is annotated with
+
+_EARLIEST_YEARS = {"HP:0003581": 16, "HP:0011462": 16, "HP:0003596": 40, "HP:0003584": 60}
+_DEVELOPMENTAL = frozenset(("HP:0012758", "HP:0001249", "HP:0001508", "HP:0000252"))
+_DEVELOPMENTAL_LATEST = 30  # years; a developmental disease is diagnosed by then
+_MALFORMATION = HEADS["ORPHA:93890"]
+_ONSET_IN_NAME = {  # ages in years at the first visit for a disease with the word in its name
+    "neonatal": (0, 2),
+    "infantile": (0, 8),
+    "congenital": (0, 30),
+    "childhood": (1, 18),
+    "juvenile": (1, 25),
+    "pediatric": (0, 18),
+    "adult": (16, 120),
+    "senile": (60, 120),
+}
+_TYPICAL = 0.5  # share of patients from which a finding makes the disease developmental
+_LATEST_YEARS = {"HP:0003577": 25, "HP:0003623": 25, "HP:0003593": 30, "HP:0011463": 40}
 
 
 @dataclass(frozen=True, slots=True)
 class Disease:
-    """A disease with only what a first visit can show, ``weights`` beside ``findings``."""
+    """A disease with the findings possible at a first visit, and a weight for each."""
 
     profile: DiseaseProfile
     findings: tuple[VisitFinding, ...]
     weights: tuple[float, ...]
     developmental: bool
-    telling: frozenset[str]
-    """HPO ids whose wording would give the diagnosis away."""
+    revealing: frozenset[str]
+    """HPO ids with a wording that reveals the diagnosis."""
     never: frozenset[str]
     """HPO ids that exclude the disease; so does any finding below them."""
     always: frozenset[str]
-    """HPO ids of obligate findings: each patient has them."""
+    """HPO ids of obligate findings: every patient has them."""
     head: str | None
     """Orphanet head, derived from MONDO and HPO; ``None`` for a common condition."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything that is drawn from; ``condition_weights`` stands beside ``conditions``."""
+    """Everything that is drawn from; ``condition_weights`` has the order of ``conditions``."""
 
     vocabulary: Mapping[str, VisitFinding]
     parents: Mapping[str, tuple[str, ...]]
     siblings: Mapping[str, tuple[str, ...]]
-    """Per HPO id, the other children of its parents that a first visit can hold."""
+    """Per HPO id, the other children of its parents that a first visit can have."""
     sibling_weights: Mapping[str, tuple[float, ...]]
-    """Beside ``siblings``: in how many diseases each occurs, weighed by its frequency there."""
+    """In the order of ``siblings``: the number of diseases with each, weighted by frequency."""
     conditions: tuple[CommonCondition, ...]
     common: Mapping[str, Disease]
     condition_weights: tuple[float, ...]
@@ -66,7 +83,7 @@ class World:
 
 @lru_cache(maxsize=1)
 def load_world() -> World:
-    """The installed knowledge as it is drawn from, put together once a process."""
+    """The world of the installed knowledge, made once a process."""
     vocabulary, ontology = load_vocabulary(), load_ontology()
     conditions = load_common_conditions()
     rare = [_disease(profile, vocabulary) for profile in load_rare_profiles()]
@@ -92,12 +109,12 @@ def load_world() -> World:
 
 
 def _commonness(diseases: Iterable[Disease]) -> Iterator[float]:
-    """How often each disease is met, relative to the rarest, from how many vocabularies code it.
+    """Estimated prevalence of each disease, relative to the rarest, from its clinical codes.
 
-    No installed package holds prevalences. Clinical vocabularies take up what clinics meet: over
-    the 2,782 annotated diseases with a prevalence class in Orphadata, the number of such
-    vocabularies follows that class (Spearman 0.50), by about 0.3 decades each.
-    The square root of that is taken, as for common conditions: the rarest stay in the corpus.
+    No installed package has prevalences, but clinical vocabularies code what clinics see: over the
+    2,782 annotated diseases with a prevalence class in Orphadata, the number of vocabularies with
+    a code follows that class (Spearman 0.50), by about 0.3 decades each. The square root keeps the
+    rarest diseases in the corpus, as for common conditions.
     """
     mondo = load_mondo()
     by_code = mondo.by_code("Orphanet")
@@ -128,12 +145,11 @@ def _sibling_weights(
 
 
 def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) -> Disease:
-    named = (_terms_naming(wording) for wording in wordings(profile.name))
-    telling = frozenset().union(*named)
+    revealing = frozenset().union(*map(_terms_naming, wordings(profile.name)))
     kept = [
         (vocabulary[finding.hpo_id], finding.frequency)
         for finding in profile.findings
-        if finding.hpo_id in vocabulary and not finding.excluded and finding.hpo_id not in telling
+        if finding.hpo_id in vocabulary and not finding.excluded and finding.hpo_id not in revealing
     ]
     head = load_derived_heads().get(profile.disease_id)
     developmental = head == _MALFORMATION or any(
@@ -144,33 +160,15 @@ def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) ->
         findings=tuple(finding for finding, _ in kept),
         weights=tuple(share for _, share in kept),
         developmental=developmental,
-        telling=telling,
+        revealing=revealing,
         never=frozenset(finding.hpo_id for finding in profile.findings if finding.excluded),
         always=frozenset(finding.hpo_id for finding, share in kept if share >= 1),
         head=head,
     )
 
 
-_EARLIEST_YEARS = {"HP:0003581": 16, "HP:0011462": 16, "HP:0003596": 40, "HP:0003584": 60}
-_DEVELOPMENTAL = frozenset(("HP:0012758", "HP:0001249", "HP:0001508", "HP:0000252"))
-_DEVELOPMENTAL_LATEST = 30  # years; a developmental disease has been seen by then
-_MALFORMATION = HEADS["ORPHA:93890"]
-_ONSET_IN_NAME = {  # years between which a disease so named is first seen
-    "neonatal": (0, 2),
-    "infantile": (0, 8),
-    "congenital": (0, 30),
-    "childhood": (1, 18),
-    "juvenile": (1, 25),
-    "pediatric": (0, 18),
-    "adult": (16, 120),
-    "senile": (60, 120),
-}
-_TYPICAL = 0.5  # share of patients from which a finding makes the disease developmental
-_LATEST_YEARS = {"HP:0003577": 25, "HP:0003623": 25, "HP:0003593": 30, "HP:0011463": 40}
-
-
 def fits(disease: Disease, age: float, sex: Sex) -> bool:
-    """Whether a patient of this age and sex may come with the disease for the first time."""
+    """Whether a patient of this age and sex can have a first visit for the disease."""
     earliest, latest = _first_seen(disease)
     if not earliest <= age <= latest or disease.profile.sex not in (None, sex):
         return False
@@ -179,7 +177,7 @@ def fits(disease: Disease, age: float, sex: Sex) -> bool:
 
 
 def _first_seen(disease: Disease) -> tuple[float, float]:
-    """Years between which the disease is first seen: annotated, else named, else by its kind."""
+    """Ages in years at the first visit: from the annotation, else the name, else the kind."""
     if onset := disease.profile.onset:
         earliest = min(_EARLIEST_YEARS.get(term, 0) for term in onset)
         return earliest, max(_LATEST_YEARS.get(term, 120) for term in onset)
@@ -192,7 +190,7 @@ def _first_seen(disease: Disease) -> tuple[float, float]:
 
 @lru_cache(maxsize=1)
 def _wordings_by_word() -> Mapping[str, tuple[tuple[str, str], ...]]:
-    """Per word, every wording of the vocabulary that holds it, normalised, with its HPO id."""
+    """Per word, every wording of the vocabulary with that word, normalised, with its HPO id."""
     table: dict[str, list[tuple[str, str]]] = {}
     for finding in load_vocabulary().values():
         for text in (*finding.lay, *finding.clinical):
@@ -203,7 +201,7 @@ def _wordings_by_word() -> Mapping[str, tuple[tuple[str, str], ...]]:
 
 
 def _terms_naming(name_of_disease: str) -> frozenset[str]:
-    """HPO ids of the vocabulary with a wording that is, or holds, the name."""
+    """HPO ids of the vocabulary with a wording that contains the name."""
     words = name_words(name_of_disease)
     rows = _wordings_by_word().get(words[0], ()) if words else ()
     name = f" {' '.join(words)} "

@@ -74,7 +74,7 @@ def score(params: Params, paths: Paths) -> Iterator[Item]:
     check_predictions(frame, {part: [item.case.case_id for item in cases[part]] for part in PARTS})
     _check_ensemble(models[ENSEMBLE], answers)
     write_predictions(paths.build("score") / "predictions.parquet", frame)
-    yield from _score_retold(params, paths, cases["test"])
+    yield from _score_perturbed(params, paths, cases["test"])
     for model, risks in models.items():
         yield Metric(f"{model.replace(':', '.')}.coverage", len(risks) / max(1, len(scored)))
     yield Summary(
@@ -140,22 +140,22 @@ def baseline_risks(
     return minilm_risks(train, valid, targets, test, recipe)
 
 
-def _score_retold(params: Params, paths: Paths, test: Sequence[LabelledCase]) -> Iterator[Item]:
+def _score_perturbed(params: Params, paths: Paths, test: Sequence[LabelledCase]) -> Iterator[Item]:
     """The student on a sample of test cases after each perturbation; writes their risks."""
     import pandas as pd
 
     from rarealert.evaluation.robustness import COLUMNS, write_robustness
-    from rarealert.simulation.perturbations import retellings
+    from rarealert.simulation.perturbations import perturbed_cases
 
-    told = retellings(test, params.score.robustness_cases, params.score.seed)
+    perturbed = perturbed_cases(test, params.score.robustness_cases, params.score.seed)
     adapter = paths.build("distil") / "adapter"
     risks = student_risks(
-        adapter, [read_visit(item.case) for item in told], params.score.batch_size
+        adapter, [read_visit(item.case) for item in perturbed], params.score.batch_size
     )
-    rows = [(item.case_id, item.perturbation, risks[item.case.case_id]) for item in told]
+    rows = [(item.case_id, item.perturbation, risks[item.case.case_id]) for item in perturbed]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     write_robustness(paths.build("score") / "robustness.parquet", frame)
-    yield Metric("robustness.visits", len(told))
+    yield Metric("robustness.visits", len(perturbed))
 
 
 def _teacher_risks(answers: Sequence[AnswerRow]) -> dict[str, dict[str, float]]:
