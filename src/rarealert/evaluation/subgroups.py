@@ -28,9 +28,9 @@ from rarealert.evaluation.metrics import (
 )
 from rarealert.evaluation.study import Study
 from rarealert.visits.case import LabelledCase
+from rarealert.visits.demographics import AGE_EDGES, age_band
 
 MIN_CELL = 10  # cases of a label; the figures of a smaller group are mostly chance
-AGE_BANDS = ((0, 2), (2, 18), (18, 40), (40, 65), (65, 121))  # years, from and below
 
 Cells = dict[str, IntArray]
 
@@ -122,8 +122,8 @@ def _pooled(study: Study, cells: Cells, what: str) -> Cells:
 def _age_band(age: float | None) -> str | None:
     if age is None:
         return None
-    low, high = next(edges for edges in AGE_BANDS if age < edges[1])
-    return f"{low:02d}-{high - 1:02d} years" if high < 121 else f"{low} years and older"
+    low, high = age_band(age)
+    return f"{low:02d}-{high - 1:02d} years" if low < AGE_EDGES[-1] else f"{low} years and older"
 
 
 BLOCKS = {"by_age_band": "age band", "by_sex": "sex", "by_source": "source"}

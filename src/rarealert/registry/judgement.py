@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import rarealert
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.evaluation.predictions import STUDENT, read_predictions
-from rarealert.evaluation.subgroups import AGE_BANDS
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.registry.judged import Evidence, TextScan
@@ -22,6 +21,7 @@ from rarealert.registry.versions import Registered, file_sha256
 from rarealert.registry.workspace import changed_sources, check_inputs, stale_stages
 from rarealert.splits.parts import lock_digest
 from rarealert.visits.case import TEXT_FIELDS, Case, LabelledCase
+from rarealert.visits.demographics import age_band
 from rarealert.visits.store import read_cases
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def test_cells(test: Sequence[LabelledCase]) -> dict[str, dict[str, str]]:
         if case.sex is not None:
             cells["sex"][key] = case.sex
         if case.age_years is not None:
-            low, high = next(edges for edges in AGE_BANDS if case.age_years < edges[1])
+            low, high = age_band(case.age_years)
             cells["age"][key] = f"{low} to {high - 1} years"
     return cells
 

@@ -1,6 +1,7 @@
 """Age and sex from the first sentences of a visit; what they don't say stays missing."""
 
 import re
+from bisect import bisect_right
 
 from rarealert.visits.case import Sex
 
@@ -153,3 +154,10 @@ def parse_sex(text: str) -> Sex | None:
         "female" if match.group("female") else "male" for match in _PRONOUN.finditer(opening)
     }
     return said.pop() if len(said) == 1 else None
+
+
+def age_band(years: float) -> tuple[int, int]:
+    """The age band of ``years``: its first year, and the first year of the next band."""
+    bounds = (0, *AGE_EDGES, 121)
+    at = bisect_right(AGE_EDGES, years)
+    return bounds[at], bounds[at + 1]

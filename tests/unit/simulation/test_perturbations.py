@@ -1,4 +1,4 @@
-"""A retold visit says the same: its findings, its quantities, its label."""
+"""A perturbed visit keeps its findings and quantities."""
 
 import random
 import re
@@ -7,49 +7,49 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.knowledge.recognise import findings_of
 from rarealert.simulation.perturbations import (
     PERTURBATIONS,
     mistyped,
     other_units,
     paraphrased,
-    retellings,
+    perturbed_cases,
     without,
 )
-from rarealert.visits.case import TEXT_FIELDS, Case, Label, LabelledCase
+from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.reading import Reading, read_visit
 
 
-def visit(**fields):
+def visit(**fields) -> Reading:
     given = {"case_id": "a", "source": "simulated", "age_years": 41, "sex": "female"}
     texts = {"chief_complaint": "Shortness of breath for 3 weeks.", "vitals": "Pulse 80/min."}
-    return Case.model_validate(given | texts | fields)
+    return read_visit(Case.model_validate(given | texts | fields))
 
 
 def labelled(number, label):
     code = f"ORPHA:{number}" if label == "rare" else None
-    said = Label(
+    truth = Label(
         label=label,
         disease_id=code or f"NAME:{number % 3}",
         disease_name="d",
         orpha_code=code,
         reason="made",
     )
-    return LabelledCase(case=visit(case_id=f"{label}-{number}"), label=said)
+    return LabelledCase(case=visit(case_id=f"{label}-{number}").case, label=truth)
 
 
 def test_a_paraphrase_keeps_every_finding_and_changes_the_words():
-    case = visit(history_of_present_illness="The patient mentions joint pain. There is no fever.")
-    told = paraphrased(case, random.Random(3))
-    assert told is not None
-    assert told.chief_complaint != case.chief_complaint
-    before, after = (
-        findings_of({name: getattr(one, name) for name in TEXT_FIELDS}) for one in (case, told)
-    )
-    assert [set(part) for part in before] == [set(part) for part in after]
+    text = "The patient mentions joint pain. There is no fever."
+    before = visit(history_of_present_illness=text, family_history="Mother has seizures.")
+    changed = paraphrased(before, random.Random(3))
+    assert changed is not None
+    assert changed.chief_complaint != before.case.chief_complaint
+    after = read_visit(changed)
+    for findings in ("affirmed", "denied", "relatives"):
+        assert set(getattr(after, findings)) == set(getattr(before, findings))
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "changed"),
     [
         ("Temperature 37.0 C.", "Temperature 98.6 F."),
         ("Blood pressure 120/80 mmHg.", "Blood pressure 16.0/10.7 kPa."),
@@ -65,16 +65,16 @@ def test_a_paraphrase_keeps_every_finding_and_changes_the_words():
         ("Fever rose to 39.0 C.", "Fever rose to 102.2 F."),
     ],
 )
-def test_units_change_and_quantities_stay(text, told):
+def test_units_change_and_quantities_stay(text, changed):
     found = other_units(visit(chief_complaint=text), random.Random(0))
-    assert (None if found is None else found.chief_complaint) == told
+    assert (None if found is None else found.chief_complaint) == changed
 
 
 def test_typing_errors_keep_the_letters_of_each_word_and_all_numbers():
     text = "Progressive weakness of both shoulders since childhood, creatine kinase 1200. " * 3
-    case = visit(history_of_present_illness=text)
-    told = mistyped(case, random.Random(1))
-    words = [re.findall(r"\w+", one.history_of_present_illness) for one in (case, told)]
+    before = visit(history_of_present_illness=text)
+    after = mistyped(before, random.Random(1))
+    words = [re.findall(r"\w+", one.history_of_present_illness) for one in (before.case, after)]
     assert words[0] != words[1]
     for before, after in zip(*words, strict=True):
         assert sorted(before) == sorted(after)
@@ -90,21 +90,21 @@ def test_a_deleted_field_is_absent_and_the_last_text_stays():
 
 
 @given(st.text(min_size=1).filter(str.strip))
-def test_any_text_can_be_retold(text):
-    case = visit(chief_complaint=text.strip() or "x", vitals=None)
+def test_any_text_can_be_perturbed(text):
+    before = visit(chief_complaint=text.strip() or "x", vitals=None)
     for perturb in (other_units, mistyped):
-        told = perturb(case, random.Random(0))
-        assert told is None or told.chief_complaint != case.chief_complaint
+        changed = perturb(before, random.Random(0))
+        assert changed is None or changed.chief_complaint != before.case.chief_complaint
 
 
 def test_the_sample_is_half_rare_repeatable_and_takes_diseases_in_turn():
     cases = [labelled(n, "rare") for n in range(8)] + [labelled(n, "nonrare") for n in range(8)]
-    told = retellings(cases, 6, seed=1)
-    assert told == retellings(cases[::-1], 6, seed=1)
-    kept = {item.case_id for item in told}
+    found = perturbed_cases(cases, 6, seed=1)
+    assert found == perturbed_cases(cases[::-1], 6, seed=1)
+    kept = {item.case_id for item in found}
     assert sum(name.startswith("rare") for name in kept) == 3
     nonrare = {int(name.split("-")[1]) % 3 for name in kept if name.startswith("nonrare")}
     assert nonrare == {0, 1, 2}
-    assert len({item.case.case_id for item in told}) == len(told)
-    assert {item.perturbation for item in told} <= set(PERTURBATIONS)
-    assert kept != {item.case_id for item in retellings(cases, 6, seed=2)}
+    assert len({item.case.case_id for item in found}) == len(found)
+    assert {item.perturbation for item in found} <= set(PERTURBATIONS)
+    assert kept != {item.case_id for item in perturbed_cases(cases, 6, seed=2)}
