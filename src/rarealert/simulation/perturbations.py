@@ -199,7 +199,7 @@ def _sample(cases: Sequence[LabelledCase], count: int, seed: int) -> list[Labell
         of_label = [item for item in cases if item.label.label == label]
         of_label.sort(key=lambda item: _digest(seed, item.case.case_id))
         seen: Counter[str] = Counter()
-        turns = []
+        turns: list[tuple[int, int, LabelledCase]] = []
         for item in of_label:
             turns.append((seen[item.label.disease_id], len(turns), item))
             seen[item.label.disease_id] += 1
