@@ -48,8 +48,7 @@ def drift(
     """Compare two files of visits or of answers; exit code 1 if a quantity drifted.
 
     A quantity has drifted if its population stability index is above the threshold and above what
-    chance explains. With the extra drift installed, evidently's page and JSON of the same verdict
-    are written beside (drift.evidently.html). 0: no drift; 2: not compared.
+    chance explains. 0: no drift; 2: not compared.
     """
     from rarealert.screening.drift import drift as compare
 
