@@ -30,13 +30,13 @@ from rarealert.evaluation.intervals import Bootstrap, Estimate
 from rarealert.evaluation.study import Study, compare, evaluate
 from rarealert.params import Params, load_params
 from rarealert.paths import Paths
-from rarealert.splits.leakage import near_duplicates, rendered, tied_groups
+from rarealert.splits.leakage import near_duplicates, tied_groups
 from rarealert.stages.align import align
 from rarealert.stages.distil import distil
 from rarealert.stages.score import student_risks
 from rarealert.stages.split import split
 from rarealert.visits.case import Case, LabelledCase
-from rarealert.visits.reading import read_visit
+from rarealert.visits.reading import read_visit, render
 from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 FOLDS = 5
@@ -79,7 +79,10 @@ def folds(cases: list[LabelledCase], params: Params) -> np.ndarray:
     """The fold of each case; whatever ``split`` never parts is in one."""
     chosen = params.split
     duplicates = near_duplicates(
-        rendered(cases), chosen.near_duplicate_jaccard, chosen.minhash_permutations, chosen.seed
+        [render(item.case) for item in cases],
+        chosen.near_duplicate_jaccard,
+        chosen.minhash_permutations,
+        chosen.seed,
     )
     group = np.empty(len(cases), dtype=int)
     for number, positions in enumerate(tied_groups(cases, duplicates)):

@@ -15,7 +15,7 @@ from rarealert.evaluation.predictions import STUDENT, read_predictions
 from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.registry.judged import Evidence, TextScan
-from rarealert.registry.text_scan import scan, shingles
+from rarealert.registry.text_scan import runs_of_words, scan
 from rarealert.registry.tracked import read_champion, tracked_folders
 from rarealert.registry.versions import Registered, file_sha256
 from rarealert.registry.workspace import changed_sources, check_inputs, stale_stages
@@ -229,7 +229,7 @@ def _scan(study: Study, version: Registered, paths: Paths) -> TextScan:
     cases = [item.case for part in study.cases.values() for item in part]
     texts = (getattr(case, name) or "" for case in cases for name in TEXT_FIELDS)
     with tracked_folders(paths.root / "build", version) as folders:
-        return scan(folders, shingles(texts), known=[Path(rarealert.__file__).parent])
+        return scan(folders, runs_of_words(texts), known=[Path(rarealert.__file__).parent])
 
 
 def _leaks(report: Mapping[str, Any]) -> tuple[str, ...]:

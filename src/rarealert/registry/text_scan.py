@@ -11,14 +11,15 @@ from hashlib import sha256
 from pathlib import Path
 
 from rarealert.registry.judged import TextScan
+from rarealert.splits.leakage import shingles
 
 WORDS = 8
 _WORD = re.compile(r"[^\W_]+")
 
 
-def shingles(texts: Iterable[str]) -> frozenset[int]:
+def runs_of_words(texts: Iterable[str]) -> frozenset[int]:
     """Hashes of all runs of eight words, without regard to case and punctuation."""
-    return frozenset(value for text in texts for value in _shingles(text))
+    return frozenset(value for text in texts for value in _runs(text))
 
 
 def scan(folders: Mapping[str, Path], wanted: frozenset[int], known: Iterable[Path]) -> TextScan:
@@ -41,13 +42,13 @@ def scan(folders: Mapping[str, Path], wanted: frozenset[int], known: Iterable[Pa
 
 
 def _count(path: Path, wanted: frozenset[int]) -> int:
-    return len({value for text in _texts(path) for value in _shingles(text) if value in wanted})
+    return len({value for text in _texts(path) for value in _runs(text) if value in wanted})
 
 
-def _shingles(text: str) -> Iterator[int]:
+def _runs(text: str) -> Iterator[int]:
     words = _WORD.findall(text.lower())
-    for start in range(len(words) - WORDS + 1):
-        yield hash(tuple(words[start : start + WORDS]))
+    if len(words) >= WORDS:
+        yield from shingles(words, WORDS).tolist()
 
 
 def _texts(path: Path) -> Iterator[str]:

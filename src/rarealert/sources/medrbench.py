@@ -15,7 +15,6 @@ from rarealert.knowledge.names import normalise_name
 from rarealert.sources.files import Tick, no_tick, parse_json, read_text, read_until_cut
 from rarealert.sources.json_survivors import decoded, survivors
 from rarealert.sources.orphanet import LINEARISATION, Disorder, load_disorders
-from rarealert.splits.leakage import DisjointSets
 from rarealert.visits.demographics import parse_age, parse_sex
 from rarealert.visits.diagnosis import core_name, disease_key, names_diagnosis
 from rarealert.visits.reading import render
@@ -199,19 +198,29 @@ def _candidates(report: object, names: _Names) -> list[Disorder]:
     return [disorder for disorder in found if disorder]
 
 
-def _groups(reports: Sequence[object], names: _Names) -> DisjointSets[str]:
-    """Codes that any one report names together: one disease to a split.
+def _groups(reports: Sequence[object], names: _Names) -> Mapping[str, str]:
+    """Map each code to one code for its group: codes that any report names together.
 
     The publisher lists a disease beside its subtypes; two reports of it may share only one name.
+    Of the codes that merge, that of the largest group stays.
     """
-    groups: DisjointSets[str] = DisjointSets()
+    group: dict[str, str] = {}
+    members: dict[str, list[str]] = {}
     for report in reports:
-        groups.union(disorder.code for disorder in _candidates(report, names))
-    return groups
+        codes = [disorder.code for disorder in _candidates(report, names)]
+        for code in codes:
+            members.setdefault(group.setdefault(code, code), [code])
+        largest = max(
+            (group[code] for code in codes), key=lambda one: len(members[one]), default=""
+        )
+        for merged in {group[code] for code in codes} - {largest}:
+            members[largest] += members.pop(merged)
+            group.update(dict.fromkeys(members[largest], largest))
+    return group
 
 
 def _labelled(
-    place: Place, key: str, report: object, names: _Names, groups: DisjointSets[str]
+    place: Place, key: str, report: object, names: _Names, groups: Mapping[str, str]
 ) -> Read:
     generated = report.get("generate_case") if isinstance(report, dict) else None
     checked = report.get("checked_rare_disease") if isinstance(report, dict) else None
@@ -260,7 +269,7 @@ def _case(key: str, sections: Mapping[str, str]) -> dict[str, object]:
 
 
 def _label(
-    diagnosis: str, candidates: list[Disorder], groups: DisjointSets[str]
+    diagnosis: str, candidates: list[Disorder], groups: Mapping[str, str]
 ) -> dict[str, object]:
     if not candidates:
         return {
@@ -272,7 +281,7 @@ def _label(
     disorder = _closest(diagnosis, candidates)
     return {
         "label": "rare",
-        "disease_id": groups.find(disorder.code),
+        "disease_id": groups[disorder.code],
         "disease_name": disorder.name,
         "orpha_code": disorder.code,
         "orphanet_head": disorder.head,

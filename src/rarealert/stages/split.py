@@ -1,9 +1,9 @@
-"""Lay diseases into train, valid and test (``rarealert split``).
+"""Divide the ingested cases into train, valid and test (``rarealert split``).
 
-Writes ``build/split/{train,valid,test}.parquet``, ``build/split/held_out.json`` (the keys of valid
-and test diseases, for who makes examples of others), ``reports/split/leakage.json`` and its page
-(what was checked, and what had to move), and ``reports/split/lock.json``: the test part's digest
-for each corpus, which a later run must meet unless ``split.test_lock`` names another.
+Writes ``build/split/{train,valid,test}.parquet``; ``build/split/held_out.json``, the disease keys
+of valid and test, which no generated training example may have; ``reports/split/leakage.json`` and
+its page; and ``reports/split/lock.json``, the test part's digest for each corpus, which a later
+run must meet unless ``split.test_lock`` names another.
 """
 
 import json
@@ -14,11 +14,10 @@ from rarealert.errors import BadInputError
 from rarealert.files import sha256_of_file, write_json, write_text
 from rarealert.params import Params, SplitParams
 from rarealert.paths import Paths
-from rarealert.splits.leakage import Duplicate, disease_keys, near_duplicates, rendered, tied_groups
-from rarealert.splits.page import Split, leakage_report, render_split_page
+from rarealert.splits.leakage import disease_keys, near_duplicates, tied_groups
 from rarealert.splits.parts import (
     PARTS,
-    CutByDate,
+    Rule,
     Shares,
     assign_by_rule,
     check_labels,
@@ -27,94 +26,91 @@ from rarealert.splits.parts import (
     read_registered,
     rule_for,
 )
+from rarealert.splits.report import Split, leakage_report, render_split_page
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Artifact, Dataset, Item, Metric, Summary, Tags
 from rarealert.visits.case import LabelledCase
+from rarealert.visits.reading import render
 from rarealert.visits.store import read_cases, write_cases
 
 _MIN_PERMUTATIONS = 2
 
 
 def split(params: Params, paths: Paths) -> Iterator[Item]:
-    """Split the ingested cases; nothing is written unless the whole split holds.
+    """Split the ingested cases; nothing is written unless every check passes.
 
     Raises:
-        BadInputError: a part would hold one label only, the shares leave a part empty, the
-            registered split or what is held out does not fit the cases, or the test part is not
-            the locked one.
+        BadInputError: a part would have one label only, the shares leave a part empty, the
+            registered split or the held-out source or head does not fit the cases, or the test
+            part is not the locked one.
     """
-    settings = params.split
+    settings, folder = params.split, paths.report("split")
     if settings.minhash_permutations < _MIN_PERMUTATIONS:
-        raise BadInputError("split.minhash_permutations must be at least 2; mend params.yaml.")
+        raise BadInputError(
+            f"split.minhash_permutations is {settings.minhash_permutations}; it must be at least "
+            f"{_MIN_PERMUTATIONS}. Change it in params.yaml."
+        )
     path = paths.build("ingest") / "cases.parquet"
     cases = sorted(read_cases(path), key=lambda item: item.case.case_id)
     yield Dataset("cases", path, sha256_of_file(path), len(cases), "split")
-    made = make_split(cases, settings, paths)
-    drawn = settings.hold_out is None and settings.assign is None
-    check_labels(cases, made.parts, everywhere=drawn)
-    chosen = {
+    made = _make_split(cases, settings, paths)
+    check_labels(cases, made.parts, everywhere=not (settings.hold_out or settings.assign))
+    members = {
         name: [item for item, part in zip(cases, made.parts, strict=True) if part == name]
         for name in PARTS
     }
-    lock = _lock(chosen["test"], cases, settings, paths.report("split") / "lock.json")
-    for name, members in chosen.items():
-        write_cases(paths.build("split") / f"{name}.parquet", members)
-        yield Metric(f"{name}_cases", len(members))
-    held_out = {name: _keys(chosen[name]) for name in ("valid", "test")}
+    lock = _lock(members["test"], cases, settings, folder / "lock.json")
+    for name, items in members.items():
+        write_cases(paths.build("split") / f"{name}.parquet", items)
+        yield Metric(f"{name}_cases", len(items))
+    held_out = {
+        name: sorted({key for item in members[name] for key in disease_keys(item)})
+        for name in ("valid", "test")
+    }
     write_json(paths.build("split") / "held_out.json", held_out)
     report = leakage_report(made, _shares(settings), settings.seed, settings.near_duplicate_jaccard)
-    folder = paths.report("split")
     write_json(folder / "leakage.json", report)
     write_json(folder / "lock.json", lock)
     write_text(folder / "index.html", render_split_page(report, lock))
-    yield Tags({"split.test_lock": str(lock["test_lock"]), **_registered_tag(made)})
+    registered = {"split.assign_sha256": made.registered.sha256} if made.registered else {}
+    yield Tags({"split.test_lock": str(lock["test_lock"]), **registered})
     yield Metric("near_duplicate_pairs", len(made.duplicates))
     yield Metric("set_aside_cases", report["set_aside"])
     yield Artifact(folder / "index.html")
-    yield Summary(_sentence(made, {name: len(members) for name, members in chosen.items()}, report))
+    yield Summary(_summary({name: len(items) for name, items in members.items()}, report))
 
 
-def _keys(cases: Sequence[LabelledCase]) -> list[str]:
-    return sorted({key for item in cases for key in disease_keys(item)})
-
-
-def make_split(cases: Sequence[LabelledCase], settings: SplitParams, paths: Paths) -> Split:
-    """The part of each of ``cases``, sorted by id: registered, or assigned under the rule."""
+def _make_split(cases: Sequence[LabelledCase], settings: SplitParams, paths: Paths) -> Split:
+    """Assign each of ``cases``, sorted by id, as registered or under the rule of the settings."""
     duplicates = near_duplicates(
-        rendered(cases),
+        [render(item.case) for item in cases],
         settings.near_duplicate_jaccard,
         settings.minhash_permutations,
         settings.seed,
     )
     groups = tied_groups(cases, duplicates)
     if settings.assign is not None:
-        return _registered(cases, groups, duplicates, settings, paths)
+        file = _registered_file(settings.assign, settings, paths)
+        registered = read_registered(file, [item.case.case_id for item in cases])
+        return Split(cases, registered.parts, groups, duplicates, Rule(), registered)
     rule = rule_for(cases, settings.hold_out, settings.test_from, settings.test_share)
     parts = assign_by_rule(cases, groups, _shares(settings), settings.seed, rule)
-    return Split(cases, parts, groups, duplicates, rule, None)
+    return Split(cases, parts, groups, duplicates, rule)
 
 
-def _registered(
-    cases: Sequence[LabelledCase],
-    groups: Sequence[Sequence[int]],
-    duplicates: Sequence[Duplicate],
-    settings: SplitParams,
-    paths: Paths,
-) -> Split:
-    assert settings.assign is not None
+def _registered_file(assign: Path, settings: SplitParams, paths: Paths) -> Path:
     if settings.hold_out is not None:
         raise BadInputError(
-            "split.assign and split.hold_out are both set; a registered split stands as it is, so "
-            "set one of them to null in params.yaml."
+            "split.assign and split.hold_out are both set; a registered split is used unchanged. "
+            "Set one of them to null in params.yaml."
         )
-    file = (paths.root / settings.assign).resolve()
+    file = (paths.root / assign).resolve()
     if not file.is_relative_to(paths.data.resolve()):
         raise BadInputError(
-            f"split.assign is {settings.assign}, which is not below data/, where DVC would see it "
-            "change; move it there and run dvc add data."
+            f"split.assign is {assign}, which is not below data/, where DVC would notice a "
+            "change. Move it there and run dvc add data."
         )
-    found = read_registered(file, [item.case.case_id for item in cases])
-    return Split(cases, found.parts, groups, duplicates, CutByDate({}), found)
+    return file
 
 
 def _shares(settings: SplitParams) -> Shares:
@@ -129,7 +125,7 @@ def _lock(
 ) -> dict[str, object]:
     """The new content of ``lock.json``: this test part's digest, and those of all corpora so far.
 
-    A corpus is its sources, and what is held out of them on purpose.
+    A corpus is its sources and what is held out of them.
     """
     corpus = "+".join(sorted({item.case.source for item in cases}))
     if settings.hold_out:
@@ -141,7 +137,7 @@ def _lock(
 
 
 def _earlier_locks(file: Path) -> dict[str, str]:
-    """Digests by corpus; none where no split has run here, or by a version that kept one only."""
+    """Digests by corpus; empty before the first split."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return {str(name): str(digest) for name, digest in content.get("locks", {}).items()}
@@ -149,15 +145,11 @@ def _earlier_locks(file: Path) -> dict[str, str]:
         return {}
     except (ValueError, AttributeError) as error:
         raise BadInputError(
-            f"{file} is damaged; restore it with git checkout, or delete it to lock anew."
+            f"{file} is damaged. Restore it with git checkout, or delete it to lock again."
         ) from error
 
 
-def _registered_tag(made: Split) -> dict[str, str]:
-    return {"split.assign_sha256": made.registered.sha256} if made.registered else {}
-
-
-def _sentence(made: Split, sizes: dict[str, int], report: dict[str, object]) -> str:
+def _summary(sizes: dict[str, int], report: dict[str, object]) -> str:
     counted = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
     aside = f", {report['set_aside']:,} set aside" if report["set_aside"] else ""
     leaks = [
@@ -167,7 +159,7 @@ def _sentence(made: Split, sizes: dict[str, int], report: dict[str, object]) -> 
     ]
     if leaks:
         return f"{counted}{aside}, as registered; LEAKS: {', '.join(leaks)}"
-    return f"{counted}{aside}; {len(made.groups):,} groups, no disease on two sides"
+    return f"{counted}{aside}; {report['groups']:,} groups, no disease on two sides"
 
 
 def main() -> None:

@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarealert.registry.text_scan import WORDS, scan, shingles
+from rarealert.registry.text_scan import WORDS, runs_of_words, scan
 
 TEXT = "A boy of nine has walked on his toes since spring and falls when he runs."
-WANTED = shingles([TEXT])
+WANTED = runs_of_words([TEXT])
 
 
 def test_short_texts_have_no_shingle():
-    assert shingles(["seven words are not enough for it"]) == frozenset()
-    assert len(shingles(["these are exactly eight words in a row"])) == 1
+    assert runs_of_words(["seven words are not enough for it"]) == frozenset()
+    assert len(runs_of_words(["these are exactly eight words in a row"])) == 1
 
 
 @given(st.lists(st.sampled_from(["alpha", "beta", "gamma", "delta"]), min_size=WORDS, max_size=30))
 def test_punctuation_and_case_do_not_hide_a_quotation(words):
     plain, disguised = " ".join(words), ", ".join(word.upper() for word in words) + "!"
-    assert shingles([plain]) == shingles([disguised])
+    assert runs_of_words([plain]) == runs_of_words([disguised])
 
 
 @pytest.fixture

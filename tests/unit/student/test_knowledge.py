@@ -12,7 +12,7 @@ from rarealert.errors import BadInputError
 from rarealert.params import SimulatedParams
 from rarealert.simulation.corpus import SOURCE, allowed_world, keys_of, knowledge_cases, simulate
 from rarealert.simulation.world import load_world
-from rarealert.splits.leakage import disease_keys, near_duplicates, rendered, tied_groups
+from rarealert.splits.leakage import disease_keys, near_duplicates, tied_groups
 from rarealert.splits.parts import PARTS, Shares, assign
 from rarealert.student.encoding import EncodedFinding, Facts
 from rarealert.student.finding_risk import (
@@ -23,14 +23,18 @@ from rarealert.student.finding_risk import (
 )
 from rarealert.student.profile_match import ProfileMatch, packaged_library
 from rarealert.student.tasks import Rows, fit_head, open_desk
-from rarealert.visits.reading import read_visit
+from rarealert.visits.reading import read_visit, render
+
+
+def _tied(cases: list) -> list[list[int]]:
+    return tied_groups(cases, near_duplicates([render(item.case) for item in cases], 0.7, 64, 1))
 
 
 @pytest.fixture(scope="module")
 def held_out() -> list:
     """Validation and test part of a small simulated corpus, split as the stage splits it."""
     cases = list(simulate(SimulatedParams(seed=3, rare_cases=150, nonrare_cases=150)))
-    groups = tied_groups(cases, near_duplicates(rendered(cases), 0.7, 64, 1))
+    groups = _tied(cases)
     parts = assign(cases, groups, Shares(0.2, 0.25), 7)
     assert set(parts) == set(PARTS)
     return [item for item, part in zip(cases, parts, strict=True) if part != "train"]
@@ -45,7 +49,9 @@ def test_no_example_shares_a_disease_or_a_text_with_what_is_judged(held_out, bar
     made = list(knowledge_cases(600, barred, 17))
     assert not barred & {key for item in made for key in disease_keys(item)}
     both = [*held_out, *made]
-    for group in tied_groups(both, near_duplicates(rendered(both), 0.7, 64, 1)):
+    for group in tied_groups(
+        both, near_duplicates([render(item.case) for item in both], 0.7, 64, 1)
+    ):
         assert len({both[index].case.source for index in group}) == 1
 
 

@@ -1,4 +1,4 @@
-"""What was checked on a finished split, as plain data and as a page; ids and counts only."""
+"""The report of a finished split, as JSON and as a page: leaks, dates and counts, no case text."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,10 @@ from rarealert.splits.leakage import (
     cases_to_move,
     count_leaks,
     disease_keys,
-    patient_key,
+    patient_keys,
     same_disease,
 )
-from rarealert.splits.parts import (
-    PARTS,
-    CutByDate,
-    HeldOutHead,
-    HeldOutSource,
-    RegisteredSplit,
-    Rule,
-    Shares,
-    assign,
-    counts_by_part,
-)
+from rarealert.splits.parts import PARTS, RegisteredSplit, Rule, Shares, assign
 from rarealert.templates import render_template
 from rarealert.visits.case import LabelledCase
 
@@ -35,34 +25,33 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Split:
-    """A finished split: the part of each case, what ties cases, and how it came about."""
+    """A finished split: the part of each case, the tied groups, and how the parts were decided."""
 
     cases: Sequence[LabelledCase]
     parts: Sequence[str]
     groups: Sequence[Sequence[int]]
     duplicates: Sequence[Duplicate]
     rule: Rule
-    registered: RegisteredSplit | None
+    registered: RegisteredSplit | None = None
 
 
 def leakage_report(split: Split, shares: Shares, seed: int, near_duplicate_jaccard: float) -> Json:
-    """The whole of ``leakage.json``.
+    """Compute the content of ``leakage.json``.
 
-    Every count that ends in ``_on_two_sides`` is a leak. Of near-duplicate pairs only those are
-    counted that ``near_duplicates`` keeps. ``if_split_by_disease_alone`` says what
-    ties by text and patient prevented, and how many cases had to move for it.
+    Every count that ends in ``_on_two_sides`` is a leak. Near-duplicate pairs are those that
+    ``near_duplicates`` returns. ``if_split_by_disease_alone`` counts what ties by text and
+    patient prevented, and how many cases had to move for it.
     """
     cases, parts = split.cases, split.parts
     alone = assign(cases, same_disease(cases), shares, seed)
-    patients = Counter(key for item in cases if (key := patient_key(item)))
+    cut = count_leaks(cases, alone, split.duplicates)
+    patients = Counter(key for item in cases for key in patient_keys(item))
     return {
         **count_leaks(cases, parts, split.duplicates),
         "if_split_by_disease_alone": {
             "cases_to_move": cases_to_move(split.groups, alone),
-            "near_duplicate_pairs_cut": count_leaks(cases, alone, split.duplicates)[
-                "near_duplicate_pairs_on_two_sides"
-            ],
-            "patients_cut": count_leaks(cases, alone, ())["patients_on_two_sides"],
+            "near_duplicate_pairs_cut": cut["near_duplicate_pairs_on_two_sides"],
+            "patients_cut": cut["patients_on_two_sides"],
         },
         "made_by": _made_by(split),
         "near_duplicate_jaccard": near_duplicate_jaccard,
@@ -90,43 +79,47 @@ def _made_by(split: Split) -> Json:
             "sha256": split.registered.sha256,
             "rows_without_a_case": split.registered.absent,
         }
-    if isinstance(split.rule, HeldOutSource):
-        return {"kind": "held_out_source", "name": split.rule.source}
-    if isinstance(split.rule, HeldOutHead):
-        return {"kind": "held_out_head", "name": split.rule.head}
-    cut = isinstance(split.rule, CutByDate) and split.rule.cuts
-    return {"kind": "by_date" if cut else "drawn"}
+    name = {"name": split.rule.name} if split.rule.holds_out else {}
+    return {"kind": split.rule.kind, **name}
 
 
 def date_report(cases: Sequence[LabelledCase], parts: Sequence[str], rule: Rule) -> Json:
-    """By source with dates: dated visits, the cut, and what was learnt from after testing began.
+    """Dated visits and the cut of each source with dates.
 
     ``learnt_after_first_test`` counts visits of train and valid that are not older than the first
-    visit of the test part: no leak by itself, but no test of the future either.
+    visit of the test part: no leak by itself, but no test on the future either.
     """
+    days: dict[str, list[tuple[str, date]]] = {}
+    for item, part in zip(cases, parts, strict=True):
+        if item.case.visit_date is not None:
+            days.setdefault(item.case.source, []).append((part, item.case.visit_date))
     found: Json = {}
-    for source in sorted({item.case.source for item in cases}):
-        days: dict[str, list[date]] = {part: [] for part in (*PARTS, SET_ASIDE)}
-        for item, part in zip(cases, parts, strict=True):
-            if item.case.source == source and item.case.visit_date is not None:
-                days[part].append(item.case.visit_date)
-        dated = sum(map(len, days.values()))
-        if not dated:
-            continue
-        first = min(days["test"], default=date.max)
-        cut = rule.cuts.get(source) if isinstance(rule, CutByDate) else None
+    for source, dated in sorted(days.items()):
+        first = min((day for part, day in dated if part == "test"), default=date.max)
+        cut = rule.cuts.get(source)
         found[source] = {
-            "dated": dated,
+            "dated": len(dated),
             "cut": cut.isoformat() if cut else None,
             "learnt_after_first_test": sum(
-                day >= first for part in ("train", "valid") for day in days[part]
+                day >= first for part, day in dated if part in ("train", "valid")
             ),
         }
     return found
 
 
+def counts_by_part(
+    cases: Sequence[LabelledCase], parts: Sequence[str]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Cases by part, source and label; parts in the order of ``PARTS``, then those set aside."""
+    table: dict[str, dict[str, dict[str, int]]] = {part: {} for part in PARTS}
+    for item, part in zip(cases, parts, strict=True):
+        labels = table.setdefault(part, {}).setdefault(item.case.source, {})
+        labels[item.label.label] = labels.get(item.label.label, 0) + 1
+    return table
+
+
 def heads_by_part(cases: Sequence[LabelledCase], parts: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Rare cases of each Orphanet head by part; empty where no source names heads."""
+    """Rare cases of each Orphanet head by part; empty if no case has a head."""
     table: dict[str, dict[str, int]] = {}
     for item, part in zip(cases, parts, strict=True):
         if item.label.orphanet_head is not None:
@@ -136,7 +129,7 @@ def heads_by_part(cases: Sequence[LabelledCase], parts: Sequence[str]) -> dict[s
 
 
 def render_split_page(report: Mapping[str, Any], lock: Mapping[str, Any]) -> str:
-    """``leakage.json`` and ``lock.json`` for a reader."""
+    """Render ``leakage.json`` and ``lock.json`` as an HTML page."""
     leaks = {key: count for key, count in report.items() if key.endswith("_on_two_sides")}
     return render_template(
         Path(__file__).parent / "split_page.html.j2",

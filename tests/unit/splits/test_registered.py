@@ -1,4 +1,4 @@
-"""A registered split is read whole or refused with the row to mend."""
+"""A registered split is read whole or refused with the row to fix."""
 
 import hashlib
 
