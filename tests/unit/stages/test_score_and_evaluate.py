@@ -1,7 +1,8 @@
-"""The two stages on a small workspace: what they write, refuse and repeat."""
+"""The stages score and evaluate on a small workspace: outputs, refusals, repetition."""
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from rarealert.calibration.prevalence import shift_prevalence
 from rarealert.errors import BadInputError
 from rarealert.evaluation.page import checklist
+from rarealert.files import write_json
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.splits.parts import lock_digest
@@ -66,64 +68,37 @@ def write_risks(paths, train):
     pd.DataFrame(rows).to_parquet(file, index=False)
 
 
-@pytest.fixture
-def paths(tmp_path, monkeypatch):
-    found = Paths(tmp_path)
-    parts = {part: [_case(part, n) for n in range(size)] for part, size in SIZES.items()}
-    for part, cases in parts.items():
-        write_cases(found.build("split") / f"{part}.parquet", cases)
-    lock = found.report("split") / "lock.json"
-    lock.parent.mkdir(parents=True)
-    lock.write_text(
-        json.dumps({"test_lock": lock_digest(item.case.case_id for item in parts["test"])})
-    )
-    summary = found.report("ingest") / "summary.json"
-    summary.parent.mkdir(parents=True)
-    left_out = {"invalid": {"age_years: not a number": 4}}
-    sources = {"simulated": {"left_out": left_out}}
-    summary.write_text(json.dumps({"cases": 200, "left_out": 4, "sources": sources}))
-    write_risks(found, [item.case.case_id for item in parts["train"]])
-    answers = []
-    for item in [*parts["valid"], *parts["test"]]:
-        name = item.case.case_id
-        said = TeacherAnswer(
-            insights=(), differential=(), risk=round(100 * _risk(name)), explanation="x"
+@pytest.fixture(scope="module")
+def fixed_risks():
+    """Ensemble, student and baseline with fixed risks, in the place of trained models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            score_stage,
+            "ensemble_risks",
+            lambda model, answers, cases: {
+                row.case_id: _risk(row.case_id) for row in answers if row.answer
+            },
         )
-        failed = name.endswith("5")
-        answers.append(
-            AnswerRow(
-                case_id=name,
-                teacher="oracle",
-                status="failed" if failed else "ok",
-                answer=None if failed else said,
-            )
+        patch.setattr(
+            score_stage,
+            "student_risks",
+            lambda adapter, readings, size: {
+                reading.case.case_id: _risk(reading.case.case_id) for reading in readings
+            },
         )
-    write_answers(found.build("rationales") / "answers.parquet", answers)
-    monkeypatch.setattr(
-        score_stage,
-        "ensemble_risks",
-        lambda model, answers, cases: {a.case_id: _risk(a.case_id) for a in answers if a.answer},
-    )
-    monkeypatch.setattr(
-        score_stage,
-        "student_risks",
-        lambda adapter, readings, size: {
-            name: _risk(name) for name in (item.case.case_id for item in readings)
-        },
-    )
-    monkeypatch.setattr(
-        score_stage,
-        "baseline_risks",
-        lambda params, paths, cases: {
-            item.case.case_id: _risk(item.case.case_id) / 2
-            for part in ("valid", "test")
-            for item in cases[part]
-        },
-    )
-    return found
+        patch.setattr(
+            score_stage,
+            "baseline_risks",
+            lambda params, paths, cases: {
+                item.case.case_id: _risk(item.case.case_id) / 2
+                for part in ("valid", "test")
+                for item in cases[part]
+            },
+        )
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def params():
     whole = load_params(REPOSITORY / "params.yaml")
     return whole.model_copy(
@@ -131,12 +106,70 @@ def params():
     )
 
 
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """A workspace as the stages before score leave it."""
+    paths = Paths(tmp_path_factory.mktemp("split"))
+    parts = {part: [_case(part, n) for n in range(size)] for part, size in SIZES.items()}
+    for part, cases in parts.items():
+        write_cases(paths.build("split") / f"{part}.parquet", cases)
+    digest = lock_digest(item.case.case_id for item in parts["test"])
+    write_json(paths.report("split") / "lock.json", {"test_lock": digest})
+    sources = {"simulated": {"left_out": {"invalid": {"age_years: not a number": 4}}}}
+    ingested = {"cases": 200, "left_out": 4, "sources": sources}
+    write_json(paths.report("ingest") / "summary.json", ingested)
+    write_risks(paths, [item.case.case_id for item in parts["train"]])
+    names = [item.case.case_id for item in [*parts["valid"], *parts["test"]]]
+    write_answers(paths.build("rationales") / "answers.parquet", map(_answer, names))
+    return paths
+
+
+def _answer(name):
+    if name.endswith("5"):
+        return AnswerRow(case_id=name, teacher="oracle", status="failed", answer=None)
+    answer = TeacherAnswer(
+        insights=(), differential=(), risk=round(100 * _risk(name)), explanation="x"
+    )
+    return AnswerRow(case_id=name, teacher="oracle", status="ok", answer=answer)
+
+
+@pytest.fixture(scope="module")
+def scored(split, params, fixed_risks, tmp_path_factory):
+    paths = Paths(shutil.copytree(split.root, tmp_path_factory.mktemp("scored") / "copy"))
+    return paths, list(score_stage.score(params, paths))
+
+
+@pytest.fixture(scope="module")
+def evaluated(scored, params, tmp_path_factory):
+    paths = Paths(shutil.copytree(scored[0].root, tmp_path_factory.mktemp("evaluated") / "copy"))
+    return paths, list(evaluate_stage.evaluate(params, paths))
+
+
+@pytest.fixture
+def unscored_copy(split, fixed_risks, tmp_path):
+    return Paths(shutil.copytree(split.root, tmp_path / "copy"))
+
+
+@pytest.fixture
+def scored_copy(scored, tmp_path):
+    return Paths(shutil.copytree(scored[0].root, tmp_path / "copy"))
+
+
 def _predictions(paths):
     return paths.build("score") / "predictions.parquet"
 
 
-def test_score_writes_every_model_and_no_row_for_a_missing_answer(paths, params):
-    items = list(score_stage.score(params, paths))
+def _report(paths):
+    return json.loads((paths.report("evaluate") / "metrics.json").read_text())
+
+
+def _evaluate(params, paths):
+    list(evaluate_stage.evaluate(params, paths))
+    return _report(paths)
+
+
+def test_score_writes_every_model_and_no_row_for_a_missing_answer(scored):
+    paths, items = scored
     frame = pd.read_parquet(_predictions(paths))
     assert list(frame.columns) == ["case_id", "part", "model", "risk"]
     counts = frame.groupby("model").size()
@@ -146,45 +179,40 @@ def test_score_writes_every_model_and_no_row_for_a_missing_answer(paths, params)
     assert sum(isinstance(item, Summary) for item in items) == 1
 
 
-def test_score_refuses_a_test_part_that_is_not_the_locked_one(paths, params):
-    write_cases(paths.build("split") / "test.parquet", [_case("test", n) for n in range(79)])
+def test_score_refuses_a_test_part_that_is_not_the_locked_one(unscored_copy, params):
+    test = unscored_copy.build("split") / "test.parquet"
+    write_cases(test, [_case("test", n) for n in range(79)])
     with pytest.raises(BadInputError, match="locks"):
-        list(score_stage.score(params, paths))
-    assert not _predictions(paths).exists()
+        list(score_stage.score(params, unscored_copy))
+    assert not _predictions(unscored_copy).exists()
 
 
 @pytest.mark.parametrize(
-    ("risks", "says"),
+    ("risk_of", "fault"),
     [
-        (lambda case: float("nan"), "student.* is nan"),
-        (lambda case: 1.5, "in 0-1"),
+        (lambda case_id: float("nan"), "nan"),
+        (lambda case_id: 1.5, "0-1"),
+        (
+            lambda case_id: None if case_id[:4] == "test" and case_id > "test-076" else 0.5,
+            "3 of 80",
+        ),
     ],
 )
-def test_score_refuses_a_student_without_sense(paths, params, monkeypatch, risks, says):
-    monkeypatch.setattr(
-        score_stage,
-        "student_risks",
-        lambda a, visits, b: {v.case.case_id: risks(v.case) for v in visits},
-    )
-    with pytest.raises(BadInputError, match=says):
-        list(score_stage.score(params, paths))
+def test_score_refuses_a_student_with_invalid_or_missing_risks(
+    unscored_copy, params, monkeypatch, risk_of, fault
+):
+    def risks(adapter, readings, size):
+        found = {reading.case.case_id: risk_of(reading.case.case_id) for reading in readings}
+        return {case_id: risk for case_id, risk in found.items() if risk is not None}
+
+    monkeypatch.setattr(score_stage, "student_risks", risks)
+    with pytest.raises(BadInputError, match=f"student.*{fault}"):
+        list(score_stage.score(params, unscored_copy))
 
 
-def test_score_refuses_a_student_that_drops_hard_cases(paths, params, monkeypatch):
-    monkeypatch.setattr(
-        score_stage,
-        "student_risks",
-        lambda a, visits, b: {v.case.case_id: 0.5 for v in visits[:-3]},
-    )
-    with pytest.raises(BadInputError, match="student has not scored 3 of 80 cases"):
-        list(score_stage.score(params, paths))
-
-
-def test_evaluate_keeps_the_contract(paths, params):
-    list(score_stage.score(params, paths))
-    items = list(evaluate_stage.evaluate(params, paths))
-    folder = paths.report("evaluate")
-    report = json.loads((folder / "metrics.json").read_text())
+def test_evaluate_keeps_the_contract(evaluated, params):
+    paths, items = evaluated
+    folder, report = paths.report("evaluate"), _report(paths)
     assert report["dataset"]["simulated"] is True
     assert report["dataset"]["n"] == 80
     auroc = report["models"]["student"]["auroc"]
@@ -197,8 +225,10 @@ def test_evaluate_keeps_the_contract(paths, params):
     remaining = report["within_strata"]["models"]["student"]["control:length"]
     assert remaining["auroc"]["value"] == auroc["value"]
     assert report["within_strata"]["strongest"] != "control:tfidf"
-    assert 'id="shortcuts"' in (folder / "index.html").read_text()
     assert "calibration_slope" in report["absent"]["models"]["control:source"]
+    assert report["robustness"]["without_age_and_sex"]["n"] == params.score.robustness_cases
+    assert len(report["prevalence"]["student"]) == 9
+    assert report["subgroup_differences"]["by_sex"]["female"]["p_holm"] <= 1
     metrics = {item.name: item.value for item in items if isinstance(item, Metric)}
     assert metrics["student.auroc.ci_low"] == auroc["ci_low"]
     assert np.isfinite(list(metrics.values())).all()
@@ -207,29 +237,36 @@ def test_evaluate_keeps_the_contract(paths, params):
     tables = {item.name: item.frame for item in items if isinstance(item, Table)}
     assert tables["models.json"]["auroc.ci_low"].notna().any()
     assert set(tables["subgroups.json"]["block"]) == {"source", "category", "age_band", "sex"}
-    assert report["cohort"]["flow"]["read"] == 204
-    assert report["robustness"]["without_age_and_sex"]["n"] == params.score.robustness_cases
-    assert len(report["prevalence"]["student"]) == 9
-    assert report["subgroup_differences"]["by_sex"]["female"]["p_holm"] <= 1
 
 
-def test_the_page_is_honest_whole_and_free_of_case_text(paths, params):
-    list(score_stage.score(params, paths))
-    list(evaluate_stage.evaluate(params, paths))
+def test_the_cohort_adds_up(evaluated):
+    cohort = _report(evaluated[0])["cohort"]
+    flow = cohort["flow"]
+    assert flow["read"] == flow["cases"] + sum(flow["left_out"].values()) == 204
+    assert flow["left_out"] == {"not a number": 4}
+    assert flow["parts"]["test"]["simulated"] == {"rare": 40, "nonrare": 40}
+    rare = cohort["table_one"]["test"]["rare"]
+    assert rare["n"] == sum(rare["sex"].values()) == 40
+    assert rare["age_years"]["unknown"] == len([n for n in range(1, 80, 2) if n % 9 == 0])
+    assert rare["missing"]["vitals"] == 40
+
+
+def test_the_page_is_honest_whole_and_free_of_case_text(evaluated):
+    paths, _ = evaluated
     page = (paths.report("evaluate") / "index.html").read_text()
     assert "on 80 simulated cases" in page
     assert "not a diagnosis" in page
     assert "http" not in page.replace("data:image", "")
     anchors = set(re.findall(r'id="([a-z-]+)"', page))
     assert set(re.findall(r'href="#([a-z-]+)"', page)) <= anchors
+    assert "shortcuts" in anchors
     assert "200</b> cases" in page
-    assert "4: not a number" in page
     for file in paths.report("evaluate").iterdir():
         assert SECRET.encode() not in file.read_bytes()
         assert str(paths.root).encode() not in file.read_bytes()
 
 
-def test_every_item_of_the_checklist_says_where_it_is_answered():
+def test_every_item_of_the_checklist_names_where_it_is_answered():
     items = checklist()
     assert len(items) == len({row["item"] for row in items}) == 52
     for row in items:
@@ -240,68 +277,62 @@ def test_every_item_of_the_checklist_says_where_it_is_answered():
             assert made or (REPOSITORY / place).is_file(), place
 
 
-def test_thresholds_come_from_the_validation_part(paths, params):
-    list(score_stage.score(params, paths))
-    frame = pd.read_parquet(_predictions(paths))
+def test_thresholds_come_from_the_validation_part(scored_copy, evaluated, params):
+    frame = pd.read_parquet(_predictions(scored_copy))
     of_student = (frame["model"] == "student") & (frame["part"] == "test")
     frame.loc[of_student, "risk"] = frame.loc[of_student, "risk"] / 2
-    list(evaluate_stage.evaluate(params, paths))
-    first = json.loads((paths.report("evaluate") / "metrics.json").read_text())
-    frame.to_parquet(_predictions(paths), index=False)
-    list(evaluate_stage.evaluate(params, paths))
-    second = json.loads((paths.report("evaluate") / "metrics.json").read_text())
+    frame.to_parquet(_predictions(scored_copy), index=False)
+    first, second = _report(evaluated[0]), _evaluate(params, scored_copy)
     assert first["thresholds"] == second["thresholds"]
-    sensitivity = "sensitivity_at_95_specificity"
-    assert (
-        second["models"]["student"][sensitivity]["value"]
-        < first["models"]["student"][sensitivity]["value"]
+    before, after = (
+        report["models"]["student"]["sensitivity_at_95_specificity"]["value"]
+        for report in (first, second)
     )
+    assert after < before
 
 
-def test_evaluate_twice_writes_the_same_bytes(paths, params):
-    list(score_stage.score(params, paths))
-    written = []
-    for _ in range(2):
-        list(evaluate_stage.evaluate(params, paths))
-        written.append({f.name: f.read_bytes() for f in paths.report("evaluate").iterdir()})
-    assert written[0] == written[1]
-
-
-def test_the_ensemble_is_shifted_from_the_share_it_was_calibrated_at(paths, params):
-    list(score_stage.score(params, paths))
+def test_the_ensemble_is_shifted_from_the_share_it_was_calibrated_at(
+    scored_copy, evaluated, params
+):
     answered = [f"train-{n:03d}" for n in range(60) if n % 2 or n < 20]  # 30 rare of 40
-    write_risks(paths, answered)
-    list(evaluate_stage.evaluate(params, paths))
-    report = json.loads((paths.report("evaluate") / "metrics.json").read_text())
+    write_risks(scored_copy, answered)
+    report = _evaluate(params, scored_copy)
     for model, share in (("ensemble", 0.75), ("student", 0.5)):
         alert = report["thresholds"][model]["at_95_specificity"]
         row = report["prevalence"][model][0]
         expected = float(shift_prevalence(alert, share, row["prevalence"]))
         assert row["threshold_as_risk"] == pytest.approx(expected, abs=1e-6)
+    other = scored_copy.report("evaluate")
+    changed = {
+        file.name
+        for file in evaluated[0].report("evaluate").iterdir()
+        if file.read_bytes() != (other / file.name).read_bytes()
+    }
+    assert changed == {"metrics.json"}  # the same risks give the same page and figures
 
 
-def test_evaluate_refuses_aligned_risks_of_other_cases(paths, params):
-    list(score_stage.score(params, paths))
-    write_risks(paths, ["someone else"])
-    with pytest.raises(BadInputError, match="holds no case of the training part; run dvc repro"):
-        list(evaluate_stage.evaluate(params, paths))
-    (paths.build("align") / "risk.parquet").write_bytes(b"not parquet")
-    with pytest.raises(BadInputError, match="is not a file of aligned risks; run dvc repro align"):
-        list(evaluate_stage.evaluate(params, paths))
-    (paths.build("align") / "risk.parquet").unlink()
-    with pytest.raises(BadInputError, match=r"risk\.parquet is missing; run dvc repro align"):
-        list(evaluate_stage.evaluate(params, paths))
+def test_evaluate_refuses_aligned_risks_of_other_cases(scored_copy, params):
+    risks = scored_copy.build("align") / "risk.parquet"
+    write_risks(scored_copy, ["someone else"])
+    with pytest.raises(BadInputError, match="no case of the training part"):
+        _evaluate(params, scored_copy)
+    risks.write_bytes(b"not parquet")
+    with pytest.raises(BadInputError, match="run dvc repro align"):
+        _evaluate(params, scored_copy)
+    risks.unlink()
+    with pytest.raises(BadInputError, match=r"risk\.parquet is missing"):
+        _evaluate(params, scored_copy)
 
 
-def test_evaluate_refuses_tampered_predictions(paths, params):
-    list(score_stage.score(params, paths))
-    frame = pd.read_parquet(_predictions(paths))
-    frame[frame["model"] != "student"].to_parquet(_predictions(paths), index=False)
+def test_evaluate_refuses_tampered_predictions(scored_copy, params):
+    file = _predictions(scored_copy)
+    frame = pd.read_parquet(file)
+    frame[frame["model"] != "student"].to_parquet(file, index=False)
     with pytest.raises(BadInputError, match="student has no predictions"):
-        list(evaluate_stage.evaluate(params, paths))
-    pd.concat([frame, frame.head(1)]).to_parquet(_predictions(paths), index=False)
+        _evaluate(params, scored_copy)
+    pd.concat([frame, frame.head(1)]).to_parquet(file, index=False)
     with pytest.raises(BadInputError, match="twice"):
-        list(evaluate_stage.evaluate(params, paths))
-    _predictions(paths).write_bytes(b"not parquet")
+        _evaluate(params, scored_copy)
+    file.write_bytes(b"not parquet")
     with pytest.raises(BadInputError, match="can't be read"):
-        list(evaluate_stage.evaluate(params, paths))
+        _evaluate(params, scored_copy)
