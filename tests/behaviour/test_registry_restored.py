@@ -1,25 +1,29 @@
-"""The tracking store is lost, and `rarealert track sync` brings the registry back."""
+"""The tracking database is lost, and `rarealert track sync` brings the registry back."""
 
-import json
 import shutil
+import sqlite3
 
 import pytest
 from small_workspace import NAME, build
 
-from rarealert.registry.commands import roll_back
+from rarealert.errors import RareAlertError
+from rarealert.registry.commands import promote_version, roll_back
 from rarealert.registry.ledger import read_ledger
 from rarealert.registry.restore import sync_tracking
 from rarealert.screening.champion import load_model
 
 
 @pytest.fixture
-def workspace(tmp_path, mlflow_store, tiny_student):
-    return build(tmp_path, tiny_student)
+def workspace(tmp_path, mlflow_store, tiny_student, monkeypatch):
+    made = build(tmp_path, tiny_student)
+    made.run()
+    monkeypatch.chdir(tmp_path)
+    return made
 
 
 @pytest.fixture
 def lose_the_store(workspace, request):
-    """Puts an empty database in the place of the one that holds everything."""
+    """Replaces the database by an empty one, as the next command after a loss would."""
     empty = request.getfixturevalue("_mlflow_template")
 
     def lose():
@@ -32,34 +36,17 @@ def lose_the_store(workspace, request):
     return lose
 
 
-def second_version(workspace):
-    card = "build/distil/adapter/student.json"
-    workspace.edit(card, lambda held: held["calibration"].update(slope=9.0))
-    workspace.note()
-    workspace.predict()
-    workspace.pin()
-    workspace.run()
-
-
-def test_versions_aliases_and_the_log_come_back(workspace, monkeypatch, lose_the_store):
-    import mlflow
-
-    workspace.run()
-    second_version(workspace)
-    monkeypatch.chdir(workspace.root)
+def test_versions_aliases_and_the_log_come_back(workspace, lose_the_store):
+    workspace.next_version()
     roll_back("too many alerts")
     before = read_ledger(NAME)
     assert sync_tracking().splitlines() == ["tracking holds a run of every finished stage"]
 
     lose_the_store()
-    said = sync_tracking()
-    assert "version 1 of rarealert-student is back" in said
-    assert "3 moves are back in the log, champion: version 1" in said
+    assert "restored versions" in sync_tracking()
     assert read_ledger(NAME) == before
     aliases = [workspace.alias(name) for name in ("champion", "previous", "challenger")]
     assert aliases == ["1", "2", "2"]
-    source = mlflow.MlflowClient().get_model_version(NAME, "1").source
-    assert mlflow.get_logged_model(source.removeprefix("models:/")).status == "READY"
     assert load_model(NAME, "champion", workspace.paths.tracking_uri).version == "1"
     assert len(sync_tracking().splitlines()) == 1
 
@@ -69,30 +56,28 @@ def test_versions_aliases_and_the_log_come_back(workspace, monkeypatch, lose_the
     assert (workspace.alias("champion"), workspace.alias("previous")) == ("2", "1")
 
 
-def test_what_is_gone_keeps_its_number_and_is_named(workspace, monkeypatch, lose_the_store):
-    workspace.run()
-    second_version(workspace)
-    monkeypatch.chdir(workspace.root)
-    gone = json.loads((workspace.root / "reports/register/gates.json").read_text())["identity"]
-    for model in (workspace.root / "mlruns/artifacts/models").iterdir():
-        if gone["adapter.sha256"] in (model / "artifacts/MLmodel").read_text():
-            shutil.rmtree(model)
+def test_an_edited_copy_of_the_log_stops_every_promotion(workspace, lose_the_store):
+    with sqlite3.connect(workspace.root / "mlruns/mlflow.db.copy") as copy:
+        changed = "UPDATE model_version_tags SET value = '7' WHERE key = 'entry.version'"
+        assert copy.execute(changed).rowcount == 1
     lose_the_store()
-    said = sync_tracking()
-    assert "version 1 of rarealert-student is back" in said
-    assert "version 2 of rarealert-student is gone" in said
-    assert "the champion, version 2, is gone" in said
-    assert workspace.alias("champion") is None
-    assert read_ledger(NAME) == ()
+    sync_tracking()
+    with pytest.raises(RareAlertError, match="RA025"):
+        promote_version()
 
 
-def test_a_copy_of_the_log_that_was_edited_makes_nobody_champion(
-    workspace, monkeypatch, lose_the_store
-):
-    workspace.run()
-    monkeypatch.chdir(workspace.root)
-    copy = workspace.root / f"mlruns/{NAME}.log.jsonl"
-    copy.write_text(copy.read_text().replace('"version": "1"', '"version": "2"', 1))
+def test_an_empty_database_never_replaces_the_copy(workspace, lose_the_store):
+    from rarealert.tracking.sink import open_run
+
     lose_the_store()
-    assert "is no chain of moves" in sync_tracking()
-    assert workspace.alias("champion") is None
+    record = workspace.root / "build/other/run.json"
+    with open_run("other", workspace.root, workspace.paths.tracking_uri, record):
+        pass
+    assert "restored versions" in sync_tracking()
+    assert workspace.alias("champion") == "1"
+
+
+def test_without_a_copy_the_version_has_to_be_registered_again(workspace, lose_the_store):
+    (workspace.root / "mlruns/mlflow.db.copy").unlink()
+    lose_the_store()
+    assert "run dvc repro -f register" in sync_tracking()

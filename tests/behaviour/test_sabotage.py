@@ -1,4 +1,4 @@
-"""Ways to cheat or to slip: a gate refuses each, by its code, and nothing is promoted.
+"""Ways to cheat or to err: a gate refuses each, by its code, and nothing is promoted.
 
 ``python tests/behaviour/test_sabotage.py`` prints them as the table of docs/results.md.
 """
@@ -19,9 +19,9 @@ from small_workspace import NAME, Workspace, build
 
 from rarealert.errors import RareAlertError
 from rarealert.registry.commands import promote_version, show_log
-from rarealert.registry.gates.approval import EVIDENCE, JUDGED_RUN, JUDGEMENT, digest_of
 from rarealert.registry.ledger import read_ledger
 from rarealert.registry.promotion import Decision, promote
+from rarealert.registry.versions import JUDGED_RUN, JUDGEMENT, JUDGEMENT_DIGEST, digest_of
 from rarealert.splits.parts import lock_digest
 from rarealert.visits.store import read_cases, write_cases
 
@@ -30,12 +30,12 @@ pytestmark = pytest.mark.slow  # thirty judgements of 1 to 2 s
 STUDENT = "build/distil/adapter/student.json"
 METRICS = "reports/evaluate/metrics.json"
 PREDICTIONS = "build/score/predictions.parquet"
-GUARDED = ("build", "reports", "dvc.lock", "dvc.yaml", "params.yaml", "src", "data.dvc")
+GUARDED = ("build", "reports", "dvc.lock", "dvc.yaml", "params.yaml", "src", "data")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """``codes`` are the gates that must refuse it; others may as well."""
+    """An attempt that the gates ``codes`` must refuse; others may refuse it too."""
 
     what: str
     codes: tuple[str, ...]
@@ -57,12 +57,12 @@ def both(*spoils):
 
 
 def hidden(*spoils):
-    """The same, with dvc.lock rewritten to match: pins alone must not be what protects."""
+    """The same with a matching dvc.lock: the gate must not depend on the pins."""
     return both(*spoils, lambda workspace: workspace.pin())
 
 
 def student_risks(change):
-    """Other predictions of the student, with a report that agrees with them."""
+    """Change the student's predictions, with a report that agrees with them."""
 
     def spoil(workspace):
         def edit(frame):
@@ -77,7 +77,7 @@ def student_risks(change):
 
 
 def add_model(name, of):
-    """Put the risks that ``of`` gives for the labels of each part under ``name``."""
+    """Replace the risks of ``name`` by those that ``of`` gives for the labels."""
 
     def spoil(workspace):
         def edit(frame):
@@ -93,7 +93,7 @@ def add_model(name, of):
 
 
 def shuffled_labels(workspace):
-    """What a student taught on shuffled labels predicts: chance."""
+    """Predict as a student trained on shuffled labels: by chance."""
     rng = np.random.default_rng(4)
     student_risks(lambda risks: rng.permutation(risks))(workspace)
 
@@ -127,19 +127,12 @@ def moved_lock(workspace):
 
 
 def other_data(workspace):
-    pin = {"outs": [{"path": "data", "md5": "0" * 32 + ".dir"}]}
-    workspace.write("data.dvc", json.dumps(pin))
-    workspace.write("dvc.yaml", json.dumps({"stages": {"ingest": {}, **workspace.stages()}}))
-    lock = workspace.lock()
-    lock["stages"]["ingest"] = {"deps": [{"path": "data", "md5": "1" * 32 + ".dir"}]}
-    workspace.write("dvc.lock", json.dumps(lock))
+    workspace.write("data/x", "another")
 
 
-def older_code(workspace):
-    lock = workspace.lock()
-    lock["stages"]["evaluate"] = {"deps": [{"path": "src/x.py", "md5": "0" * 32}]}
-    workspace.write("dvc.lock", json.dumps(lock))
-    workspace.write("dvc.yaml", json.dumps({"stages": {"evaluate": {}, **workspace.stages()}}))
+def newer_code(workspace):
+    workspace.write("src/x.py", "1")
+    workspace.git("commit", "-aqm", "newer code")
 
 
 def in_card(**fields):
@@ -189,34 +182,22 @@ def copy_label(rare):
     return 0.1 + 0.8 * rare
 
 
-told_teacher = add_model("teacher:one", copy_label)
+leaked_teacher = add_model("teacher:one", copy_label)
 equal_control = add_model("control:length", copy_label)
 TARGETS = "build/align/risk.parquet"
 ATTEMPTS = (
     Attempt("train on shuffled labels", ("RA003",), hidden(shuffled_labels)),
     Attempt("train on the test part", ("RA017",), train_on_test),
-    Attempt("aim at targets of test cases", ("RA006",), hidden(table(TARGETS, foreign))),
-    Attempt("tell a teacher the label", ("RA018",), hidden(told_teacher)),
+    Attempt("train on targets of test cases", ("RA006",), hidden(table(TARGETS, foreign))),
+    Attempt("leak the label to a teacher", ("RA018",), hidden(leaked_teacher)),
     Attempt("in-fold training targets", ("RA006",), hidden(table(TARGETS, in_fold))),
-    Attempt(
-        "choose a threshold on the test part",
-        ("RA016",),
-        hidden(other_bands),
-    ),
+    Attempt("choose a threshold on the test part", ("RA016",), hidden(other_bands)),
     Attempt("edit metrics.json", ("RA010", "RA012"), better_auroc),
-    Attempt(
-        "edit metrics.json and its pin in dvc.lock",
-        ("RA012",),
-        hidden(better_auroc),
-    ),
+    Attempt("edit metrics.json and its pin in dvc.lock", ("RA012",), hidden(better_auroc)),
     Attempt("another dataset than the one pinned", ("RA019",), other_data),
     Attempt("change params.yaml without a commit", ("RA011",), edited_params),
     Attempt("swap the adapter after scoring", ("RA007", "RA010"), steep),
-    Attempt(
-        "degrade the weights, keep the predictions",
-        ("RA007",),
-        hidden(flat),
-    ),
+    Attempt("degrade the weights, keep the predictions", ("RA007",), hidden(flat)),
     Attempt("a base model nobody accepted", ("RA022",), hidden(other_base)),
     Attempt("another base model under the same name", ("RA007",), hidden(other_bytes)),
     Attempt("a prediction that is not a number", ("RA005",), hidden(table(PREDICTIONS, nan))),
@@ -224,17 +205,9 @@ ATTEMPTS = (
     Attempt("judge on another test part", ("RA005",), hidden(other_test_part)),
     Attempt("change the lock of the test part", ("RA005",), hidden(moved_lock)),
     Attempt("judge one source of two", ("RA015",), two_sources),
-    Attempt(
-        "a student no better than a control",
-        ("RA003",),
-        hidden(equal_control),
-    ),
-    Attempt("a report made by older code", ("RA019",), older_code),
-    Attempt(
-        "empty the leakage report",
-        ("RA005",),
-        hidden(empty_leakage),
-    ),
+    Attempt("a student no better than a control", ("RA003",), hidden(equal_control)),
+    Attempt("a report made by older code", ("RA019",), newer_code),
+    Attempt("empty the leakage report", ("RA005",), hidden(empty_leakage)),
     Attempt("remove dvc.lock", ("RA010",), lambda w: (w.root / "dvc.lock").unlink()),
     Attempt("quote a case in a tracked artifact", ("RA009",), quote_a_case),
 )
@@ -264,7 +237,8 @@ def workspace(_mlflow_template, tmp_path_factory, tiny_student):
 
 @pytest.fixture
 def spoilt(workspace, tmp_path):
-    """The workspace, put back afterwards as it was."""
+    """The workspace, restored afterwards."""
+    start = workspace.git("rev-parse", "HEAD")
     for name in GUARDED:
         place = workspace.root / name
         if place.is_dir():
@@ -282,15 +256,15 @@ def spoilt(workspace, tmp_path):
             place.unlink(missing_ok=True)
             if kept.is_file():
                 shutil.copy(kept, place)
-    workspace.git("reset", "-q", "--hard", "HEAD")
+    workspace.git("reset", "-q", "--hard", start)
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.what)
 def test_a_gate_refuses(spoilt, attempt):
     attempt.spoil(spoilt)
-    failed, said = spoilt.run()
+    failed, summary = spoilt.run()
     assert set(attempt.codes) <= set(failed)
-    assert said.endswith("challenger only")
+    assert summary.endswith("challenger only")
     assert spoilt.alias("champion") is None
     assert read_ledger(NAME) == ()
     held = MlflowClient().get_model_version_by_alias(NAME, "challenger")
@@ -299,7 +273,7 @@ def test_a_gate_refuses(spoilt, attempt):
 
 @dataclass(frozen=True)
 class Registry:
-    """The registry as somebody with its database and files can reach it."""
+    """The registry as somebody with access to its database and files can change it."""
 
     workspace: Workspace
     client: MlflowClient
@@ -318,7 +292,7 @@ class Registry:
         self.client.set_model_version_tag(NAME, "1", key, value)
 
     def rewrite_judgement(self):
-        """Every gate passes, and the digests agree."""
+        """Let every gate pass, with digests that agree."""
         run = self.client.get_run(self.version.tags[JUDGED_RUN])
         file = Path(run.info.artifact_uri.removeprefix("file://")) / JUDGEMENT
         held = json.loads(file.read_text())
@@ -326,7 +300,7 @@ class Registry:
             gate["passed"] = True
         held["evidence"] = digest_of(held)
         file.write_text(json.dumps(held))
-        self.tag(EVIDENCE, held["evidence"])
+        self.tag(JUDGEMENT_DIGEST, held["evidence"])
 
     def promote_and_tamper(self):
         promote(Decision(NAME, "1", None, "abc", "e" * 64))
@@ -369,7 +343,11 @@ def card_of_another(registry):
     file.write_text(file.read_text().replace(registry.version.tags["adapter.sha256"], "0" * 64))
 
 
-DOOR_ATTEMPTS = (
+def move_by_hand(registry):
+    registry.client.set_registered_model_alias(NAME, "champion", "1")
+
+
+PROMOTION_ATTEMPTS = (
     Attempt("forge the approval: tag a failed version as passed", ("RA023",), forged_tag),
     Attempt("forge the judgement with its digest and tag", ("RA023",), forged_judgement),
     Attempt("swap the adapter in the registry", ("RA023",), weights_in_the_registry),
@@ -388,7 +366,7 @@ DOOR_ATTEMPTS = (
 
 @pytest.fixture
 def registry(spoilt, monkeypatch):
-    """Version 1, judged afresh and passed; what is done to it is undone."""
+    """Version 1, judged again and passed; changes to it are undone."""
     client = MlflowClient()
     assert spoilt.run(promote="never")[0] == []
     held = Registry(spoilt, client)
@@ -404,14 +382,14 @@ def registry(spoilt, monkeypatch):
         client.delete_registered_model(f"{NAME}.log")
 
 
-def test_an_honest_version_passes_the_door(registry):
+def test_an_honest_version_is_promoted(registry):
     assert "champion now" in promote_version("challenger", "a test")
     assert registry.workspace.alias("champion") == "1"
     assert "a test" in show_log()
 
 
-@pytest.mark.parametrize("attempt", DOOR_ATTEMPTS, ids=lambda attempt: attempt.what)
-def test_the_door_refuses(registry, attempt):
+@pytest.mark.parametrize("attempt", PROMOTION_ATTEMPTS, ids=lambda attempt: attempt.what)
+def test_a_promotion_is_refused(registry, attempt):
     attempt.spoil(registry)
     with pytest.raises(RareAlertError, match=attempt.codes[0]):
         promote_version()
@@ -419,5 +397,5 @@ def test_the_door_refuses(registry, attempt):
 
 if __name__ == "__main__":
     print("| attempt | refused by |\n| --- | --- |")
-    for each in (*ATTEMPTS, *DOOR_ATTEMPTS):
+    for each in (*ATTEMPTS, *PROMOTION_ATTEMPTS):
         print(f"| {each.what} | {', '.join(each.codes)} |")

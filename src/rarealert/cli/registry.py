@@ -1,16 +1,18 @@
-"""Commands of a reviewer: gates, promotion, comparison, reproduction, the tracking store."""
+"""Commands on the registry: gates, promotion, comparison, reproduction, the tracking store."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-gates_app = typer.Typer(help="What stands between a version and promotion.")
+gates_app = typer.Typer(help="The gates that a version must pass.")
 track_app = typer.Typer(help="The tracking store.")
+
+Reason = Annotated[str, typer.Option(help="why, for the log")]
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Hang these commands below ``app``."""
+    """Add these commands to ``app``."""
     app.add_typer(gates_app, name="gates")
     app.add_typer(track_app, name="track")
     for command in (promote, rollback, compare, reproduce):
@@ -20,7 +22,7 @@ def add_commands(app: typer.Typer) -> None:
 
 @gates_app.command("list")
 def gates_list() -> None:
-    """Every gate with its code, its threshold and what it asks."""
+    """List every gate with its code, its check and its threshold."""
     from rarealert.registry.commands import list_gates
 
     print(list_gates())
@@ -28,16 +30,16 @@ def gates_list() -> None:
 
 def promote(
     version: Annotated[str, typer.Argument(help="number or alias")] = "challenger",
-    reason: Annotated[str, typer.Option(help="why, for the log")] = "",
+    reason: Reason = "",
 ) -> None:
-    """Make a version champion, if every gate lets it pass."""
+    """Make a version champion if it passes every gate."""
     from rarealert.registry.commands import promote_version
 
     print(promote_version(version, reason))
 
 
-def rollback(reason: Annotated[str, typer.Option(help="why, for the log")] = "") -> None:
-    """Make the previous champion champion again."""
+def rollback(reason: Reason = "") -> None:
+    """Make the previous champion the champion again."""
     from rarealert.registry.commands import roll_back
 
     print(roll_back(reason))
@@ -45,10 +47,10 @@ def rollback(reason: Annotated[str, typer.Option(help="why, for the log")] = "")
 
 def compare(
     first: Annotated[str, typer.Argument(help="A: alias, version number or register run")],
-    second: Annotated[str, typer.Argument(help="B: the same")],
+    second: Annotated[str, typer.Argument(help="B: alias, version number or register run")],
     out: Annotated[Path, typer.Option(help="folder to write")] = Path("build/compare"),
 ) -> None:
-    """Two versions on the same locked cases: a page, Markdown and JSON."""
+    """Compare two versions on the same locked cases: a page, Markdown and JSON."""
     from rarealert.registry.comparison import compare_versions
 
     print(compare_versions(first, second, out))
@@ -58,13 +60,13 @@ def reproduce(
     run: Annotated[str, typer.Argument(help="id of a stage's MLflow run")],
     tolerance: Annotated[float, typer.Option(help="absolute difference of a metric")] = 1e-6,
     stage_only: Annotated[
-        bool, typer.Option("--stage-only", help="its stage alone, on the inputs it recorded")
+        bool, typer.Option("--stage-only", help="run the stage alone, on its recorded inputs")
     ] = False,
 ) -> None:
-    """Make a run again from its commit and data, in a worktree, and compare its metrics."""
-    from rarealert.registry.reproduce import reproduce as make_again
+    """Recompute a run from its commit and data in a worktree, and compare its metrics."""
+    from rarealert.registry.reproduce import reproduce as recompute
 
-    print(make_again(run, tolerance, stage_only))
+    print(recompute(run, tolerance, stage_only))
 
 
 @track_app.command("sync")
@@ -76,7 +78,7 @@ def track_sync() -> None:
 
 
 def promotion_log() -> None:
-    """Who promoted and rolled back what, when, on which evidence."""
+    """List all promotions and rollbacks: who, when, and on which evidence."""
     from rarealert.registry.commands import show_log
 
     print(show_log())

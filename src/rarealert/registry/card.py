@@ -1,8 +1,8 @@
-"""The model card: what the student is for, what it reached, and what it must not be used for.
+"""The model card: intended use, data, figures, gates and limits of a version.
 
 Sections follow Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019); the change plan
-follows the FDA's guidance on predetermined change control plans (2024). The YAML head is written
-by ``huggingface_hub``, so that the hub reads the figures as a model index.
+follows the FDA's guidance on predetermined change control plans (2024). ``huggingface_hub`` writes
+the YAML head, so that the hub reads the figures as a model index.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rarealert.evaluation.predictions import STUDENT
 from rarealert.registry.gates.gate import GateResult
 from rarealert.templates import environment
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
     from jinja2 import Template
 
-STUDENT = "student"
 _BLOCKS = {
     "by_source": "source",
     "by_category": "kind of rare disease",
@@ -45,7 +45,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card states beside the report and the gates."""
+    """Facts of the card besides the report and the gates."""
 
     name: str
     version: str
@@ -60,7 +60,7 @@ class CardFacts:
 
 
 def render_card(facts: CardFacts, report: Mapping[str, Any], gates: Sequence[GateResult]) -> str:
-    """The card in Markdown with the hub's YAML head; the same facts give the same bytes."""
+    """Render the card in Markdown with the hub's YAML head; equal facts give equal bytes."""
     from huggingface_hub import ModelCard
 
     body = _template().render(
@@ -80,7 +80,7 @@ def render_card(facts: CardFacts, report: Mapping[str, Any], gates: Sequence[Gat
 
 
 def _head(facts: CardFacts, report: Mapping[str, Any]) -> "ModelCardData":
-    """The hub's metadata, with the student's figures as a model index."""
+    """Return the hub's metadata, with the student's figures as a model index."""
     from huggingface_hub import EvalResult, ModelCardData
 
     return ModelCardData(
@@ -114,7 +114,7 @@ def _figures(report: Mapping[str, Any], model: str) -> list[tuple[str, Mapping[s
 
 
 def _claims(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """AUROC of student, ensemble, every control, then the teachers, the best first."""
+    """Return AUROC of student, ensemble, controls, baselines and teachers, each kind best first."""
     models = {name: held["auroc"] for name, held in _all_models(report).items() if "auroc" in held}
     order = ("student", "ensemble", "control:", "baseline:", "teacher:")
 
@@ -130,7 +130,7 @@ def _all_models(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nearest_control(report: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
-    """The control that the student's AUROC is least above, with the paired difference."""
+    """Return the control nearest to the student by AUROC, with the paired difference."""
     held = report.get("comparisons", {})
     found = [
         (name, held[f"{STUDENT} - {name}"])
@@ -141,7 +141,7 @@ def _nearest_control(report: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]
 
 
 def _subgroups(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Block, group and the student's figures in it, where it has an AUROC."""
+    """Yield block, group and the student's figures in it, where it has an AUROC."""
     for block, shown in _BLOCKS.items():
         for group, models in sorted(report.get(block, {}).items()):
             found = models.get(STUDENT, {})
@@ -151,7 +151,7 @@ def _subgroups(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[st
 
 @cache
 def _template() -> "Template":
-    made = environment(Path(__file__).parent)
+    made = environment(Path(__file__).parent / "templates")
     made.filters |= {"interval": _interval, "short": _short}
     return made.get_template("card.md.j2")
 
@@ -162,7 +162,7 @@ def _interval(figure: Mapping[str, Any]) -> str:
 
 
 def _short(figure: Mapping[str, Any] | None) -> str:
-    """Value and interval in one cell of a table."""
+    """Return value and interval for one cell of a table."""
     if not figure:
         return "\u2013"
     return f"{figure['value']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"

@@ -1,6 +1,6 @@
-"""What a reviewer asks of the registry: ``gates list``, ``promote``, ``rollback`` and ``log``.
+"""Commands on the registry: ``gates list``, ``promote``, ``rollback`` and ``log``.
 
-Each returns what the command prints.
+Each function returns what its command prints.
 """
 
 import textwrap
@@ -8,8 +8,14 @@ import textwrap
 from rarealert.errors import RareAlertError
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.registry.gates.approval import APPROVAL_GATES, approve, read_judgement
+from rarealert.registry.gates.approval import (
+    APPROVAL_GATES,
+    ApprovalGate,
+    approve,
+    read_judgement,
+)
 from rarealert.registry.gates.catalogue import gates, limits
+from rarealert.registry.gates.gate import Gate
 from rarealert.registry.ledger import Entry, read_ledger
 from rarealert.registry.promotion import Decision, promote, rollback, settle
 from rarealert.registry.versions import CHALLENGER, aliased
@@ -17,43 +23,46 @@ from rarealert.tracking.lineage import git_commit
 from rarealert.tracking.sink import connect
 
 _WIDTH = 96
+_INDENT = " " * 7
 
 
 def list_gates() -> str:
-    """Every gate: code, title, threshold with its key in ``params.yaml``, and what it asks."""
+    """Describe every gate: code, title, check, and threshold with its key in ``params.yaml``."""
     params = load_params(Paths.here().params)
-    lines = ["Asked when dvc repro registers a version:"]
+    lines = ["Checked when dvc repro registers a version:"]
     for gate in gates(params.register_, params.evaluate):
-        lines += _explained(gate.code, gate.title, gate.param, gate.__doc__ or "")
+        lines += _described(gate)
+        limit = "no fault is allowed"
         if gate.param is not None:
-            lines.append(f"       register.{gate.param}: {getattr(params.register_, gate.param)}")
-    lines.append("Asked again at the door, at every promotion:")
-    for door in APPROVAL_GATES:
-        lines += _explained(door.code, door.title, door.param, door.__doc__ or "")
+            limit = f"register.{gate.param}: {getattr(params.register_, gate.param)}"
+        lines.append(f"{_INDENT}{limit}")
+    lines.append("Checked at every promotion:")
+    for gate_of_promotion in APPROVAL_GATES:
+        lines += [*_described(gate_of_promotion), f"{_INDENT}no fault is allowed"]
     return "\n".join(lines)
 
 
-def _explained(code: str, title: str, param: str | None, doc: str) -> list[str]:
-    first = " ".join(doc.split("\n\n")[0].split())
-    said = textwrap.wrap(first, _WIDTH, initial_indent="       ", subsequent_indent="       ")
-    return [f"{code}  {title}", *said] + ([] if param else ["       no fault is allowed"])
+def _described(gate: Gate | ApprovalGate) -> list[str]:
+    first = " ".join((gate.__doc__ or "").split("\n\n")[0].split())
+    wrapped = textwrap.wrap(first, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    return [f"{gate.code}  {gate.title}", *wrapped]
 
 
 def promote_version(which: str = CHALLENGER, reason: str = "") -> str:
-    """Promote a version, by number or alias, that every gate has let pass.
+    """Promote a version, given by number or alias, that passes every gate.
 
     Raises:
         RareAlertError: a gate refuses it, another promotion came first, or it fails its smoke
             test; the sentence says which.
     """
     paths, name = _connected()
-    version = _resolve(name, which)
+    version = resolve_version(name, which)
     params = load_params(paths.params)
-    asked = limits(params.register_, gates(params.register_, params.evaluate))
-    refused = [result for result in approve(name, version, asked) if not result.passed]
+    required = limits(params.register_, gates(params.register_, params.evaluate))
+    refused = [result for result in approve(name, version, required) if not result.passed]
     if refused:
-        said = " ".join(f"{result.code}: {result.reason}" for result in refused)
-        raise RareAlertError(f"Version {version} of {name} is refused. {said}")
+        reasons = " ".join(f"{result.code}: {result.reason}" for result in refused)
+        raise RareAlertError(f"Version {version} of {name} is refused. {reasons}")
     judgement = read_judgement(name, version)
     decision = Decision(
         name=name,
@@ -69,7 +78,7 @@ def promote_version(which: str = CHALLENGER, reason: str = "") -> str:
 
 
 def roll_back(reason: str = "") -> str:
-    """Make the previous champion champion again.
+    """Make the previous champion the champion again.
 
     Raises:
         RareAlertError: there is none, the log is broken, or it fails its smoke test.
@@ -80,7 +89,11 @@ def roll_back(reason: str = "") -> str:
 
 
 def show_log() -> str:
-    """Who moved what, when and on which evidence, oldest first, once the chain was checked."""
+    """List all moves, oldest first, after checking that their chain is unbroken.
+
+    Raises:
+        RareAlertError: the chain is broken.
+    """
     _, name = _connected()
     entries = read_ledger(name)
     if not entries:
@@ -90,10 +103,10 @@ def show_log() -> str:
 
 
 def _line(entry: Entry) -> str:
-    said = f"{entry.when}  {entry.who:<10} {entry.action:<8}"
-    said += f" {entry.previous or 'none':>4} -> {entry.version or 'none':<4}"
-    said += f" commit {entry.commit[:10]} evidence {entry.evidence[:12]}"
-    return f"{said}  {entry.reason}".rstrip()
+    move = f"{entry.previous or 'none':>4} -> {entry.version or 'none':<4}"
+    basis = f"commit {entry.commit[:10]} evidence {entry.evidence[:12]}"
+    line = f"{entry.when}  {entry.who:<10} {entry.action:<8} {move} {basis}  {entry.reason}"
+    return line.rstrip()
 
 
 def _connected() -> tuple[Paths, str]:
@@ -102,10 +115,18 @@ def _connected() -> tuple[Paths, str]:
     return paths, load_params(paths.params).register_.model_name
 
 
-def _resolve(name: str, which: str) -> str:
+def resolve_version(name: str, which: str) -> str:
+    """Return the number of the version that a number or alias names.
+
+    Raises:
+        RareAlertError: there is no such alias.
+    """
     if which.isdecimal():
-        return str(int(which))  # as MLflow stores it: the log would name no version by "01"
+        return str(int(which))  # as MLflow stores it: "01" would match no version
     held = aliased(name, which)
     if held is None:
-        raise RareAlertError(f"No version of {name} is called {which!r}; see the MLflow UI.")
+        raise RareAlertError(
+            f"{name} has no version with the alias {which!r}; give a number, or one of "
+            "challenger, champion and previous."
+        )
     return str(held.version)

@@ -1,13 +1,7 @@
-"""Two registered versions on the same locked cases: who is better, for whom, and at what cost.
+"""Two registered versions compared on the same locked cases: ``rarealert compare A B``.
 
 Differences are paired and resample whole diseases; p-values of one table are Holm-adjusted, so a
 reader may look at every row (Holm, Scand J Stat 6:65, 1979).
-
-A registered version as one side of a comparison: what its judgement left in MLflow.
-
-The comparison for readers: one HTML page and one Markdown text from the same facts.
-
-Two registered versions side by side on the locked test part: ``rarealert compare A B``.
 """
 
 import base64
@@ -23,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.evaluation.intervals import Bootstrap, holm
+from rarealert.evaluation.intervals import Bootstrap, Estimate, holm
 from rarealert.evaluation.metrics import calibration_points
 from rarealert.evaluation.study import Comparison, Study, compare, evaluate
 from rarealert.files import write_json, write_text
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.registry.gates.approval import JUDGED_RUN, JUDGEMENT
-from rarealert.registry.judgement import test_cells
-from rarealert.registry.versions import FAILED_GATES, SCORED, aliased
+from rarealert.registry.judged import group_by_cell, is_judged_alone, rare_by_head
+from rarealert.registry.judgement import subgroup_cells
+from rarealert.registry.versions import FAILED_GATES, JUDGED_RUN, JUDGEMENT, SCORED, aliased
 from rarealert.splits.parts import lock_digest
 from rarealert.templates import environment
 from rarealert.tracking.sink import connect
@@ -40,8 +34,6 @@ from rarealert.visits.store import read_cases
 if TYPE_CHECKING:
     from jinja2 import Environment
     from mlflow.entities.model_registry import ModelVersion
-
-Floats = NDArray[np.float64]
 
 METRICS = {
     "auroc": ("AUROC", True),
@@ -53,18 +45,24 @@ METRICS = {
 }
 """Metric → its name for readers, and whether more is better."""
 
-MIN_CELL = 10
-"""Rare cases a subgroup needs to be compared; smaller heads are compared together."""
+_COSTS = {"RA008": "seconds for one visit", "RA020": "GiB of memory at the peak"}
+"""Gate → what its value measures."""
 
-SMALL_HEADS = "small heads together"
+_MIB = 2**20
+_BINS = 10
+_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": "#0072B2", "linestyle": "--", "marker": "s"},
+    {"color": "#D55E00", "linestyle": "-", "marker": "o"},
+)
+_KINDS = {"head": "Orphanet head", "source": "Source", "age": "Age", "sex": "Sex"}
 
 
 @dataclass(frozen=True)
 class Side:
-    """One version: its risks on the test part, its alert threshold, and what it costs.
+    """One version: its risks on the test part, its alert threshold, and its costs.
 
     ``costs`` are figures by name, the unit in the name; ``alert`` is a risk 0-1 or ``None``
-    where the version does not say.
+    where the version records none.
     """
 
     label: str
@@ -79,192 +77,63 @@ class Side:
 class TestPart:
     """The locked cases: label, disease and subgroups by case id; kinds as for the gates."""
 
-    __test__ = False  # for pytest, which takes any class of this name for tests
+    __test__ = False  # keeps pytest from collecting it
 
     rare: Mapping[str, bool]
     disease: Mapping[str, str]
     cells: Mapping[str, Mapping[str, str]]
 
 
-def compare_sides(one: Side, other: Side, part: TestPart, plan: Bootstrap) -> dict[str, Any]:
-    """The comparison as JSON: ``metrics``, ``subgroups``, ``alerts``, ``costs``, ``sides``.
+def compare_versions(first: str, second: str, out: Path) -> str:
+    """Write ``index.html``, ``compare.md`` and ``compare.json`` to ``out``; return the verdict.
 
-    Differences are the second side minus the first.
+    ``first`` and ``second`` are each an alias, a version's number, or the id of the run that
+    judged it.
 
     Raises:
-        RareAlertError: the two share no case, or the shared cases do not define an AUROC.
+        BadInputError: one of them is no version, they were judged on different test parts, or
+            the test part in this workspace is another one.
     """
-    ids = sorted(part.rare.keys() & one.risks.keys() & other.risks.keys())
-    study = _study(one, other, part, ids)
-    metrics = _metrics(study, plan)
-    if "auroc" not in metrics:
-        raise RareAlertError("The cases that both versions scored do not define an AUROC.")
-    return {
-        "sides": [
-            {"label": side.label, "version": side.version, "failed_gates": side.failed}
-            for side in (one, other)
-        ],
-        "cases": {"n": len(ids), "rare": int(study.labels.sum()), "of": len(part.rare)},
-        "interval": {"confidence": plan.confidence, "resamples": plan.resamples},
-        "metrics": metrics,
-        "subgroups": _subgroups(study, part, ids, plan),
-        "alerts": _alerts(one, other, part, ids),
-        "costs": {
-            name: [one.costs.get(name), other.costs.get(name)]
-            for name in sorted(one.costs.keys() | other.costs.keys())
-        },
-        "verdict": _verdict(metrics["auroc"]),
-    }
+    paths = Paths.here()
+    params = load_params(paths.params)
+    connect(paths.tracking_uri)
+    name = params.register_.model_name
+    (one, first_lock), (other, second_lock) = read_side(name, first), read_side(name, second)
+    if first_lock != second_lock:
+        raise BadInputError(
+            f"{one.label} and {other.label} were judged on different test parts; register one of "
+            "them again on the other's data."
+        )
+    part = _test_part(paths, first_lock)
+    plan = Bootstrap(params.evaluate.resamples, params.evaluate.confidence, params.evaluate.seed)
+    found = compare_sides(one, other, part, plan)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "compare.json", found)
+    write_text(out / "compare.md", markdown(found))
+    write_text(out / "index.html", page(found, calibration_overlay(one, other, part)))
+    return f"{found['verdict']}\n{out / 'index.html'}"
 
 
-def _study(one: Side, other: Side, part: TestPart, ids: list[str]) -> Study:
-    return Study(
-        labels=np.array([float(part.rare[key]) for key in ids]),
-        clusters=np.array([part.disease[key] for key in ids], dtype=np.str_),
-        risks={
-            "a": np.array([one.risks[key] for key in ids], dtype=np.float64),
-            "b": np.array([other.risks[key] for key in ids], dtype=np.float64),
-        },
-        thresholds={},
+def _test_part(paths: Paths, lock: str) -> TestPart:
+    file = paths.build("split") / "test.parquet"
+    test = read_cases(file)
+    if lock_digest(item.case.case_id for item in test) != lock:
+        raise BadInputError(
+            f"{file.relative_to(paths.root)} is not the test part that these versions were judged "
+            "on; check out their commit and run dvc checkout."
+        )
+    return TestPart(
+        rare={item.case.case_id: item.label.label == "rare" for item in test},
+        disease={item.case.case_id: item.label.disease_id for item in test},
+        cells=subgroup_cells(test),
     )
-
-
-def _metrics(study: Study, plan: Bootstrap) -> dict[str, dict[str, Any]]:
-    everyone = {"all": np.arange(study.labels.size)}
-    values = evaluate(study, everyone, METRICS, plan)["all"]
-    found: dict[str, Comparison] = {}
-    for name in METRICS:
-        found |= compare(study, {name: ("b", "a")}, name, plan)
-    adjusted = holm({name: each.p_value for name, each in found.items()})
-    return {
-        name: {
-            "a": asdict(values["a"].estimates[name]),
-            "b": asdict(values["b"].estimates[name]),
-            "difference": asdict(each.difference),
-            "p_value": each.p_value,
-            "p_holm": adjusted[name],
-            "better": _better(each.difference.ci_low, each.difference.ci_high, METRICS[name][1]),
-        }
-        for name, each in found.items()
-        if name in values["a"].estimates and name in values["b"].estimates
-    }
-
-
-def _better(low: float, high: float, more_is_better: bool) -> str:
-    """``a`` or ``b`` where the interval excludes zero, else ``neither``."""
-    if low <= 0 <= high:
-        return "neither"
-    return "b" if (low > 0) == more_is_better else "a"
-
-
-def _subgroups(
-    study: Study, part: TestPart, ids: list[str], plan: Bootstrap
-) -> dict[str, dict[str, Any]]:
-    """Paired AUROC difference by Orphanet head, source, age band and sex, with Holm over all."""
-    found: dict[tuple[str, str], Comparison] = {}
-    for kind, cells in _cells(study, part, ids).items():
-        for cell, index in cells.items():
-            cut = replace(
-                study,
-                labels=study.labels[index],
-                clusters=study.clusters[index],
-                risks={name: risks[index] for name, risks in study.risks.items()},
-            )
-            for each in compare(cut, {cell: ("b", "a")}, "auroc", plan).values():
-                found[kind, cell] = each
-    adjusted = holm({"\n".join(key): each.p_value for key, each in found.items()})
-    said: dict[str, dict[str, Any]] = {}
-    for (kind, cell), each in found.items():
-        difference = each.difference
-        said.setdefault(kind, {})[cell] = {
-            "difference": asdict(difference),
-            "p_holm": adjusted[f"{kind}\n{cell}"],
-            "gains": _better(difference.ci_low, difference.ci_high, more_is_better=True),
-        }
-    return said
-
-
-def _cells(study: Study, part: TestPart, ids: list[str]) -> dict[str, dict[str, NDArray[np.intp]]]:
-    """Cells with ten cases of each label; a head's rare cases stand with all non-rare ones."""
-    nonrare = np.flatnonzero(study.labels == 0)
-    found: dict[str, dict[str, NDArray[np.intp]]] = {}
-    for kind, cell_of in sorted(part.cells.items()):
-        names = np.array([cell_of.get(key, "") for key in ids], dtype=np.str_)
-        if kind == "head":
-            found[kind] = _heads(study, names, nonrare)
-            continue
-        cells = {
-            name: np.flatnonzero(names == name) for name in sorted(set(names.tolist())) if name
-        }
-        found[kind] = {
-            name: index
-            for name, index in cells.items()
-            if min(study.labels[index].sum(), (1 - study.labels[index]).sum()) >= MIN_CELL
-        }
-    return found
-
-
-def _heads(
-    study: Study, names: NDArray[np.str_], nonrare: NDArray[np.intp]
-) -> dict[str, NDArray[np.intp]]:
-    rare = study.labels == 1
-    sizes = {name: int((rare & (names == name)).sum()) for name in set(names[rare].tolist())}
-    large = sorted(name for name, size in sizes.items() if name and size >= MIN_CELL)
-    members = {name: np.flatnonzero(rare & (names == name)) for name in large}
-    small = np.flatnonzero(rare & ~np.isin(names, large))
-    if small.size:
-        members[SMALL_HEADS] = small
-    return {name: np.sort(np.concatenate([index, nonrare])) for name, index in members.items()}
-
-
-def _alerts(one: Side, other: Side, part: TestPart, ids: list[str]) -> dict[str, Any] | None:
-    """Who is alerted by one side alone, at each side's own threshold; ``None`` without both."""
-    if one.alert is None or other.alert is None:
-        return None
-    first = np.array([one.risks[key] >= one.alert for key in ids])
-    second = np.array([other.risks[key] >= other.alert for key in ids])
-    rare = np.array([part.rare[key] for key in ids])
-    heads = np.array([part.cells.get("head", {}).get(key, "no head") for key in ids])
-
-    def counts(among: NDArray[np.bool_]) -> dict[str, int]:
-        return {
-            "n": int(among.sum()),
-            "both": int((among & first & second).sum()),
-            "gained": int((among & ~first & second).sum()),
-            "lost": int((among & first & ~second).sum()),
-        }
-
-    return {
-        "rare": counts(rare),
-        "nonrare": counts(~rare),
-        "rare_by_head": {
-            name: counts(rare & (heads == name)) for name in sorted(set(heads[rare].tolist()))
-        },
-    }
-
-
-def _verdict(auroc: Mapping[str, Any]) -> str:
-    difference = auroc["difference"]
-    said = (
-        f"AUROC of B minus A is {difference['value']:+.3f} "
-        f"({difference['ci_low']:+.3f} to {difference['ci_high']:+.3f})"
-    )
-    if auroc["better"] == "neither":
-        return f"{said}: the cases do not tell the two apart."
-    return f"{said}: {auroc['better'].upper()} is better on these cases."
-
-
-_COSTS = {"RA008": "seconds for one visit", "RA020": "GiB of memory at the peak"}
-_MIB = 2**20
 
 
 def read_side(name: str, which: str) -> tuple[Side, str]:
-    """The version of ``name`` that ``which`` means, and the lock of the test part it was judged on.
-
-    ``which`` is an alias, a version's number, or the id of the run that judged it.
+    """Return a version of ``name`` and the lock of the test part it was judged on.
 
     Raises:
-        BadInputError: there is no such version, or its run kept no risks.
+        BadInputError: there is no such version, or its run stored no risks.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -307,8 +176,8 @@ def _find(name: str, which: str) -> "ModelVersion":
         found = None
     if found is None:
         raise BadInputError(
-            f"{which!r} is no version of {name}: give a number, an alias such as champion, or "
-            "the id of a register run."
+            f"{name} has no version {which!r}; give a number, an alias such as champion, or the id "
+            "of a register run."
         )
     return found
 
@@ -334,7 +203,7 @@ def _sizes(version: "ModelVersion") -> dict[str, float]:
 
 
 def _pipeline_seconds(run_id: str) -> float | None:
-    """Seconds of all finished runs that share the judging run's pipeline, itself included."""
+    """Return the seconds of all finished runs in the judging run's pipeline, itself included."""
     import mlflow
 
     run = mlflow.get_run(run_id)
@@ -348,41 +217,180 @@ def _pipeline_seconds(run_id: str) -> float | None:
     return round(sum(spent) / 1000, 1) if spent else None
 
 
-_BINS = 10
-_STYLES: tuple[dict[str, Any], ...] = (
-    {"color": "#0072B2", "linestyle": "--", "marker": "s"},
-    {"color": "#D55E00", "linestyle": "-", "marker": "o"},
-)
-_KINDS = {"head": "Orphanet head", "source": "Source", "age": "Age", "sex": "Sex"}
+def compare_sides(one: Side, other: Side, part: TestPart, plan: Bootstrap) -> dict[str, Any]:
+    """Return the comparison as JSON: ``metrics``, ``subgroups``, ``alerts``, ``costs``, ``sides``.
+
+    Differences are the second side minus the first.
+
+    Raises:
+        RareAlertError: the two share no case, or the shared cases do not define an AUROC.
+    """
+    ids = _shared(one, other, part)
+    study = _study(one, other, part, ids)
+    metrics = _metrics(study, plan)
+    if "auroc" not in metrics:
+        raise RareAlertError("The cases that both versions scored do not define an AUROC.")
+    return {
+        "sides": [
+            {"label": side.label, "version": side.version, "failed_gates": side.failed}
+            for side in (one, other)
+        ],
+        "cases": {"n": len(ids), "rare": int(study.labels.sum()), "of": len(part.rare)},
+        "interval": {"confidence": plan.confidence, "resamples": plan.resamples},
+        "metrics": metrics,
+        "subgroups": _subgroups(study, part, ids, plan),
+        "alerts": _alerts(one, other, part, ids),
+        "costs": {
+            name: [one.costs.get(name), other.costs.get(name)]
+            for name in sorted(one.costs.keys() | other.costs.keys())
+        },
+        "verdict": _verdict(metrics["auroc"]),
+    }
+
+
+def _shared(one: Side, other: Side, part: TestPart) -> list[str]:
+    return sorted(part.rare.keys() & one.risks.keys() & other.risks.keys())
+
+
+def _study(one: Side, other: Side, part: TestPart, ids: list[str]) -> Study:
+    return Study(
+        labels=np.array([float(part.rare[key]) for key in ids]),
+        clusters=np.array([part.disease[key] for key in ids], dtype=np.str_),
+        risks={
+            name: np.array([side.risks[key] for key in ids], dtype=np.float64)
+            for name, side in (("a", one), ("b", other))
+        },
+        thresholds={},
+    )
+
+
+def _metrics(study: Study, plan: Bootstrap) -> dict[str, dict[str, Any]]:
+    everyone = {"all": np.arange(study.labels.size)}
+    values = evaluate(study, everyone, METRICS, plan)["all"]
+    found: dict[str, Comparison] = {}
+    for name in METRICS:
+        found |= compare(study, {name: ("b", "a")}, name, plan)
+    adjusted = holm({name: each.p_value for name, each in found.items()})
+    return {
+        name: {
+            "a": asdict(values["a"].estimates[name]),
+            "b": asdict(values["b"].estimates[name]),
+            "difference": asdict(each.difference),
+            "p_value": each.p_value,
+            "p_holm": adjusted[name],
+            "better": _better(each.difference, METRICS[name][1]),
+        }
+        for name, each in found.items()
+        if name in values["a"].estimates and name in values["b"].estimates
+    }
+
+
+def _better(difference: Estimate, more_is_better: bool) -> str:
+    """Return ``a`` or ``b`` where the interval excludes zero, else ``neither``."""
+    if difference.ci_low <= 0 <= difference.ci_high:
+        return "neither"
+    return "b" if (difference.ci_low > 0) == more_is_better else "a"
+
+
+def _subgroups(
+    study: Study, part: TestPart, ids: list[str], plan: Bootstrap
+) -> dict[str, dict[str, Any]]:
+    """Compare AUROC within each Orphanet head, source, age band and sex, with Holm over all."""
+    place = {key: index for index, key in enumerate(ids)}
+    found: dict[tuple[str, str], Comparison] = {}
+    for kind, cells in _cells(part, ids).items():
+        for cell, keys in cells.items():
+            index = np.array(sorted(place[key] for key in keys), dtype=np.intp)
+            cut = replace(
+                study,
+                labels=study.labels[index],
+                clusters=study.clusters[index],
+                risks={name: risks[index] for name, risks in study.risks.items()},
+            )
+            for each in compare(cut, {cell: ("b", "a")}, "auroc", plan).values():
+                found[kind, cell] = each
+    adjusted = holm({"\n".join(key): each.p_value for key, each in found.items()})
+    rows: dict[str, dict[str, Any]] = {}
+    for (kind, cell), each in found.items():
+        rows.setdefault(kind, {})[cell] = {
+            "difference": asdict(each.difference),
+            "p_holm": adjusted[f"{kind}\n{cell}"],
+            "gains": _better(each.difference, more_is_better=True),
+        }
+    return rows
+
+
+def _cells(part: TestPart, ids: list[str]) -> dict[str, dict[str, list[str]]]:
+    """Return kind → cell → cases; the rare cases of a head come with all non-rare ones."""
+    rare = {key: part.rare[key] for key in ids}
+    nonrare = [key for key in ids if not rare[key]]
+    found: dict[str, dict[str, list[str]]] = {}
+    for kind, cell_of in sorted(part.cells.items()):
+        if kind == "head":
+            heads = sorted(rare_by_head(rare, cell_of).items())
+            found[kind] = {head: keys + nonrare for head, keys in heads}
+        else:
+            cells = group_by_cell({key: cell_of[key] for key in ids if key in cell_of})
+            found[kind] = {
+                cell: keys for cell, keys in sorted(cells.items()) if is_judged_alone(rare, keys)
+            }
+    return found
+
+
+def _alerts(one: Side, other: Side, part: TestPart, ids: list[str]) -> dict[str, Any] | None:
+    """Count cases alerted by one side alone, at each side's threshold; ``None`` without both."""
+    if one.alert is None or other.alert is None:
+        return None
+    first = np.array([one.risks[key] >= one.alert for key in ids])
+    second = np.array([other.risks[key] >= other.alert for key in ids])
+    rare = np.array([part.rare[key] for key in ids])
+    heads = np.array([part.cells.get("head", {}).get(key, "no head") for key in ids])
+
+    def counts(among: NDArray[np.bool_]) -> dict[str, int]:
+        return {
+            "n": int(among.sum()),
+            "both": int((among & first & second).sum()),
+            "gained": int((among & ~first & second).sum()),
+            "lost": int((among & first & ~second).sum()),
+        }
+
+    return {
+        "rare": counts(rare),
+        "nonrare": counts(~rare),
+        "rare_by_head": {
+            name: counts(rare & (heads == name)) for name in sorted(set(heads[rare].tolist()))
+        },
+    }
+
+
+def _verdict(auroc: Mapping[str, Any]) -> str:
+    difference = f"AUROC of B minus A is {_signed(auroc['difference'])}"
+    if auroc["better"] == "neither":
+        return f"{difference}: no difference is shown on these cases."
+    return f"{difference}: {auroc['better'].upper()} is better on these cases."
 
 
 def page(found: Mapping[str, Any], plot: bytes) -> str:
-    """A page that needs nothing beside itself; ``plot`` is a PNG."""
+    """Render one self-contained HTML page; ``plot`` is a PNG."""
+    template = _environment().get_template("compare.html.j2")
     picture = base64.b64encode(plot).decode()
-    return (
-        _environment()
-        .get_template("compare.html.j2")
-        .render(found=found, plot=picture, names=METRICS, kinds=_KINDS)
-    )
+    return template.render(found=found, plot=picture, names=METRICS, kinds=_KINDS)
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The same in Markdown, short enough for a comment on a pull request."""
-    return (
-        _environment()
-        .get_template("compare.md.j2")
-        .render(found=found, names=METRICS, kinds=_KINDS)
-    )
+    """Render Markdown, short enough for a comment on a pull request."""
+    template = _environment().get_template("compare.md.j2")
+    return template.render(found=found, names=METRICS, kinds=_KINDS)
 
 
 def calibration_overlay(one: Side, other: Side, part: TestPart) -> bytes:
-    """PNG: observed share of rare cases against the mean risk of ten equally full bins."""
+    """Plot the observed share of rare cases against the mean risk of ten equal bins, as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="ideal")
-    ids = sorted(part.rare.keys() & one.risks.keys() & other.risks.keys())
+    ids = _shared(one, other, part)
     labels = np.array([float(part.rare[key]) for key in ids])
     for letter, side, style in zip("AB", (one, other), _STYLES, strict=True):
         risks = np.array([side.risks[key] for key in ids], dtype=np.float64)
@@ -400,10 +408,7 @@ def calibration_overlay(one: Side, other: Side, part: TestPart) -> bytes:
 @cache
 def _environment() -> "Environment":
     made = environment(Path(__file__).parent / "templates")
-    made.filters["interval"] = _interval
-    made.filters["signed"] = _signed
-    made.filters["p"] = _p
-    made.filters["cost"] = _cost
+    made.filters |= {"interval": _interval, "signed": _signed, "p": _p, "cost": _cost}
     return made
 
 
@@ -421,44 +426,3 @@ def _p(value: float) -> str:
 
 def _cost(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def compare_versions(first: str, second: str, out: Path) -> str:
-    """Write ``index.html``, ``compare.md`` and ``compare.json`` to ``out``; the verdict.
-
-    Raises:
-        BadInputError: one of them is no version, they were judged on different test parts, or
-            the test part in this workspace is another one.
-    """
-    paths = Paths.here()
-    params = load_params(paths.params)
-    connect(paths.tracking_uri)
-    name = params.register_.model_name
-    (one, first_lock), (other, second_lock) = read_side(name, first), read_side(name, second)
-    if first_lock != second_lock:
-        raise BadInputError(
-            f"{one.label} and {other.label} were judged on different test parts; register one of "
-            "them again on the other's data."
-        )
-    part = _test_part(paths, first_lock)
-    plan = Bootstrap(params.evaluate.resamples, params.evaluate.confidence, params.evaluate.seed)
-    found = compare_sides(one, other, part, plan)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "compare.json", found)
-    write_text(out / "compare.md", markdown(found))
-    write_text(out / "index.html", page(found, calibration_overlay(one, other, part)))
-    return f"{found['verdict']}\n{out / 'index.html'}"
-
-
-def _test_part(paths: Paths, lock: str) -> TestPart:
-    test = read_cases(paths.build("split") / "test.parquet")
-    if lock_digest(item.case.case_id for item in test) != lock:
-        raise BadInputError(
-            "build/split/test.parquet is not the test part these versions were judged on; check "
-            "out their commit and run dvc checkout."
-        )
-    return TestPart(
-        rare={item.case.case_id: item.label.label == "rare" for item in test},
-        disease={item.case.case_id: item.label.disease_id for item in test},
-        cells=test_cells(test),
-    )

@@ -1,4 +1,4 @@
-"""What the gates judge, read from the stages above and measured on the registered version."""
+"""Collect what the gates judge: outputs of the stages above, and the registered version itself."""
 
 import json
 import resource
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import rarealert
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.evaluation.predictions import STUDENT, read_predictions
+from rarealert.files import sha256_of_file
 from rarealert.params import Params
 from rarealert.paths import Paths
-from rarealert.registry.judged import Evidence, TextScan
+from rarealert.registry.judged import GateInput, TextScan
 from rarealert.registry.text_scan import runs_of_words, scan
-from rarealert.registry.tracked import read_champion, tracked_folders
-from rarealert.registry.versions import Registered, file_sha256
-from rarealert.registry.workspace import changed_sources, check_inputs, stale_stages
+from rarealert.registry.versions import Registered, read_champion, tracked_folders
+from rarealert.registry.workspace import changed_sources, check_workspace
 from rarealert.splits.parts import lock_digest
 from rarealert.visits.case import TEXT_FIELDS, Case, LabelledCase
 from rarealert.visits.demographics import age_band
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from mlflow.pyfunc import PyFuncModel
 
-_ASKED_AGAIN = 16  # test cases spread over the sorted ids
-_TIMED = 5  # single visits timed; the median forgives one that the machine interrupted
+_SCORED_AGAIN = 16  # test cases spread over the sorted ids
+_TIMED = 5  # single visits timed; the median ignores one that the machine interrupted
 
 Risks = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Study:
-    """What the stages above left: cases by part, risks by part and model, report, student."""
+class StageOutputs:
+    """Outputs of the stages above: cases by part, risks by part and model, report, student."""
 
     cases: Mapping[str, Sequence[LabelledCase]]
     predicted: Mapping[str, Risks]
@@ -62,13 +62,13 @@ class Study:
 
     @property
     def base_model(self) -> str:
-        """The base model's name; a folder of this machine tells readers elsewhere nothing."""
+        """Name of the base model; of a local folder only the last part, for readers elsewhere."""
         name = str(self.student["base_model"])
         return Path(name).name if Path(name).is_absolute() else name
 
 
-def read_study(paths: Paths) -> Study:
-    """Everything on disk that a judgement needs.
+def read_outputs(paths: Paths) -> StageOutputs:
+    """Read everything on disk that a judgement needs.
 
     Raises:
         BadInputError: a stage above has not finished, or the predictions hold no student.
@@ -81,9 +81,9 @@ def read_study(paths: Paths) -> Study:
         of_part = predicted.setdefault(str(row["part"]), {})
         of_part.setdefault(str(row["model"]), {})[str(row["case_id"])] = float(row["risk"])
     if STUDENT not in predicted["test"]:
-        raise BadInputError("The predictions hold no student; run dvc repro score.")
+        raise BadInputError("predictions.parquet has no row of the student; run dvc repro score.")
     adapter = paths.build("distil") / "adapter"
-    return Study(
+    return StageOutputs(
         cases=cases,
         predicted=predicted,
         report=_read_json(paths.report("evaluate") / "metrics.json", "evaluate"),
@@ -92,43 +92,41 @@ def read_study(paths: Paths) -> Study:
     )
 
 
-def collect(study: Study, version: Registered, params: Params, paths: Paths) -> Evidence:
-    """Everything the gates ask for, measured on the registered version itself."""
+def collect(outputs: StageOutputs, version: Registered, params: Params, paths: Paths) -> GateInput:
+    """Collect everything that the gates need, measured on the registered version itself."""
     lock = str(_read_json(paths.report("split") / "lock.json", "split").get("test_lock"))
-    test = study.cases["test"]
-    probe = _probe(study, version)
-    return Evidence(
-        challenger=STUDENT,
+    test = outputs.cases["test"]
+    probe = _probe(outputs, version)
+    return GateInput(
         rare={item.case.case_id: item.label.label == "rare" for item in test},
         disease={item.case.case_id: item.label.disease_id for item in test},
-        risks=study.risks,
+        risks=outputs.risks,
         champion=read_champion(version, lock),
-        reported=study.report,
+        report=outputs.report,
         test_lock=lock,
-        test_digest=study.test_digest,
+        test_digest=outputs.test_digest,
         leaks=_leaks(_read_json(paths.report("split") / "leakage.json", "split")),
-        train_cases=frozenset(item.case.case_id for item in study.cases["train"]),
+        train_cases=frozenset(item.case.case_id for item in outputs.cases["train"]),
         target_folds=_folds(paths.build("align") / "risk.parquet"),
         reloaded=probe.risks,
         latency_s=probe.latency_s,
         load_error=probe.error,
         memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         schema_faults=probe.schema_faults,
-        base_model=study.base_model,
-        cells=test_cells(test),
+        base_model=outputs.base_model,
+        cells=subgroup_cells(test),
         sources=params.ingest.sources,
-        thresholds=_thresholds(study),
-        trained_on=_trained_on(study, paths),
-        stale=stale_stages(paths.root, "register"),
-        scan=_scan(study, version, paths),
-        inputs=check_inputs(paths.root, "register"),
+        thresholds=_thresholds(outputs),
+        trained_on=_trained_on(outputs, paths),
+        scan=scan_artifacts(outputs, version, paths),
+        workspace=check_workspace(paths.root, "register"),
         dirty=changed_sources(paths.root),
     )
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """What the registered version, loaded anew, answered; ``error`` where it can't be loaded."""
+    """Answers of the registered version, freshly loaded; ``error`` where it can't be loaded."""
 
     risks: Mapping[str, float]
     latency_s: float | None
@@ -136,29 +134,28 @@ class _Probe:
     error: str | None
 
 
-def _probe(study: Study, version: Registered) -> _Probe:
+def _probe(outputs: StageOutputs, version: Registered) -> _Probe:
     import mlflow
 
     from rarealert.screening import pyfunc
 
     try:
         model = mlflow.pyfunc.load_model(version.uri)
-        risks, latency_s = _ask_again(model, [item.case for item in study.cases["test"]])
+        risks, latency_s = _score_again(model, [item.case for item in outputs.cases["test"]])
         answered: Any = model.predict(pyfunc.input_example())
-        columns = list(answered.columns)
     except RareAlertError as error:
-        return _Probe({}, None, ("The version can't be asked",), str(error))
-    signature = model.metadata.signature
-    faults = tuple(_schema_faults(signature, pyfunc.signature(), columns))
+        return _Probe({}, None, ("The version can't be loaded",), str(error))
+    columns = list(answered.columns)
+    faults = tuple(_schema_faults(model.metadata.signature, pyfunc.signature(), columns))
     return _Probe(risks, latency_s, faults, None)
 
 
-def _ask_again(model: "PyFuncModel", cases: Sequence[Case]) -> tuple[dict[str, float], float]:
-    """Risks 0-1 of a spread of ``cases`` scored together, and the median seconds for one visit."""
+def _score_again(model: "PyFuncModel", cases: Sequence[Case]) -> tuple[dict[str, float], float]:
+    """Return risks 0-1 of some ``cases`` scored together, and median seconds for one visit."""
     from rarealert.screening.pyfunc import request_frame
 
     ordered = sorted(cases, key=lambda case: case.case_id)
-    chosen = ordered[:: max(1, len(ordered) // _ASKED_AGAIN)][:_ASKED_AGAIN]
+    chosen = ordered[:: max(1, len(ordered) // _SCORED_AGAIN)][:_SCORED_AGAIN]
     answers: Any = model.predict(request_frame(chosen))
     risks = {str(row["case_id"]): float(row["risk"]) for row in answers.to_dict("records")}
     seconds = []
@@ -170,22 +167,22 @@ def _ask_again(model: "PyFuncModel", cases: Sequence[Case]) -> tuple[dict[str, f
 
 
 def _schema_faults(
-    held: "ModelSignature | None", wanted: "ModelSignature", columns: Sequence[str]
+    held: "ModelSignature | None", expected: "ModelSignature", columns: Sequence[str]
 ) -> Iterator[str]:
     if held is None:
         yield "The version has no signature"
         return
     for side in ("inputs", "outputs", "params"):
-        if getattr(held, side) != getattr(wanted, side):
+        if getattr(held, side) != getattr(expected, side):
             yield f"The signature's {side} are not those of screening"
-    required = [column.name for column in wanted.outputs if column.required]
-    lacking = [name for name in required if name not in columns]
-    if lacking:
-        yield f"The answer lacks {', '.join(map(str, lacking))}"
+    required = [str(column.name) for column in expected.outputs if column.required]
+    missing = [name for name in required if name not in columns]
+    if missing:
+        yield f"The answer has no column {', '.join(missing)}"
 
 
-def test_cells(test: Sequence[LabelledCase]) -> dict[str, dict[str, str]]:
-    """Kind of subgroup → case → cell, as the gates and the comparison take them."""
+def subgroup_cells(test: Sequence[LabelledCase]) -> dict[str, dict[str, str]]:
+    """Return kind of subgroup → case → cell: Orphanet head (rare cases), source, age band, sex."""
     cells: dict[str, dict[str, str]] = {"head": {}, "source": {}, "age": {}, "sex": {}}
     for item in test:
         case, key = item.case, item.case.case_id
@@ -200,43 +197,44 @@ def test_cells(test: Sequence[LabelledCase]) -> dict[str, dict[str, str]]:
     return cells
 
 
-def _thresholds(study: Study) -> dict[str, tuple[float, float]]:
-    """The packaged bands beside those that the validation predictions give."""
+def _thresholds(outputs: StageOutputs) -> dict[str, tuple[float, float]]:
+    """Return the packaged bands beside those that the validation predictions give."""
     import numpy as np
 
     from rarealert.calibration.bands import fit_bands
 
-    risks = study.predicted["valid"].get(STUDENT, {})
-    cases = [item for item in study.cases["valid"] if item.case.case_id in risks]
+    risks = outputs.predicted["valid"].get(STUDENT, {})
+    cases = [item for item in outputs.cases["valid"] if item.case.case_id in risks]
     rare = np.array([item.label.label == "rare" for item in cases], dtype=np.bool_)
-    used = study.student.get("bands", {})
+    used = outputs.student.get("bands", {})
     if not rare.any() or rare.all():
         return {}
     found = fit_bands(np.array([risks[item.case.case_id] for item in cases]), rare)
     return {name: (float(used[name]), getattr(found, name)) for name in sorted(used)}
 
 
-def _trained_on(study: Study, paths: Paths) -> dict[str, tuple[str | None, str]]:
-    noted = study.student.get("training_data", {})
+def _trained_on(outputs: StageOutputs, paths: Paths) -> dict[str, tuple[str | None, str]]:
+    noted = outputs.student.get("training_data", {})
     split = paths.build("split")
     return {
-        part: (noted.get(part), file_sha256(split / f"{part}.parquet"))
+        part: (noted.get(part), sha256_of_file(split / f"{part}.parquet"))
         for part in ("train", "valid")
     }
 
 
-def _scan(study: Study, version: Registered, paths: Paths) -> TextScan:
-    cases = [item.case for part in study.cases.values() for item in part]
+def scan_artifacts(outputs: StageOutputs, version: Registered, paths: Paths) -> TextScan:
+    """Search the tracked artifacts for text of any case, of every part."""
+    cases = [item.case for part in outputs.cases.values() for item in part]
     texts = (getattr(case, name) or "" for case in cases for name in TEXT_FIELDS)
     with tracked_folders(paths.root / "build", version) as folders:
         return scan(folders, runs_of_words(texts), known=[Path(rarealert.__file__).parent])
 
 
 def _leaks(report: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the leakage report counts on two sides; a report without such counts is no proof."""
+    """Return what the leakage report counts on two sides; without counts it proves nothing."""
     counts = dict(_two_sided(report))
     if not counts:
-        return ("it counts nothing",)
+        return ("it has no counts",)
     return tuple(f"{count} {name}" for name, count in sorted(counts.items()) if count)
 
 

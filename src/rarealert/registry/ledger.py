@@ -1,18 +1,16 @@
-"""The append-only log of moves: a chain of hashes that lives in the registry itself.
+"""The append-only log of promotions: a chain of hashes inside the registry itself.
 
-Each entry is a version of the registered model ``<name>.log``. The registry numbers versions
-one by one, whatever the store, the machine and the number of people moving at once, and an entry
-names the hash of the one it follows. Of two entries that follow the same one, the first counts
-and the second is void: that is how two promotions at once are told apart, by SQLite and by a
-server alike (docs/decisions/0018). Changing, removing or putting in an entry breaks the chain.
+Each entry is a version of the registered model ``<name>.log``. Every store numbers versions one by
+one, also for concurrent writers, and an entry names the hash of the one before. Of two entries
+that follow the same one, the first counts and the second is void; so one of two concurrent
+promotions wins, on SQLite and on a server alike (docs/decisions/0018). Changing, removing or
+inserting an entry breaks the chain.
 """
 
 import hashlib
 import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rarealert.errors import RareAlertError
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 SUFFIX = ".log"
 _GENESIS = "0" * 64
 _TAG = "entry."
-_SQLITE = "sqlite:///"
 _PURPOSE = (
     "Append-only, hash-chained log of who moved which alias when, on which evidence. Not a model: "
     "read it with `rarealert log`."
@@ -31,19 +28,19 @@ _PURPOSE = (
 
 
 class BrokenLedgerError(RareAlertError):
-    """An entry was changed, left out or put in, or an alias was moved without one."""
+    """An entry was changed, removed or inserted, or an alias was moved without one."""
 
 
 class OutrunError(RareAlertError):
-    """Somebody else's move came first."""
+    """Another move came first."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One move. Empty strings stand for nobody: no champion before, or none after.
+    """One move of ``champion`` to ``version``; empty strings mean no champion.
 
-    ``when`` is UTC in ISO 8601, ``evidence`` the sha256 of the judgement, ``before`` the hash of
-    the entry that this one follows.
+    ``when`` is UTC in ISO 8601, ``evidence`` the digest of the judgement, ``before`` the hash of
+    the entry before.
     """
 
     action: str
@@ -59,15 +56,15 @@ class Entry:
 
     @property
     def hash(self) -> str:
-        """Sha256 over all fields."""
+        """SHA-256 over all fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 def read_ledger(name: str) -> tuple[Entry, ...]:
-    """The moves of the model ``name`` that count, oldest first.
+    """Return the valid moves of the model ``name``, oldest first.
 
     Raises:
-        BrokenLedgerError: the chain does not hold; the sentence names the entry.
+        BrokenLedgerError: the chain is broken; the sentence names the entry.
     """
     import mlflow
 
@@ -89,11 +86,11 @@ def read_ledger(name: str) -> tuple[Entry, ...]:
 
 
 def append(entry: Entry, after: Sequence[Entry]) -> tuple[Entry, ...]:
-    """Write ``entry`` behind the moves ``after``, as they were read; the moves with it.
+    """Write ``entry`` behind the moves ``after``; return all moves.
 
     Raises:
-        OutrunError: another move was written first; nothing is to be moved.
-        BrokenLedgerError: the chain does not hold.
+        OutrunError: another move was written first; the alias must not be moved.
+        BrokenLedgerError: the chain is broken.
     """
     written = Entry(**{**asdict(entry), "before": after[-1].hash if after else _GENESIS})
     _write(written)
@@ -104,41 +101,7 @@ def append(entry: Entry, after: Sequence[Entry]) -> tuple[Entry, ...]:
             f"{first.who} moved the champion of {entry.name} to version {first.version or 'none'} "
             "meanwhile; compare with it and decide again."
         )
-    _keep_copy(entry.name, now)
     return now
-
-
-def read_copy(name: str) -> tuple[Entry, ...]:
-    """The moves as the file beside a SQLite store holds them; empty where there is none.
-
-    Raises:
-        BrokenLedgerError: the file was changed: its entries are no chain.
-    """
-    file = _copy_of(name)
-    if file is None or not file.is_file():
-        return ()
-    before, chain = _GENESIS, []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            held = json.loads(line)
-            noted = held.pop("hash")
-            entry = Entry(**held)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            entry, noted = None, ""
-        if entry is None or (entry.name, entry.before, entry.hash) != (name, before, noted):
-            raise BrokenLedgerError(
-                f"{file.name} beside the store is no chain of moves; promote by hand, or restore "
-                "it from a backup."
-            )
-        chain.append(entry)
-        before = entry.hash
-    return tuple(chain)
-
-
-def write_back(chain: Sequence[Entry]) -> None:
-    """Put the moves of a lost log into the registry again, as they were."""
-    for entry in chain:
-        _write(entry)
 
 
 def _write(written: Entry) -> None:
@@ -158,30 +121,9 @@ def _write(written: Entry) -> None:
     client.create_model_version(log, source, tags=tags, description=_sentence(written))
 
 
-def _keep_copy(name: str, chain: Sequence[Entry]) -> None:
-    """Lay the moves beside a SQLite store, whose loss would take them along."""
-    file = _copy_of(name)
-    if file is None:
-        return
-    # two people may move at once, so each writes a file of their own
-    partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
-    lines = (json.dumps({**asdict(entry), "hash": entry.hash}, sort_keys=True) for entry in chain)
-    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    partial.replace(file)
-
-
-def _copy_of(name: str) -> Path | None:
-    """Where the copy of the log lies; a server's database has backups of its own."""
-    import mlflow
-
-    uri = mlflow.get_registry_uri()
-    store = uri.removeprefix(_SQLITE)
-    return None if store == uri else Path(store).parent / f"{name}{SUFFIX}.jsonl"
-
-
 def _sentence(entry: Entry) -> str:
-    said = f"{entry.who} at {entry.when}: {entry.action}, champion {entry.previous or 'none'} to "
-    return f"{said}{entry.version or 'none'}. {entry.reason}".strip()
+    move = f"champion {entry.previous or 'none'} to {entry.version or 'none'}"
+    return f"{entry.who} at {entry.when}: {entry.action}, {move}. {entry.reason}".strip()
 
 
 def _parse(version: "ModelVersion") -> Entry | None:

@@ -1,4 +1,4 @@
-"""Moving ``champion``: written down first, then done, then tried out; taken back if it fails."""
+"""Moving the alias ``champion``: logged, moved, tested, and undone if the test fails."""
 
 import getpass
 import math
@@ -9,18 +9,19 @@ from datetime import UTC, datetime
 from rarealert.errors import RareAlertError
 from rarealert.registry.ledger import BrokenLedgerError, Entry, OutrunError, append, read_ledger
 from rarealert.registry.versions import CHAMPION, PREVIOUS, aliased
+from rarealert.tracking.backup import back_up
 
 _UNDO = "undo"
 
 SmokeTest = Callable[[str, str], None]
-"""Takes a model's name and an alias; raises RareAlertError where what it points at fails."""
+"""Takes a model's name and an alias; raises where the version that it points at does not work."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is asked for: ``version`` of ``name`` shall follow ``expected`` (``None``: nobody).
+    """The decision that ``version`` of ``name`` follows the champion ``expected`` (or ``None``).
 
-    ``commit`` and ``evidence`` (a sha256) say on what the decision rests, ``reason`` why.
+    ``commit`` and ``evidence`` (digest of the judgement) are its basis, ``reason`` is for the log.
     """
 
     name: str
@@ -32,10 +33,10 @@ class Decision:
 
 
 def smoke_test(name: str, alias: str) -> None:
-    """Load what ``alias`` points at and let it answer the visit it was registered with.
+    """Load the version that ``alias`` points at and score the visit it was registered with.
 
     Raises:
-        RareAlertError: it can't be loaded, or its answer is no risk in 0-1.
+        RareAlertError: it can't be loaded, or returns a risk outside 0-1.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -44,80 +45,75 @@ def smoke_test(name: str, alias: str) -> None:
         model = mlflow.pyfunc.load_model(f"models:/{name}@{alias}")
         risks = [float(risk) for risk in model.predict(model.input_example)["risk"]]
     except (MlflowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise RareAlertError(
-            f"{name}@{alias} does not answer ({type(error).__name__}); register it again."
-        ) from error
+        raise RareAlertError(_broken(name, error)) from error
     if not risks or not all(math.isfinite(risk) and 0 <= risk <= 1 for risk in risks):
-        raise RareAlertError(f"{name}@{alias} answers with something that is no risk in 0-1.")
+        raise RareAlertError(f"{name}@{alias} returns a risk outside 0-1; register it again.")
 
 
 def promote(decision: Decision, smoke: SmokeTest = smoke_test) -> bool:
     """Point ``champion`` at the version and ``previous`` at the one before; whether it moved.
 
-    A process killed after the entry and before the move leaves the move to the next command.
+    If a process is killed between the entry and the move, the next command moves the alias.
     Where the version is champion already nothing is written.
 
     Raises:
         RareAlertError: the log is broken, the champion is no longer the one that the decision
-            was made against, or the version fails the smoke test and was taken back.
+            was made against, or the version fails the smoke test; then nothing has changed.
     """
     chain = settle(decision.name)
-    holder, _ = standing(chain)
-    if holder == decision.version:
+    champion, _ = standing(chain)
+    if champion == decision.version:
         return False
-    if holder != (decision.expected or ""):
+    if champion != (decision.expected or ""):
         raise OutrunError(
-            f"The champion of {decision.name} became version {holder or 'none'} meanwhile; "
+            f"The champion of {decision.name} became version {champion or 'none'} meanwhile; "
             "judge the challenger against it: run dvc repro -f register."
         )
-    entry = _entry("promote", decision, decision.version, holder)
-    _move(chain, entry, smoke)
+    _move(chain, _entry("promote", decision, champion), smoke)
     return True
 
 
 def rollback(name: str, commit: str, reason: str, smoke: SmokeTest = smoke_test) -> Entry:
-    """Make ``previous`` champion again, and the champion ``previous``; the entry written.
+    """Exchange ``champion`` and ``previous``; return the entry written.
 
     Raises:
-        RareAlertError: there is nothing to go back to, the log is broken, or the former
-            champion fails the smoke test; then nothing has moved in the end.
+        RareAlertError: there is no previous version, the log is broken, or the former champion
+            fails the smoke test; then nothing has changed.
     """
     chain = settle(name)
-    holder, target = standing(chain)
+    champion, target = standing(chain)
     if not target:
         raise RareAlertError(f"{name} has no previous version to go back to.")
-    promoted = [entry for entry in chain if entry.version == target]
-    evidence = promoted[-1].evidence
-    decision = Decision(name, target, holder, commit, evidence, reason)
-    entry = _entry("rollback", decision, target, holder)
+    evidence = [entry.evidence for entry in chain if entry.version == target][-1]
+    decision = Decision(name, target, champion, commit, evidence, reason)
+    entry = _entry("rollback", decision, champion)
     _move(chain, entry, smoke)
     return entry
 
 
 def settle(name: str) -> tuple[Entry, ...]:
-    """The moves of ``name``, after a move that was written down but not made has been made.
+    """Return the moves of ``name`` after completing one that was logged but not made.
 
     Raises:
-        BrokenLedgerError: the chain does not hold, or somebody moved the alias without an entry.
+        BrokenLedgerError: the chain is broken, or the alias was moved without an entry.
     """
     chain = read_ledger(name)
     held = aliased(name, CHAMPION)
     actual = str(held.version) if held else ""
-    holder, _ = standing(chain)
-    if actual == holder:
+    champion, _ = standing(chain)
+    if actual == champion:
         return chain
     if not chain or actual != chain[-1].previous:
         raise BrokenLedgerError(
-            f"The champion of {name} is version {actual or 'none'}, the log says "
-            f"{holder or 'none'}: it was moved by hand. Point the alias back and promote "
-            "with rarealert promote."
+            f"The champion of {name} is version {actual or 'none'}, but {champion or 'none'} in "
+            "the log: it was moved by hand. Point the alias back and use rarealert promote."
         )
     point(name, chain)
     return chain
 
 
 def standing(chain: Sequence[Entry]) -> tuple[str, str]:
-    """Champion and previous after these moves; empty for none."""
+    """Return champion and previous after these moves; empty for none."""
     past = [("", "")]
     for entry in chain:
         champion, _ = past[-1]
@@ -130,24 +126,31 @@ def _move(chain: tuple[Entry, ...], entry: Entry, smoke: SmokeTest) -> None:
     point(entry.name, written)
     try:
         smoke(entry.name, CHAMPION)
-    except BaseException as error:  # whatever it was: nobody has seen this version answer
-        why = f"version {entry.version} failed its smoke test"
-        back = replace(entry, action=_UNDO, version=entry.previous, previous=entry.version)
-        point(entry.name, append(replace(back, when=_now(), reason=why), written))
+    except BaseException as error:  # whatever it was, this version has not been seen to work
+        undo = replace(
+            entry,
+            action=_UNDO,
+            version=entry.previous,
+            previous=entry.version,
+            when=_now(),
+            reason=f"version {entry.version} failed its smoke test",
+        )
+        point(entry.name, append(undo, written))
         if not isinstance(error, Exception):
             raise
-        said = str(error) if isinstance(error, RareAlertError) else _silent(entry.name, error)
+        known = isinstance(error, RareAlertError)
         raise RareAlertError(
-            f"{said} The champion is version {entry.previous or 'none'} as before."
+            f"{error if known else _broken(entry.name, error)} The champion is version "
+            f"{entry.previous or 'none'} as before."
         ) from error
 
 
-def _silent(name: str, error: Exception) -> str:
-    return f"{name}@{CHAMPION} does not answer ({type(error).__name__}); register it again."
+def _broken(name: str, error: Exception) -> str:
+    return f"{name}@{CHAMPION} does not work ({type(error).__name__}); register it again."
 
 
 def point(name: str, chain: tuple[Entry, ...]) -> None:
-    """Make the aliases say what the log says, also where a later entry comes meanwhile."""
+    """Set the aliases to what the log says, repeated if an entry was added meanwhile."""
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -159,15 +162,16 @@ def point(name: str, chain: tuple[Entry, ...]) -> None:
                 client.delete_registered_model_alias(name, alias)
         now = read_ledger(name)
         if now == chain:
-            return
+            break
         chain = now
+    back_up(mlflow.get_tracking_uri())
 
 
-def _entry(action: str, decision: Decision, version: str, previous: str) -> Entry:
+def _entry(action: str, decision: Decision, previous: str) -> Entry:
     return Entry(
         action=action,
         name=decision.name,
-        version=version,
+        version=decision.version,
         previous=previous,
         who=getpass.getuser(),
         when=_now(),

@@ -1,15 +1,16 @@
-"""Search tracked artifacts for text of cases: eight words in a row are taken as a quotation.
+"""Search tracked artifacts for case text: eight consecutive words count as a quotation.
 
-The same length is customary where a test set is searched for in training text (GPT-2's 8-grams:
-Radford et al., 2019, section 4).
+The same length is customary in searches for test data in training text (GPT-2's 8-grams: Radford
+et al., 2019, section 4). Words are compared without case and punctuation.
 """
 
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from hashlib import sha256
 from pathlib import Path
 
+from rarealert.files import sha256_of_file
+from rarealert.registry.identity import files_below
 from rarealert.registry.judged import TextScan
 from rarealert.splits.leakage import shingles
 
@@ -18,24 +19,23 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def runs_of_words(texts: Iterable[str]) -> frozenset[int]:
-    """Hashes of all runs of eight words, without regard to case and punctuation."""
+    """Return hashes of all runs of eight words."""
     return frozenset(value for text in texts for value in _runs(text))
 
 
 def scan(folders: Mapping[str, Path], wanted: frozenset[int], known: Iterable[Path]) -> TextScan:
-    """Search every file below ``folders`` (shown name → folder).
+    """Search every file below ``folders`` (name in the report → folder) for the hashes ``wanted``.
 
-    ``known`` are folders whose files may hold such runs by right: the package's own sources
-    and tables are public, and simulated cases are made of their words. A file counts as theirs
-    only if its bytes are the same.
+    Files that are byte for byte the same as one below ``known`` are not searched: the package's
+    own sources and tables are public, and simulated cases are made of their words.
     """
-    public = {_digest(path) for folder in known for path in _files(folder)}
+    public = {sha256_of_file(path) for folder in known for path in files_below(folder)}
     hits: dict[str, int] = {}
     files = 0
     for shown, folder in sorted(folders.items()):
-        for path in _files(folder):
+        for path in sorted(files_below(folder)):
             files += 1
-            found = 0 if _digest(path) in public else _count(path, wanted)
+            found = 0 if sha256_of_file(path) in public else _count(path, wanted)
             if found:
                 hits[f"{shown}/{path.relative_to(folder).as_posix()}"] = found
     return TextScan(files, hits)
@@ -52,7 +52,7 @@ def _runs(text: str) -> Iterator[int]:
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """What a file says: Parquet by its columns, archives by their members, others as they are."""
+    """Yield a file's text: Parquet by its columns, archives by their members, others whole."""
     if path.suffix == ".parquet":
         yield from _columns(path)
     elif zipfile.is_zipfile(path):
@@ -62,7 +62,7 @@ def _texts(path: Path) -> Iterator[str]:
     else:
         text = path.read_bytes().decode("utf-8", errors="replace")
         yield text
-        if "\\" in text:  # JSON hides line breaks and letters behind escapes that join words
+        if "\\" in text:  # escapes of line breaks in JSON join words
             yield re.sub(r"\\[ntr]", " ", text)
 
 
@@ -71,13 +71,3 @@ def _columns(path: Path) -> Iterator[str]:
 
     for batch in pq.ParquetFile(path).iter_batches():
         yield "\n".join(str(value) for row in batch.to_pylist() for value in row.values())
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield path
-
-
-def _digest(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()

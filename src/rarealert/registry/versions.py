@@ -1,92 +1,33 @@
-"""Digests of what a version is made of, independent of where it lies on disk.
-
-A version in MLflow's registry: what it carries, and when it is a new one.
-"""
+"""Versions in MLflow's registry: registering one, finding it, and storing its judgement."""
 
 import hashlib
 import io
 import json
 import logging
 import os
-import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
 
-import yaml
+from rarealert.registry.identity import (
+    ADAPTER_CARD,
+    adapter_sha256,
+    config_sha256,
+    copy_package,
+    folder_sha256,
+)
+from rarealert.registry.judged import Champion
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
-
-PACKAGED = ("__init__.py", "errors.py", "params.py", "paths.py")
-ROOMS = ("metrics", "knowledge", "language", "cases", "student", "screening")
-"""What screening may import by the layer rule, hence all a registered version has to carry."""
-
-ADAPTER_CARD = "README.md"
-"""The card beside an adapter's weights, where peft and the hub look for it."""
-
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.partial")
-_AROUND_A_MODEL = shutil.ignore_patterns(
-    "service", "page", "clinic", "__pycache__", "*.pyc", "*.partial"
-)
-"""Rooms of screening that ask a model and are no part of it: a new page is no new version."""
-
-
-def file_sha256(path: Path) -> str:
-    """Sha256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def folder_sha256(folder: Path, leave_out: str | None = None) -> str:
-    """Sha256 over the relative names and digests of all files below ``folder``.
-
-    The file of the relative name ``leave_out`` does not count.
-    """
-    whole = hashlib.sha256()
-    for path in sorted(_files(folder)):
-        name = path.relative_to(folder).as_posix()
-        if name == leave_out:
-            continue
-        whole.update(f"{name}\0{file_sha256(path)}\n".encode())
-    return whole.hexdigest()
-
-
-def adapter_sha256(adapter: Path) -> str:
-    """Digest of an adapter's folder without its card, which is written once the adapter is judged.
-
-    So the card can name the digest of the adapter that it lies in.
-    """
-    return folder_sha256(adapter, leave_out=ADAPTER_CARD)
-
-
-def copy_package(source: Path, target: Path) -> Path:
-    """Copy the rooms a version needs from ``source`` to ``target/rarealert``; that folder.
-
-    Teachers, alignment and the stages stay behind: a clinic runs the student alone.
-    """
-    folder = target / source.name
-    folder.mkdir(parents=True)
-    for name in PACKAGED:
-        shutil.copy(source / name, folder / name)
-    for room in ROOMS:
-        ignored = _AROUND_A_MODEL if room == "screening" else _LEFT_OUT
-        shutil.copytree(source / room, folder / room, ignore=ignored)
-    return folder
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield path
-
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -95,14 +36,26 @@ PREVIOUS = "previous"
 ADAPTER = "adapter"
 """Key of the adapter among a version's artifacts, and its folder's name below ``artifacts``."""
 
-IDENTITY = ("adapter.sha256", "base.sha256", "code.sha256", "config.sha256")
-"""Tags that make a version what it is; two versions never share them all."""
+CARD = "card.md"
+"""The model card among a version's files."""
 
 FAILED_GATES = "gates.failed"
-"""Tag with the codes of the gates a version failed, ``none`` where it passed."""
+"""Tag of a version: codes of the gates that it failed, ``none`` where it passed."""
+
+JUDGED_RUN = "judged.run"
+"""Tag of a version: id of the run that judged it."""
+
+JUDGEMENT_DIGEST = "evidence.sha256"
+"""Tag of a version: digest of its judgement."""
+
+JUDGEMENT = "judgement.json"
+"""Artifact of the run that judged a version: every gate's verdict, with their digest."""
 
 SCORED = "test_risks.json"
 """Artifact of the run that judged a version: its risk for each case of the test part."""
+
+_FIGURES = ("auroc", "auprc", "brier", "ece", "calibration_slope", "sensitivity_at_95_specificity")
+"""Figures shown in the registry's list of versions; the others are in the run."""
 
 _REQUIREMENTS = (
     "gguf",
@@ -118,20 +71,19 @@ _REQUIREMENTS = (
     "transformers",
 )
 
-
 _DESCRIPTION = (
-    "Risk of rare disease from a first visit. `champion` is what clinics screen with, "
-    "`challenger` the newest version, `previous` the way back. A version's tag `gates.failed` "
-    "says why it was not promoted. Decision support, not a diagnosis."
+    "Risk of rare disease from a first visit. Clinics screen with `champion`; `challenger` is the "
+    "newest version, `previous` the champion before. A version's tag `gates.failed` names the "
+    "gates that kept it from promotion. Decision support, not a diagnosis."
 )
 
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """What a version is made from.
+    """The parts of a version.
 
     ``source`` is the folder of the package ``rarealert``, ``entry`` the model's file in it,
-    ``config`` what MLflow hands the model when it loads.
+    ``config`` the settings that MLflow passes to the model when it loads.
     """
 
     adapter: Path
@@ -143,55 +95,13 @@ class ModelPackage:
     input_example: "pd.DataFrame"
 
     def identity(self, code: Path) -> dict[str, str]:
-        """The digests that make this version what it is; ``code`` is the packaged copy."""
+        """Return the digests that identify this version; ``code`` is the packaged copy."""
         return {
             "adapter.sha256": adapter_sha256(self.adapter),
             "base.sha256": self.base_digest,
             "code.sha256": folder_sha256(code),
-            "config.sha256": _config_sha256(self.config),
+            "config.sha256": config_sha256(self.config),
         }
-
-
-def identity_of(files: Path) -> dict[str, str]:
-    """The same digests of a version's ``files``, as the registry holds them.
-
-    What is not there, or can't be read, has none.
-    """
-    code = files / "code" / "rarealert"
-    readers: dict[str, Callable[[], str]] = {
-        "adapter.sha256": lambda: adapter_sha256(_adapter(files)),
-        "base.sha256": lambda: str(
-            json.loads((_adapter(files) / "student.json").read_bytes())["base_digest"]
-        ),
-        "code.sha256": lambda: folder_sha256(code) if _is_entered(files, code) else "",
-        "config.sha256": lambda: _config_sha256(_flavor(files)["config"]),
-    }
-    found: dict[str, str] = {}
-    for name, read in readers.items():
-        with suppress(AttributeError, LookupError, OSError, TypeError, ValueError, yaml.YAMLError):
-            found[name] = read()
-    return found
-
-
-def _adapter(files: Path) -> Path:
-    return min(files.rglob("student.json")).parent
-
-
-def _is_entered(files: Path, code: Path) -> bool:
-    """Whether the file that MLflow runs, a copy beside the code, is one of the code's."""
-    entry = files / Path(_flavor(files)["model_code_path"]).name
-    return file_sha256(entry) in {file_sha256(one) for one in code.rglob(entry.name)}
-
-
-def _flavor(files: Path) -> dict[str, Any]:
-    said = yaml.safe_load((files / "MLmodel").read_text(encoding="utf-8"))
-    flavor: dict[str, Any] = said["flavors"]["python_function"]
-    return flavor
-
-
-def _config_sha256(config: Mapping[str, Any]) -> str:
-    settings = "".join(f"{key}={value!r}\n" for key, value in sorted(config.items()))
-    return hashlib.sha256(settings.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -205,17 +115,16 @@ class Registered:
 
     @property
     def uri(self) -> str:
-        """Where ``mlflow.pyfunc.load_model`` finds it."""
+        """URI for ``mlflow.pyfunc.load_model``."""
         return f"models:/{self.name}/{self.version}"
 
 
 def register_version(name: str, package: ModelPackage, tags: Mapping[str, str]) -> Registered:
-    """Make sure a version of ``name`` with these digests exists, and call it ``challenger``.
+    """Make sure that a version of ``name`` with these digests exists, and alias it ``challenger``.
 
-    A version stands for what a clinic would run: adapter, base model, code and settings. A
-    rerun of the stage that changes none of them finds the version it made before; a second one
-    of the same bytes would make ``previous`` a way back to nowhere. ``tags`` (commit, figures)
-    are those of the newest judgement either way.
+    A version is what a clinic would run: adapter, base model, code and settings. A rerun that
+    changes none of them finds the earlier version: a second one of the same bytes would make a
+    rollback to ``previous`` useless. ``tags`` are those of the newest judgement either way.
 
     Needs an active MLflow run, to which a new model is logged.
     """
@@ -235,59 +144,10 @@ def register_version(name: str, package: ModelPackage, tags: Mapping[str, str]) 
     return registered
 
 
-def tag_version(version: Registered, tags: Mapping[str, str]) -> None:
-    """Set search keys of a version, over those of the same name."""
-    import mlflow
-
-    client = mlflow.MlflowClient()
-    for key, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, key, value)
-
-
-def find_version(name: str, identity: Mapping[str, str]) -> str | None:
-    """The newest version of ``name`` with all these tags."""
-    wanted = set(identity.items())
-    for version in versions(name):
-        if wanted <= version.tags.items():
-            return str(version.version)
-    return None
-
-
-def versions(name: str) -> "list[ModelVersion]":
-    """All versions of ``name`` that are ready, the newest first."""
-    import mlflow
-
-    found = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
-    ready = [version for version in found if version.status == "READY"]
-    return sorted(ready, key=lambda version: int(version.version), reverse=True)
-
-
-def aliased(name: str, alias: str) -> "ModelVersion | None":
-    """The version that ``alias`` points at, or ``None``."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return mlflow.MlflowClient().get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-
-
-def requirements() -> list[str]:
-    """Pins of what a version needs, as installed here.
-
-    A local label such as ``+cpu`` is dropped: no package index knows it. Giving the list also
-    spares MLflow the inference of it, which loads the model once more (21 s against 2.6 s).
-    """
-    return [f"{name}=={metadata.version(name).split('+')[0]}" for name in _REQUIREMENTS]
-
-
 def _create(name: str, package: ModelPackage, code: Path, identity: Mapping[str, str]) -> str:
     import mlflow
 
-    with _calm():
+    with _quiet():
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package.source / package.entry),
@@ -303,8 +163,17 @@ def _create(name: str, package: ModelPackage, code: Path, identity: Mapping[str,
     return str(made.version)
 
 
+def requirements() -> list[str]:
+    """Return pins of what a version needs, as installed here.
+
+    A local label such as ``+cpu`` is dropped: no package index has it. The list also spares MLflow
+    from inferring it, which loads the model once more (21 s against 2.6 s).
+    """
+    return [f"{name}=={metadata.version(name).split('+')[0]}" for name in _REQUIREMENTS]
+
+
 @contextmanager
-def _calm() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Keep MLflow's notices and its libraries' warnings off the terminal; errors still raise."""
     logger = logging.getLogger("mlflow")
     before = logger.level
@@ -315,3 +184,176 @@ def _calm() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+def versions(name: str) -> "list[ModelVersion]":
+    """Return all versions of ``name`` that are ready, the newest first."""
+    import mlflow
+
+    found = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
+    ready = [version for version in found if version.status == "READY"]
+    return sorted(ready, key=lambda version: int(version.version), reverse=True)
+
+
+def find_version(name: str, identity: Mapping[str, str]) -> str | None:
+    """Return the newest version of ``name`` with all these tags."""
+    found = (one for one in versions(name) if identity.items() <= one.tags.items())
+    newest = next(found, None)
+    return None if newest is None else str(newest.version)
+
+
+def aliased(name: str, alias: str) -> "ModelVersion | None":
+    """Return the version that ``alias`` points at, or ``None``."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return mlflow.MlflowClient().get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def tag_version(version: Registered, tags: Mapping[str, str]) -> None:
+    """Set search keys of a version; earlier values of the same keys are replaced."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def digest_of(judgement: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a judgement without its own digest."""
+    held = {key: value for key, value in judgement.items() if key != "evidence"}
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+
+
+def log_judgement(
+    version: Registered,
+    judgement: Mapping[str, Any],
+    scored: Mapping[str, Any],
+    figures: Mapping[str, float],
+) -> None:
+    """Store what a promotion requires and what a later challenger is compared with.
+
+    ``judgement`` (every gate's verdict) and ``scored`` (the lock of the test part and the risk
+    of each of its cases) go to the active run, a few ``figures`` to the version's tags.
+    """
+    import mlflow
+
+    failed = sum(not gate["passed"] for gate in judgement["gates"])
+    mlflow.log_dict(dict(judgement), JUDGEMENT)
+    mlflow.log_dict(dict(scored), SCORED)
+    mlflow.log_metrics({"gates.failed": failed, "gates.passed": len(judgement["gates"]) - failed})
+    active = mlflow.active_run()
+    assert active is not None, "logging has opened a run"
+    tags = {JUDGEMENT_DIGEST: str(judgement["evidence"]), JUDGED_RUN: active.info.run_id}
+    tags |= {key: f"{figures[key]:.4f}" for key in _FIGURES if key in figures}
+    tag_version(version, tags)
+
+
+def read_champion(challenger: Registered, lock: str) -> Champion | None:
+    """Return the champion, with its risks if it was judged on the test part with this lock."""
+    held = aliased(challenger.name, CHAMPION)
+    if held is None:
+        return None
+    auroc = held.tags.get("auroc")
+    return Champion(
+        version=str(held.version),
+        same_as_challenger=str(held.version) == challenger.version,
+        risks=_risks(held.tags.get(JUDGED_RUN), lock),
+        auroc=None if auroc is None else float(auroc),
+    )
+
+
+def _risks(run_id: str | None, lock: str) -> dict[str, float]:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    if run_id is None:
+        return {}
+    try:
+        held: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{SCORED}")
+    except (MlflowException, OSError):  # the run was deleted; the AUROC in the tags remains
+        return {}
+    return dict(held["risks"]) if held["test_lock"] == lock else {}
+
+
+def attach_card(version: Registered, description: str, card: Path) -> None:
+    """Describe the version, and store the card with the model's files and with its adapter."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    client.update_model_version(version.name, version.version, description)
+    logged = model_id(version)
+    if logged is None:
+        return
+    client.log_model_artifact(logged, str(card))
+    with tempfile.TemporaryDirectory(prefix="rarealert-") as folder:
+        copy = Path(folder) / ADAPTER_CARD
+        copy.write_bytes(card.read_bytes())
+        client.log_model_artifact(logged, str(copy), f"artifacts/{ADAPTER}")
+
+
+def model_id(version: Registered) -> str | None:
+    """Return the id of the logged model behind a version.
+
+    The SQL registry keeps it in the version's source alone.
+    """
+    import mlflow
+
+    held = mlflow.MlflowClient().get_model_version(version.name, version.version)
+    source = str(held.source)
+    return source.removeprefix("models:/") if source.startswith("models:/m-") else None
+
+
+@contextmanager
+def tracked_folders(builds: Path, version: Registered) -> Iterator[dict[str, Path]]:
+    """Yield the artifact folders of this run, of the runs that made the build, and of the version.
+
+    ``builds`` holds ``<stage>/run.json`` of each stage. Artifacts on a server are fetched to a
+    temporary folder; runs that this store does not know have no artifacts in it.
+    """
+    import mlflow
+
+    active = mlflow.active_run()
+    places: dict[str, str | None] = {}
+    for record in builds.glob("*/run.json"):
+        run_id = json.loads(record.read_text(encoding="utf-8"))["run_id"]
+        places[record.parent.name] = _artifacts(run_id)
+    if active is not None:
+        places["register"] = _artifacts(active.info.run_id)
+    places["model"] = version.uri
+    with tempfile.TemporaryDirectory(prefix="rarealert-") as folder:
+        found = {
+            stage: _local(place, Path(folder) / stage)
+            for stage, place in places.items()
+            if place is not None
+        }
+        yield {stage: place for stage, place in found.items() if place is not None}
+
+
+def _artifacts(run_id: str) -> str | None:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(mlflow.get_run(run_id).info.artifact_uri)
+    except MlflowException:
+        return None
+
+
+def _local(place: str, target: Path) -> Path | None:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    if place.startswith("file:"):
+        folder = Path(unquote(urlparse(place).path))
+        return folder if folder.is_dir() else None
+    target.mkdir(parents=True)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(place, dst_path=str(target)))
+    except (MlflowException, OSError):
+        return None

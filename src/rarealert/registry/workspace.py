@@ -1,95 +1,102 @@
-"""The workspace as a witness: are the inputs those that DVC pinned, is the code committed?"""
+"""The workspace compared with its records: ``dvc status`` for the pipeline, git for the code."""
 
-import hashlib
 import json
+import os
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-
-from rarealert.registry.judged import InputCheck
+from rarealert.errors import RareAlertError
+from rarealert.registry.judged import WorkspaceState
+from rarealert.tracking.lineage import data_dependencies, locked_stages, pipeline_stages
 
 SOURCES = ("src", "params.yaml", "dvc.yaml", "data.dvc", "pyproject.toml", "constraints.txt")
 """What decides a result. ``reports/`` and ``dvc.lock`` are rewritten while ``dvc repro`` runs."""
 
+Status = Mapping[str, Sequence[Any]]
+"""Stage or ``.dvc`` file → its changes, as ``dvc status --json`` prints them."""
 
-def check_inputs(root: Path, stage: str) -> InputCheck:
-    """Compare the data ``stage`` reads (its ``deps`` outside ``src/``) with ``dvc.lock``.
 
-    The pins are the outs of the stages above, written before this one starts. The bytes are
-    read anew, so an edit after the fact shows.
+def check_workspace(root: Path, stage: str) -> WorkspaceState:
+    """Compare the inputs of ``stage`` and all other stages with ``dvc.lock``.
+
+    Works while ``dvc repro`` runs ``stage``: DVC then locks that stage's outputs only.
     """
-    lock = root / "dvc.lock"
-    if not lock.is_file():
-        return InputCheck(False, 0, (), ())
-    pins = _pins(root, _yaml(lock).get("stages", {}))
-    deps = _yaml(root / "dvc.yaml").get("stages", {}).get(stage, {}).get("deps", [])
-    data = [dep for dep in deps if not dep.startswith("src/")]
-    unpinned = tuple(dep for dep in data if dep not in pins)
-    pinned = [dep for dep in data if dep in pins]
-    changed = tuple(dep for dep in pinned if dvc_md5(root / dep) != pins[dep])
-    return InputCheck(True, len(pinned), changed, unpinned)
+    if not (root / "dvc.lock").is_file():
+        return WorkspaceState(fault="There is no dvc.lock; run the stage with dvc repro.")
+    others = [name for name in pipeline_stages(root) if name != stage]
+    pinned = [file.name for file in sorted(root.glob("*.dvc")) if file.is_file()]
+    try:
+        status = dvc_status(root, [*others, *pinned])
+    except RareAlertError as error:
+        return WorkspaceState(fault=str(error))
+    inputs = data_dependencies(root, stage)
+    outs = {path for _, path, _ in _changes(status, "changed outs")}
+    return WorkspaceState(
+        inputs=tuple(inputs),
+        changed=tuple(path for path in inputs if path in outs),
+        unpinned=tuple(path for path, md5 in inputs.items() if md5 is None),
+        stale=stale_stages(root, others, status),
+    )
 
 
-def stale_stages(root: Path, stage: str) -> tuple[str, ...]:
-    """What differs from the state in which the stages above ``stage`` last ran.
+def stale_stages(root: Path, stages: Sequence[str], status: Status) -> tuple[str, ...]:
+    """Return what changed since ``stages`` ran, each as ``<stage>: <path or key>``.
 
-    Each is ``<stage>: <what>``. Parameters are compared by their values, outputs by the pin of
-    whoever made them (one that another run replaced is named by the stage that read it), and all
-    else, such as code, by its bytes.
+    Data that is not in the workspace is no change: a stage does not run again for it.
     """
-    stages = _yaml(root / "dvc.lock").get("stages", {})
-    pins = _pins(root, stages)
-    above = [name for name in _yaml(root / "dvc.yaml").get("stages", {}) if name != stage]
-    found: list[str] = []
-    for name in above:
-        entry = stages.get(name)
-        if entry is None:
-            found.append(f"{name}: never ran")
-            continue
-        for dep in entry.get("deps", []):
-            path = dep["path"]
-            held = pins[path] if path in pins else dvc_md5(root / path)
-            if held != dep.get("md5"):
-                found.append(f"{name}: {path}")
-        for file, keys in entry.get("params", {}).items():
-            values = _yaml(root / file)
-            found += [f"{name}: {key}" for key, value in keys.items() if _at(values, key) != value]
-    return tuple(found)
+    never = [f"{name}: never ran" for name in stages if name not in locked_stages(root)]
+    found = [
+        f"{name}: {path}"
+        for name, path, how in _changes(status, "changed deps")
+        if name in stages and (how != "deleted" or path.startswith("src/"))
+    ]
+    commands = [
+        f"{name}: {change}"
+        for name in stages
+        for change in status.get(name, ())
+        if isinstance(change, str)
+    ]
+    return (*never, *found, *commands)
 
 
-def _pins(root: Path, stages: Mapping[str, Any]) -> dict[str, str]:
-    outs = [out for entry in stages.values() for out in entry.get("outs", [])]
-    outs += [out for file in root.glob("*.dvc") for out in _yaml(file).get("outs", [])]
-    return {out["path"]: out["md5"] for out in outs if "md5" in out}
+def _changes(status: Status, kind: str) -> Iterator[tuple[str, str, str]]:
+    """Yield stage, path or parameter, and how it changed."""
+    for stage, changes in status.items():
+        for change in changes:
+            for path, how in (change.get(kind, {}) if isinstance(change, dict) else {}).items():
+                if isinstance(how, dict):
+                    yield from ((stage, key, why) for key, why in how.items())
+                else:
+                    yield stage, path, how
 
 
-def _at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
+def dvc_status(root: Path, targets: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the changes of these stages and ``.dvc`` files.
 
+    DVC's memory of file digests is set aside, so every byte is read.
 
-def dvc_md5(path: Path) -> str | None:
-    """The digest DVC 3 gives a file or folder; ``None`` where nothing is there.
-
-    A folder's digest is the MD5 of its listing in JSON: relative names and MD5s, sorted by name
-    (https://dvc.org/doc/user-guide/project-structure/internal-files).
+    Raises:
+        RareAlertError: DVC can't tell, for example because this is no DVC repository.
     """
-    if path.is_file():
-        return _md5(path)
-    if not path.is_dir():
-        return None
-    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    listing = [{"md5": _md5(path / name), "relpath": name} for name in names]
-    text = json.dumps(listing, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+    command = [sys.executable, "-m", "dvc", "status", "--json", *targets]
+    with TemporaryDirectory(prefix="rarealert-") as folder:
+        environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": folder}
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RareAlertError(f"`dvc status` failed: {last[:300]}")
+    status: dict[str, list[Any]] = json.loads(done.stdout)
+    return status
 
 
 def changed_sources(root: Path) -> tuple[str, ...] | None:
-    """Files of ``SOURCES`` that differ from the commit or are untracked; ``None`` without git."""
+    """Return files of ``SOURCES`` that differ from the commit; ``None`` outside git."""
     command = ["git", "-C", str(root), "status", "--porcelain", "--", *SOURCES]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -98,12 +105,3 @@ def changed_sources(root: Path) -> tuple[str, ...] | None:
     if done.returncode != 0:
         return None
     return tuple(line[3:] for line in done.stdout.splitlines())
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}

@@ -1,1 +1,1 @@
-"""Typed items that stages yield, and the one sink that hands them to MLflow."""
+"""Typed items that stages yield, and the one sink that logs them to MLflow."""

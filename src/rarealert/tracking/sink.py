@@ -1,6 +1,6 @@
-"""The one place that hands items to MLflow.
+"""The one place that logs items to MLflow.
 
-Everything a run needs for its lineage is added here, so that no stage can forget it.
+It adds the lineage of every run, so that no stage can forget it.
 """
 
 import os
@@ -14,6 +14,7 @@ from typing import Any
 from rarealert.errors import RareAlertError
 from rarealert.files import write_json
 from rarealert.tracking import items
+from rarealert.tracking.backup import SQLITE, back_up
 from rarealert.tracking.lineage import lineage_tags, stage_inputs, stage_parameters
 
 EXPERIMENT = "rarealert"
@@ -21,23 +22,22 @@ _EXPERIMENT_TAGS = {
     # opens the UI on training runs and models instead of its pages for chat traces
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": (
-        "One run a stage of `dvc repro`; runs of one pipeline share the tag `pipeline.id`. Start "
-        "with `evaluate` (every model with its interval and the controls) and `register` (the "
-        "gates). `align` and `tune` hold their trials as children. Decision support, not a "
+        "Each stage of `dvc repro` is a run; runs of one pipeline share the tag `pipeline.id`. "
+        "Start with `evaluate` (every model with its interval and the controls) and `register` "
+        "(the gates). `align` and `tune` have their trials as children. Decision support, not a "
         "diagnosis."
     ),
 }
 
 
-_SQLITE = "sqlite:///"
 _DIGEST_LENGTH = 36  # characters that MLflow keeps of a dataset's digest
 _BATCH = 100  # metrics a call; one call a metric costs a database commit each
 
 
 def connect(uri: str) -> None:
-    """Point MLflow at the store ``uri`` and select the experiment, creating both if new.
+    """Point MLflow at the store ``uri`` and select the experiment; create what is missing.
 
-    Beside a SQLite store, artifacts lie in its folder; a server has its own place for them.
+    Artifacts of a SQLite store are written to its folder; a server has its own place for them.
 
     Raises:
         RareAlertError: the store can't be reached.
@@ -49,8 +49,8 @@ def connect(uri: str) -> None:
 
     place = None
     try:
-        if uri.startswith(_SQLITE):
-            folder = Path(uri.removeprefix(_SQLITE)).parent
+        if uri.startswith(SQLITE):
+            folder = Path(uri.removeprefix(SQLITE)).parent
             folder.mkdir(parents=True, exist_ok=True)
             place = (folder / "artifacts").as_uri()
         mlflow.set_tracking_uri(uri)
@@ -64,12 +64,16 @@ def connect(uri: str) -> None:
 def _unusable(why: str) -> RareAlertError:
     return RareAlertError(
         f"MLflow's store can't be used ({why}); check MLFLOW_TRACKING_URI or mlruns/mlflow.db, and "
-        "that no disk is full. What stages have built is kept: run the command again."
+        "that no disk is full. Finished work of the stages is kept: run the command again."
     )
 
 
 class Sink:
-    """Logs items to the active MLflow run."""
+    """Logs items to the active MLflow run.
+
+    ``inputs`` is path → DVC digest of the stage's data; those that no ``Dataset`` item describes
+    are logged at the end.
+    """
 
     def __init__(self, inputs: dict[str, str]) -> None:
         self._inputs = inputs
@@ -77,34 +81,36 @@ class Sink:
         self._digests: dict[str, str] = {}
 
     def log(self, item: items.Item) -> None:
-        """Hand one item to MLflow.
+        """Log one item.
 
         Raises:
             TypeError: ``item`` is not one of ``rarealert.tracking.items``.
-            ValueError: a metric names a dataset that the run has not described before.
+            ValueError: a metric names a dataset that was not logged before.
         """
         if isinstance(item, items.Metric):
             if item.dataset is not None and item.dataset not in self._digests:
-                raise ValueError(f"{item.name} names the dataset {item.dataset} before it is known")
+                raise ValueError(
+                    f"{item.name} names the dataset {item.dataset}, which was not logged before"
+                )
             self._metrics.append(item)
             if len(self._metrics) >= _BATCH:
                 self.flush()
             return
         handler = self._handlers().get(type(item))
         if handler is None:
-            raise TypeError(f"{type(item).__name__} is not an item the sink knows")
+            raise TypeError(f"{type(item).__name__} is not an item that the sink can log")
         self.flush()
         handler(item)
 
     def finish(self) -> None:
-        """Log what is still held back, and the inputs that no ``Dataset`` item has described."""
+        """Log what is still held back, and the remaining inputs."""
         self.flush()
         for path, md5 in self._inputs.items():
             _log_dataset(Path(path).as_posix(), path, md5, None, "input")
         self._inputs = {}
 
     def flush(self) -> None:
-        """Log the metrics that are held back to go out together."""
+        """Log the metrics that were held back to be sent together."""
         import mlflow
         from mlflow.entities import Metric
 
@@ -164,8 +170,7 @@ def _describe(item: items.Summary) -> None:
     import mlflow
 
     # what the UI shows as the run's description
-    said = f"{item.text}. Decision support, not a diagnosis."
-    mlflow.set_tag("mlflow.note.content", said)
+    mlflow.set_tag("mlflow.note.content", f"{item.text}. Decision support, not a diagnosis.")
 
 
 def _log_figure(item: items.Figure) -> None:
@@ -207,7 +212,7 @@ def _log_dataset(name: str, source: str, digest: str, rows: int | None, context:
     from mlflow.data import sources
     from mlflow.data.meta_dataset import MetaDataset
 
-    # The path inside the workspace is the source: the digest finds the bytes in any DVC remote.
+    # the path in the workspace is the source: with the digest, any DVC remote has the bytes
     place = sources.LocalArtifactDatasetSource(source)  # type: ignore[attr-defined]  # made at import
     dataset = MetaDataset(place, name=name, digest=digest[:_DIGEST_LENGTH])  # type: ignore[abstract]  # its own use
     tags = {} if rows is None else {"rows": str(rows)}
@@ -216,12 +221,12 @@ def _log_dataset(name: str, source: str, digest: str, rows: int | None, context:
 
 @contextmanager
 def open_run(stage: str, root: Path, uri: str, record: Path) -> Iterator[Sink]:
-    """An MLflow run of ``stage`` in the store ``uri``; ``record`` gets its id at the end.
+    """Open an MLflow run of ``stage`` in the store ``uri``; write its id to ``record`` at the end.
 
     A stage that raises leaves a FAILED run tagged with the exception's type, and no record.
 
     Raises:
-        RareAlertError: the store can't be reached any more, or refuses what is handed to it.
+        RareAlertError: the store can't be reached any more, or refuses an item.
     """
     from mlflow.exceptions import MlflowException
 
@@ -233,18 +238,18 @@ def open_run(stage: str, root: Path, uri: str, record: Path) -> Iterator[Sink]:
     except MlflowException as error:
         raise _unusable(error.error_code) from error
     write_json(record, {"run_id": run_id})
+    back_up(uri)
 
 
 @contextmanager
 def _running(stage: str, root: Path) -> Iterator[tuple[str, Sink]]:
-    """The run and its sink; whatever goes wrong first is what is raised."""
+    """Open the run and its sink; the first error is the one raised."""
     import mlflow
 
     _close_orphans(stage)
-    inputs = {one.path: one.md5 for one in stage_inputs(root, stage)}
     tags = lineage_tags(root, stage) | {"host": platform.node(), "pid": str(os.getpid())}
     run = mlflow.start_run(run_name=stage, tags=tags)
-    sink = Sink(inputs)
+    sink = Sink(stage_inputs(root, stage))
     try:
         mlflow.log_params(stage_parameters(root, stage))
         yield run.info.run_id, sink
@@ -255,31 +260,31 @@ def _running(stage: str, root: Path) -> Iterator[tuple[str, Sink]]:
 
 
 def _end_failed(sink: Sink, error: str) -> None:
-    """Log what is held back and close the run, as far as the store still takes anything."""
+    """Log what is held back and close the run, as far as the store still works."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     with suppress(MlflowException):
-        mlflow.set_tag("error", error)  # a store that does not take this takes nothing: no more
+        mlflow.set_tag("error", error)  # a store that refuses this is not tried any further
         with suppress(MlflowException):
             sink.flush()
         mlflow.end_run("FAILED")
 
 
 def _close_orphans(stage: str) -> None:
-    """Mark runs of this stage as KILLED whose process on this machine is gone.
+    """Mark runs of this stage as KILLED if their process on this machine has ended.
 
-    A killed process can't close its run, and a run that seems to be running misleads a reviewer.
+    A killed process can't close its run, and a run shown as running misleads a reviewer.
     """
     import mlflow
     import psutil
 
     client = mlflow.MlflowClient()
     experiment = mlflow.set_experiment(EXPERIMENT)
-    wanted = (
+    orphans = (
         f"attributes.status = 'RUNNING' AND tags.host = '{platform.node()}' "
         f"AND tags.stage = '{stage}'"
     )
-    for run in client.search_runs([experiment.experiment_id], wanted):
+    for run in client.search_runs([experiment.experiment_id], orphans):
         if not psutil.pid_exists(int(run.data.tags["pid"])):
             client.set_terminated(run.info.run_id, status="KILLED")

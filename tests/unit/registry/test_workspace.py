@@ -1,126 +1,155 @@
-"""The workspace as a witness: DVC's pins and git's tree."""
+"""The workspace compared with DVC's lock and with git's commit."""
 
 import subprocess
+import sys
 
 import pytest
 import yaml
 
-from rarealert.registry.workspace import changed_sources, check_inputs, dvc_md5, stale_stages
+from rarealert.registry.workspace import changed_sources, check_workspace
+from rarealert.tracking.lineage import git_commit
+
+COPY = f"{sys.executable} -c \"import shutil; shutil.copy('data/x', 'build/{{0}}')\""
+STAGES = {
+    "split": {
+        "cmd": COPY.format("split"),
+        "deps": ["src/room", "data"],
+        "params": ["split"],
+        "outs": ["build/split"],
+    },
+    "evaluate": {
+        "cmd": COPY.format("metrics.json"),
+        "deps": ["build/split"],
+        "metrics": [{"build/metrics.json": {"cache": False}}],
+    },
+    "register": {
+        "cmd": COPY.format("register"),
+        "deps": ["src/room", "build/split", "build/metrics.json"],
+        "outs": ["build/register"],
+    },
+}
 
 
-@pytest.fixture
-def tree(tmp_path):
-    (tmp_path / "adapter" / "deep").mkdir(parents=True)
-    (tmp_path / "adapter" / "a.json").write_text("{}\n")
-    (tmp_path / "adapter" / "deep" / "b.bin").write_bytes(b"\x00\x01")
-    (tmp_path / "metrics.json").write_text("{}")
-    return tmp_path
+def dvc(root, *words):
+    subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, check=True, capture_output=True)
 
 
-@pytest.mark.slow
-def test_digests_are_dvcs_own(tree):
-    run = {"cwd": tree, "check": True, "capture_output": True}
-    subprocess.run(["dvc", "init", "--no-scm", "-q"], **run)
-    subprocess.run(["dvc", "add", "-q", "adapter", "metrics.json"], **run)
-    for name in ("adapter", "metrics.json"):
-        pinned = yaml.safe_load((tree / f"{name}.dvc").read_text())["outs"][0]["md5"]
-        assert dvc_md5(tree / name) == pinned
-
-
-def pin(root, **outs):
-    entries = [{"path": path, "md5": md5} for path, md5 in outs.items()]
-    (root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"distil": {"outs": entries}}}))
-    deps = ["src/rarealert/cases/case.py", "adapter", "metrics.json"]
-    stages = {"register": {"deps": deps}}
+def make(root, stages):
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
 
 
-def test_inputs_as_pinned(tree):
-    pin(tree, **{name: dvc_md5(tree / name) for name in ("adapter", "metrics.json")})
-    found = check_inputs(tree, "register")
-    assert (found.locked, found.checked, found.changed, found.unpinned) == (True, 2, (), ())
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A DVC repository whose stages above ``register`` have run."""
+    root = tmp_path_factory.mktemp("workspace")
+    for folder in ("src/room", "data", "build"):
+        (root / folder).mkdir(parents=True)
+    (root / "src/room/a.py").write_text("1\n")
+    (root / "data/x").write_text("{}\n")
+    (root / "params.yaml").write_text("split: {seed: 7}\n")
+    make(root, STAGES)
+    dvc(root, "init", "--no-scm", "-q")
+    dvc(root, "add", "-q", "data")
+    dvc(root, "repro", "-q", "evaluate")
+    return root
 
 
-def test_an_edited_report_and_a_swapped_adapter_show(tree):
-    pin(tree, **{name: dvc_md5(tree / name) for name in ("adapter", "metrics.json")})
-    (tree / "metrics.json").write_text('{"auroc": 1}')
-    (tree / "adapter" / "deep" / "b.bin").write_bytes(b"\x00\x02")
-    assert check_inputs(tree, "register").changed == ("adapter", "metrics.json")
+@pytest.fixture
+def tree(repository):
+    """The repository, whose changed files are put back afterwards."""
+    files = [path for path in repository.rglob("*") if path.is_file() and ".dvc/" not in str(path)]
+    kept = {path: path.read_bytes() for path in files}
+    yield repository
+    (repository / "src/room/new.py").unlink(missing_ok=True)
+    for path, content in kept.items():
+        if not path.is_file() or path.read_bytes() != content:
+            path.unlink(missing_ok=True)  # DVC may have made it a read-only link
+            path.write_bytes(content)
 
 
-def test_a_missing_or_unpinned_input_shows(tree):
-    pin(tree, adapter=dvc_md5(tree / "adapter"))
-    (tree / "adapter" / "a.json").unlink()
-    found = check_inputs(tree, "register")
-    assert found.changed == ("adapter",)
-    assert found.unpinned == ("metrics.json",)
+def test_a_workspace_as_locked_is_current(tree):
+    found = check_workspace(tree, "register")
+    assert found.inputs == ("build/split", "build/metrics.json")
+    assert (found.fault, found.changed, found.unpinned, found.stale) == (None, (), (), ())
 
 
-def test_without_a_lock_nothing_is_vouched_for(tree):
-    assert not check_inputs(tree, "register").locked
+@pytest.mark.parametrize(
+    ("file", "content", "changed", "stale"),
+    [
+        ("build/metrics.json", '{"auroc": 1}', ("build/metrics.json",), ()),
+        ("build/split", "other", ("build/split",), ("evaluate: build/split",)),
+        ("build/split", None, ("build/split",), ()),
+        ("src/room/a.py", "2\n", (), ("split: src/room",)),
+        ("src/room/new.py", "", (), ("split: src/room",)),
+        ("data/x", "{} \n", (), ("split: data",)),
+        ("params.yaml", "split: {seed: 8}\n", (), ("split: split",)),
+    ],
+)
+def test_what_changed_is_named_with_its_stage(tree, file, content, changed, stale):
+    if content is None:
+        (tree / file).unlink()
+    else:
+        (tree / file).unlink(missing_ok=True)
+        (tree / file).write_text(content)
+    found = check_workspace(tree, "register")
+    assert (found.changed, found.stale) == (changed, stale)
 
 
-def test_git_counts_sources_and_leaves_reports_out(tree):
-    assert changed_sources(tree) is None
+def test_a_changed_command_a_new_stage_and_an_unpinned_input_are_named(tree):
+    stages = {name: dict(stage) for name, stage in STAGES.items()}
+    stages["split"]["cmd"] += " "
+    stages["new"] = {"cmd": "true", "deps": ["data"], "outs": ["build/new"]}
+    stages["register"]["deps"] = ["src/room", "build/new"]
+    make(tree, stages)
+    found = check_workspace(tree, "register")
+    assert found.unpinned == ("build/new",)
+    assert {"new: never ran", "split: changed command"} <= set(found.stale)
+
+
+def test_the_check_works_inside_the_running_stage(tree, monkeypatch):
+    stages = {name: dict(stage) for name, stage in STAGES.items()}
+    check = (
+        "from pathlib import Path; from rarealert.registry.workspace import check_workspace as c; "
+        "Path('build/register').write_text(str(c(Path.cwd(), 'register')))"
+    )
+    stages["register"]["cmd"] = f'{sys.executable} -c "{check}"'
+    make(tree, stages)
+    dvc(tree, "repro", "-q", "register")
+    state = (tree / "build/register").read_text()
+    assert "fault=None" in state
+    assert "changed=(), unpinned=(), stale=()" in state
+
+
+def test_without_a_lock_or_a_repository_the_fault_is_named(tree, tmp_path):
+    (tree / "dvc.lock").unlink()
+    assert "dvc.lock" in check_workspace(tree, "register").fault
+    (tmp_path / "dvc.lock").write_text("stages: {}")
+    make(tmp_path, STAGES)
+    assert "dvc status" in check_workspace(tmp_path, "register").fault
+
+
+def test_git_counts_sources_and_leaves_reports_out(tmp_path):
+    assert changed_sources(tmp_path) is None
     for name in ("src/new.py", "reports/x.json", "params.yaml", "dvc.lock"):
-        (tree / name).parent.mkdir(exist_ok=True)
-        (tree / name).write_text("1\n")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1\n")
 
     def git(*words):
         author = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        subprocess.run(["git", *author, *words], cwd=tree, check=True, capture_output=True)
+        subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True)
 
     git("init", "-q")
     git("add", "-A")
     git("commit", "-qm", "start")
-    assert changed_sources(tree) == ()
     for name in ("reports/x.json", "dvc.lock"):
-        (tree / name).write_text("2\n")
-    assert changed_sources(tree) == ()
-    (tree / "params.yaml").write_text("2\n")
-    (tree / "src/untracked.py").write_text("")
-    assert changed_sources(tree) == ("params.yaml", "src/untracked.py")
-
-
-@pytest.fixture
-def finished(tree):
-    """A stage above ``register`` that ran with what lies here."""
-    (tree / "src").mkdir()
-    (tree / "src/x.py").write_text("1\n")
-    (tree / "params.yaml").write_text("split: {seed: 7}\nteach: {panel: embedded}\n")
-    (tree / "data.dvc").write_text(yaml.safe_dump({"outs": [{"path": "data", "md5": "d" * 32}]}))
-    (tree / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"split": {}, "register": {}}}))
-    paths = {"src/x.py": dvc_md5(tree / "src/x.py"), "data": "d" * 32}
-    deps = [{"path": path, "md5": md5} for path, md5 in paths.items()]
-    params = {"params.yaml": {"split": {"seed": 7}, "teach.panel": "embedded"}}
-    lock = {"stages": {"split": {"deps": deps, "params": params}}}
-    (tree / "dvc.lock").write_text(yaml.safe_dump(lock))
-    return tree
-
-
-def test_a_stage_that_ran_with_all_this_is_current(finished):
-    assert stale_stages(finished, "register") == ()
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "named"),
-    [
-        ("src/x.py", "2\n", "split: src/x.py"),
-        ("data.dvc", "outs: [{path: data, md5: other}]\n", "split: data"),
-        ("params.yaml", "split: {seed: 8}\nteach: {panel: embedded}\n", "split: split"),
-        ("params.yaml", "split: {seed: 7}\n", "split: teach.panel"),
-        ("dvc.lock", "stages: {}\n", "split: never ran"),
-    ],
-)
-def test_what_changed_since_is_named_with_its_stage(finished, file, content, named):
-    (finished / file).write_text(content)
-    assert stale_stages(finished, "register") == (named,)
+        (tmp_path / name).write_text("2\n")
+    assert changed_sources(tmp_path) == ()
+    (tmp_path / "params.yaml").write_text("2\n")
+    (tmp_path / "src/untracked.py").write_text("")
+    assert changed_sources(tmp_path) == ("params.yaml", "src/untracked.py")
 
 
 def test_without_git_nothing_is_known_of_sources_and_commit(tmp_path, monkeypatch):
-    from rarealert.registry.workspace import changed_sources
-    from rarealert.tracking.lineage import git_commit
-
     monkeypatch.setenv("PATH", str(tmp_path))
     assert changed_sources(tmp_path) is None
     assert git_commit(tmp_path) == "unknown"

@@ -1,4 +1,4 @@
-"""Lineage: what DVC pins reaches the tags, whatever state the workspace is in."""
+"""Lineage: DVC's pins reach the tags, whatever state the workspace is in."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ def workspace(tmp_path: Path) -> Path:
         "stages:\n"
         "  align:\n"
         "    cmd: rarealert align\n"
-        "    deps: [src/a.py, build/split/train.parquet, data, build/new.parquet]\n"
+        "    deps: [src/rarealert/visits, build/split/train.parquet, data, build/new.parquet]\n"
         "    params: [align, distil]\n"
     )
     (tmp_path / "params.yaml").write_text("align: {seed: 1, deep: {er: 2}}\ndistil: {x: null}\n")
@@ -27,11 +27,10 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def test_inputs_are_the_data_deps_with_their_dvc_digests(workspace: Path) -> None:
-    inputs = lineage.stage_inputs(workspace, "align")
-    assert [(one.path, one.md5) for one in inputs] == [
-        ("build/split/train.parquet", "aa"),
-        ("data", "bb.dir"),
-    ]
+    inputs = {"build/split/train.parquet": "aa", "data": "bb.dir"}
+    assert lineage.stage_inputs(workspace, "align") == inputs
+    unpinned = {"build/new.parquet": None}
+    assert lineage.data_dependencies(workspace, "align") == inputs | unpinned
 
 
 def test_parameters_are_flat_and_only_those_the_stage_names(workspace: Path) -> None:
@@ -43,7 +42,7 @@ def test_outside_git_and_dvc_nothing_is_invented(tmp_path: Path) -> None:
     tags = lineage.lineage_tags(tmp_path, "align")
     assert tags["git.commit"] == "unknown"
     assert "dvc.lock.sha256" not in tags
-    assert lineage.stage_inputs(tmp_path, "align") == []
+    assert lineage.stage_inputs(tmp_path, "align") == {}
 
 
 def test_dirty_means_sources_not_what_the_pipeline_rewrites(tmp_path: Path) -> None:
@@ -72,7 +71,7 @@ def test_pipeline_id_is_shared_below_one_dvc_process_and_can_be_given(
     stage = (
         f"{sys.executable} -c 'from rarealert.tracking.lineage import pipeline_id as p; print(p())'"
     )
-    # A script named dvc that runs two stages through a shell, as DVC does.
+    # a script named dvc that runs two stages through a shell, as DVC does
     (tmp_path / "dvc").write_text(
         f"import subprocess\nfor _ in range(2): subprocess.run({stage!r}, shell=True, check=True)\n"
     )

@@ -1,12 +1,11 @@
-"""Gates at the door: asked at every promotion, of what the registry holds at that moment.
+"""Gates asked at every promotion, of what the registry holds at that moment.
 
-Collects what the registry holds of a version, for the gates at the door.
+They need the registry alone, not the workspace: tags can be set by anybody, so digests are computed
+again from the stored files.
 """
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,43 +13,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rarealert.errors import RareAlertError
 from rarealert.registry.gates.gate import GateResult
+from rarealert.registry.identity import ADAPTER_CARD, identity_of
 from rarealert.registry.promotion import settle
-from rarealert.registry.versions import ADAPTER_CARD, identity_of
+from rarealert.registry.versions import (
+    CARD,
+    JUDGED_RUN,
+    JUDGEMENT,
+    JUDGEMENT_DIGEST,
+    digest_of,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-
-
-@dataclass(frozen=True)
-class Approval:
-    """What the registry holds of a version when somebody wants to promote it.
-
-    ``judgement`` is the file of the run that judged it; digests are sha256.
-    """
-
-    name: str
-    version: str
-    judgement: Mapping[str, Any] | None
-    judgement_digest: str
-    """Of the judgement as it is now, computed anew."""
-    noted_digest: str
-    """Of the judgement as the version's tag says."""
-    failed_in_run: float | None
-    """Failed gates by the metric that the judging run logged."""
-    limits: Mapping[str, float | None]
-    """Gates that a judgement must have put, with today's setting where it is their threshold."""
-    identity: Mapping[str, str]
-    """Digests of what the version is made of, as the registry holds it, computed anew."""
-    card: str | None
-    card_of_adapter: str | None
-    """The copy in the adapter's folder, which leaves it out of its digest."""
-    log_fault: str | None
-
-    @property
-    def adapter_digest(self) -> str:
-        """Of the adapter; empty where there is none."""
-        return self.identity.get("adapter.sha256", "")
-
 
 _PARTS = {
     "adapter.sha256": "adapter",
@@ -63,71 +37,91 @@ _COMPUTED = "RA001"
 
 
 @dataclass(frozen=True)
+class Approval:
+    """What the registry holds of a version that is to be promoted; digests are SHA-256."""
+
+    name: str
+    version: str
+    judgement: Mapping[str, Any] | None
+    """The file of the run that judged the version."""
+    judgement_digest: str
+    """Digest of that file, computed now."""
+    noted_digest: str
+    """Digest in the version's tag."""
+    failed_in_run: float | None
+    """Number of failed gates that the judging run logged."""
+    limits: Mapping[str, float | None]
+    """Gates that the judgement must contain, with the current setting of those with a threshold."""
+    identity: Mapping[str, str]
+    """Digests of the version's parts, computed now."""
+    card: str | None
+    card_of_adapter: str | None
+    """The copy in the adapter's folder, which the adapter's digest leaves out."""
+    log_fault: str | None
+
+
+@dataclass(frozen=True)
 class ApprovalGate(ABC):
-    """A gate that needs the registry alone, not the workspace."""
+    """A gate on what the registry holds."""
 
     code: ClassVar[str]
     title: ClassVar[str]
     param: ClassVar[str | None] = None
 
     def check(self, approval: Approval) -> GateResult:
-        """The verdict with its reason in one sentence."""
-        faults = self.faults(approval)
-        said = f"{faults[0]}." if faults else f"{self.title}."
-        return GateResult(self.code, self.title, not faults, float(len(faults)), 0.0, said)
+        """Return the verdict with its first fault as the reason."""
+        faults = list(self.faults(approval))
+        reason = f"{(faults or [self.title])[0]}."
+        return GateResult(self.code, self.title, not faults, float(len(faults)), 0.0, reason)
 
     @abstractmethod
-    def faults(self, approval: Approval) -> list[str]:
-        """Why it does not pass, one phrase each."""
+    def faults(self, approval: Approval) -> Iterator[str]:
+        """Yield why it does not pass, one phrase each."""
 
 
 @dataclass(frozen=True)
 class GenuineJudgement(ApprovalGate):
-    """The judgement is whole, unchanged, of this very version, and passes every gate."""
+    """The judgement is complete, unchanged, of this very version, and passes every gate."""
 
     code: ClassVar[str] = "RA023"
     title: ClassVar[str] = "The approval is the judgement's own"
 
-    def faults(self, approval: Approval) -> list[str]:
-        """Tags alone prove nothing: anybody may set them."""
+    def faults(self, approval: Approval) -> Iterator[str]:
+        """Compare the judgement with its digests, the version's files and the judging run."""
         held = approval.judgement
         if held is None:
-            return [f"Version {approval.version} was never judged; run dvc repro register"]
-        found = []
+            yield f"Version {approval.version} was never judged; run dvc repro register"
+            return
         if (held.get("model_name"), held.get("version")) != (approval.name, approval.version):
-            found.append("The judgement is that of another version")
+            yield "The judgement is that of another version"
         if not held.get("evidence") == approval.judgement_digest == approval.noted_digest:
-            found.append("The judgement was changed after it was made")
+            yield "The judgement was changed after it was made"
         judged = held.get("identity", {})
-        found += [
-            f"The {part} in the registry is not the one that was judged"
-            for name, part in _PARTS.items()
-            if not judged.get(name) or judged[name] != approval.identity.get(name)
-        ]
+        for name, part in _PARTS.items():
+            if not judged.get(name) or judged[name] != approval.identity.get(name):
+                yield f"The {part} in the registry is not the one that was judged"
         results = {gate["code"]: gate["passed"] for gate in held.get("gates", [])}
         failed = sorted(code for code, passed in results.items() if passed is not True)
-        missing = sorted(approval.limits.keys() - results.keys())
         if failed:
-            found.append(f"The judgement failed {', '.join(failed)}")
-        if missing:
-            found.append(f"The judgement did not ask {', '.join(missing)}")
+            yield f"The judgement failed {', '.join(failed)}"
+        if missing := sorted(approval.limits.keys() - results.keys()):
+            yield f"The judgement lacks {', '.join(missing)}"
         if approval.failed_in_run != len(failed):
-            found.append("The judging run counted other failures than the judgement names")
-        return found + _moved(held.get("gates", []), approval.limits)
+            yield "The judging run logged another number of failures than the judgement"
+        yield from _moved(held.get("gates", []), approval.limits)
 
 
-def _moved(gates: Sequence[Mapping[str, Any]], limits: Mapping[str, float | None]) -> list[str]:
-    """Gates that judged by another threshold than today's; a margin is its setting below zero."""
-    found = []
+def _moved(gates: Sequence[Mapping[str, Any]], limits: Mapping[str, float | None]) -> Iterator[str]:
+    """Yield gates whose threshold has changed since; a margin is its setting below zero."""
     for gate in gates:
         code, used, limit = gate["code"], gate.get("threshold"), limits.get(gate["code"])
         if used is None or limit is None or (code == _COMPUTED and used > 0):
             continue
         if abs(used) != limit:
-            found.append(
-                f"{code} judged by {abs(used):g} and params.yaml says {limit:g} now; run dvc repro"
+            yield (
+                f"{code} was judged by {abs(used):g}, but params.yaml has {limit:g} now; run "
+                "dvc repro"
             )
-    return found
 
 
 @dataclass(frozen=True)
@@ -137,15 +131,14 @@ class CardAttached(ApprovalGate):
     code: ClassVar[str] = "RA024"
     title: ClassVar[str] = "The model card is attached"
 
-    def faults(self, approval: Approval) -> list[str]:
-        """A card of another version names another adapter."""
+    def faults(self, approval: Approval) -> Iterator[str]:
+        """Look for the adapter's digest in the card: the card of another version has another."""
         if approval.card is None:
-            return ["The version has no model card; run dvc repro -f register"]
-        if approval.adapter_digest not in approval.card:
-            return ["The card is that of another adapter; run dvc repro -f register"]
-        if approval.card_of_adapter not in (None, approval.card):
-            return ["The adapter's card differs from the version's; run dvc repro -f register"]
-        return []
+            yield "The version has no model card; run dvc repro -f register"
+        elif approval.identity.get("adapter.sha256", "") not in approval.card:
+            yield "The card is that of another adapter; run dvc repro -f register"
+        elif approval.card_of_adapter not in (None, approval.card):
+            yield "The adapter's card differs from the version's; run dvc repro -f register"
 
 
 @dataclass(frozen=True)
@@ -155,34 +148,17 @@ class LogWhole(ApprovalGate):
     code: ClassVar[str] = "RA025"
     title: ClassVar[str] = "The log of promotions is whole"
 
-    def faults(self, approval: Approval) -> list[str]:
-        """Broken where an entry was changed or removed, or the alias moved without one."""
-        return [] if approval.log_fault is None else [approval.log_fault.rstrip(".")]
+    def faults(self, approval: Approval) -> Iterator[str]:
+        """Report a changed or removed entry, or an alias that was moved without one."""
+        if approval.log_fault is not None:
+            yield approval.log_fault.rstrip(".")
 
 
 APPROVAL_GATES: tuple[ApprovalGate, ...] = (GenuineJudgement(), CardAttached(), LogWhole())
 
 
-JUDGEMENT = "judgement.json"
-"""Artifact of the run that judged a version: every gate's verdict, with their digest."""
-
-EVIDENCE = "evidence.sha256"
-"""Tag of a version: digest of its judgement."""
-
-JUDGED_RUN = "judged.run"
-"""Tag of a version: the run that judged it."""
-
-CARD = "card.md"
-
-
-def digest_of(judgement: Mapping[str, Any]) -> str:
-    """Sha256 of a judgement without its own digest."""
-    held = {key: value for key, value in judgement.items() if key != "evidence"}
-    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
-
-
 def approve(name: str, version: str, limits: Mapping[str, float | None]) -> tuple[GateResult, ...]:
-    """The verdict of the gates at the door on ``version`` of ``name``.
+    """Return the verdicts of the approval gates on ``version`` of ``name``.
 
     ``limits`` are those of the gates that must have judged it, as ``catalogue.limits`` gives them.
 
@@ -202,7 +178,7 @@ def approve(name: str, version: str, limits: Mapping[str, float | None]) -> tupl
 
 
 def read_judgement(name: str, version: str) -> dict[str, Any]:
-    """The judgement that the gates at the door have let pass.
+    """Return the judgement of a version.
 
     Raises:
         RareAlertError: there is none.
@@ -212,7 +188,7 @@ def read_judgement(name: str, version: str) -> dict[str, Any]:
     held = mlflow.MlflowClient().get_model_version(name, version)
     judgement = _judgement(held.tags.get(JUDGED_RUN))
     if judgement is None:
-        raise RareAlertError(f"Version {version} of {name} was never judged.")
+        raise RareAlertError(f"Version {version} of {name} was never judged; run dvc repro.")
     return judgement
 
 
@@ -220,24 +196,23 @@ def _collect(version: "ModelVersion", limits: Mapping[str, float | None], folder
     judgement = _judgement(version.tags.get(JUDGED_RUN))
     files = _files(f"models:/{version.name}/{version.version}", folder)
     adapters = sorted(files.rglob("student.json")) if files else []
-    adapter = adapters[0].parent if adapters else None
     return Approval(
         name=version.name,
         version=str(version.version),
         judgement=judgement,
         judgement_digest=digest_of(judgement) if judgement else "",
-        noted_digest=version.tags.get(EVIDENCE, ""),
+        noted_digest=version.tags.get(JUDGEMENT_DIGEST, ""),
         failed_in_run=_failed(version.tags.get(JUDGED_RUN)),
         limits=limits,
         identity=identity_of(files) if files else {},
-        card=_text(files / CARD if files else None),
-        card_of_adapter=_text(adapter / ADAPTER_CARD if adapter else None),
+        card=_text(files / CARD) if files else None,
+        card_of_adapter=_text(adapters[0].parent / ADAPTER_CARD) if adapters else None,
         log_fault=_log_fault(version.name),
     )
 
 
-def _text(file: Path | None) -> str | None:
-    return file.read_text(encoding="utf-8") if file and file.is_file() else None
+def _text(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def _judgement(run_id: str | None) -> dict[str, Any] | None:
@@ -260,7 +235,7 @@ def _failed(run_id: str | None) -> float | None:
     if run_id is None:
         return None
     try:
-        # every value ever logged: one that was put over another does not hide it
+        # every value ever logged: a later value does not hide an earlier one
         history = mlflow.MlflowClient().get_metric_history(run_id, "gates.failed")
     except MlflowException:
         return None

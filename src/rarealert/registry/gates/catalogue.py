@@ -1,10 +1,10 @@
-"""Every gate with its threshold from ``params.yaml``, and the verdict of all of them."""
+"""All gates with their thresholds from ``params.yaml``, in the order of their codes."""
 
 from collections.abc import Sequence
 
 from rarealert.evaluation.intervals import Bootstrap
 from rarealert.params import EvaluateParams, RegisterParams
-from rarealert.registry.gates.gate import Gate, GateResult
+from rarealert.registry.gates.gate import Gate
 from rarealert.registry.gates.integrity import (
     CleanTree,
     InputsPinned,
@@ -33,13 +33,12 @@ from rarealert.registry.gates.statistical import (
     WorstHead,
     WorstSubgroup,
 )
-from rarealert.registry.judged import Evidence
 
 
 def gates(register: RegisterParams, evaluate: EvaluateParams) -> tuple[Gate, ...]:
-    """All gates in the order of their codes."""
+    """Return all gates that judge a version at registration."""
     plan = Bootstrap(evaluate.resamples, evaluate.confidence, evaluate.seed)
-    found: list[Gate] = [
+    return (
         NotBelowChampion(register.max_auroc_loss, plan),
         NearBestTeacher(register.max_auroc_below_best_teacher, plan),
         AboveControls(register.min_auroc_above_control, plan),
@@ -62,19 +61,13 @@ def gates(register: RegisterParams, evaluate: EvaluateParams) -> tuple[Gate, ...
         Memory(register.max_memory_gib),
         SchemaKept(),
         BaseLicence(register.accepted_base_models),
-    ]
-    return tuple(found)
+    )
 
 
 def limits(register: RegisterParams, among: Sequence[Gate]) -> dict[str, float | None]:
-    """Gate → the number in ``params.yaml`` that it judges by; ``None`` where it has none."""
-    said = {gate.code: getattr(register, gate.param) if gate.param else None for gate in among}
+    """Return gate → its numeric setting in ``params.yaml``; ``None`` where it has none."""
+    settings = {gate.code: getattr(register, gate.param) if gate.param else None for gate in among}
     return {
         code: float(value) if isinstance(value, int | float) else None
-        for code, value in said.items()
+        for code, value in settings.items()
     }
-
-
-def judge(evidence: Evidence, among: Sequence[Gate]) -> tuple[GateResult, ...]:
-    """The verdict of every gate; none is left out because another failed."""
-    return tuple(gate.check(evidence) for gate in among)

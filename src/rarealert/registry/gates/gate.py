@@ -1,10 +1,11 @@
-"""A gate: a code, a title, a threshold, and one question put to the evidence."""
+"""The base class of a gate: a code, a title, a threshold, and one check of a version's facts."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rarealert.registry.judged import Evidence
+from rarealert.registry.judged import GateInput
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class GateResult:
 
 
 class Gate(ABC):
-    """One question. A gate that can't find its evidence fails: silence is not consent."""
+    """One check. A gate fails where the facts that it needs are missing."""
 
     code: ClassVar[str]
     title: ClassVar[str]
@@ -28,8 +29,8 @@ class Gate(ABC):
     """Key of its threshold in the section ``register``; ``None`` where it allows no fault."""
 
     @abstractmethod
-    def check(self, evidence: Evidence) -> GateResult:
-        """The verdict with its reason in one sentence, free of case text."""
+    def check(self, given: GateInput) -> GateResult:
+        """Return the verdict with its reason in one sentence, free of case text."""
 
     def _result(
         self,
@@ -39,3 +40,13 @@ class Gate(ABC):
         threshold: float | None = None,
     ) -> GateResult:
         return GateResult(self.code, self.title, passed, value, threshold, reason)
+
+    def _count(self, faults: Collection[object], passed: str, failed: str) -> GateResult:
+        """Pass where ``faults`` is empty; the value is their number."""
+        reason = failed if faults else passed
+        return self._result(not faults, reason, float(len(faults)), 0.0)
+
+
+def first_few(names: Collection[str]) -> str:
+    """Return up to three names for a sentence."""
+    return ", ".join(sorted(names)[:3])

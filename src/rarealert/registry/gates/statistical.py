@@ -1,102 +1,65 @@
-"""Labels and usable risks of one model on some of the test cases.
+"""Gates on the figures: against champion, teachers and controls, calibration, and subgroups.
 
-AUROC of two models on the cases both answered, with the interval of their difference.
-
-Gates on what the model can do: against champion, teachers, shortcuts, and its calibration.
-
-Comparisons ask for the lower bound of a paired interval, so the burden of proof lies with the
-challenger: few cases make a wide interval, and a wide interval does not pass. A gate that
-compares with several models needs all of its tests to hold, which wants no correction for their
-number (intersection-union test: Berger, Technometrics 24:295, 1982).
-
-Gates on those whom an average hides: Orphanet heads, sources, ages, sexes.
-
-Figures of small cells are chance more than model, so small heads are judged together and other
-small cells not at all; both are said in the reason.
+Comparisons use the lower bound of a paired interval, so the burden of proof is on the challenger:
+few cases make a wide interval, and a wide interval does not pass. A gate that compares with several
+models requires all of its tests to hold, which needs no correction for their number
+(intersection-union test: Berger, Technometrics 24:295, 1982).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rarealert.evaluation.intervals import Bootstrap, Estimate
-from rarealert.evaluation.metrics import UndefinedMetricError, auroc, measure
+from rarealert.evaluation.metrics import measure
+from rarealert.evaluation.predictions import STUDENT
 from rarealert.evaluation.report import why_absent
 from rarealert.evaluation.study import Study, compare
 from rarealert.registry.gates.gate import Gate, GateResult
-from rarealert.registry.judged import Champion, Evidence
+from rarealert.registry.judged import (
+    MIN_CELL,
+    Champion,
+    GateInput,
+    group_by_cell,
+    is_judged_alone,
+    rare_by_head,
+)
 
-Floats = NDArray[np.float64]
+_MIN_ANSWERED = 0.5  # share 0-1 of test cases that a teacher must answer to be compared with
+_KINDS = ("source", "age", "sex")
 
 
-def scored(
-    evidence: Evidence, model: str, among: Iterable[str] | None = None
-) -> tuple[Floats, Floats]:
-    """Labels (1 rare) and risks 0-1 of the cases ``model`` answered, each of shape ``(n,)``."""
-    risks = evidence.answered(model)
-    ids = sorted(risks if among is None else risks.keys() & set(among))
-    return (
-        np.array([float(evidence.rare[key]) for key in ids]),
-        np.array([risks[key] for key in ids], dtype=np.float64),
+def auroc_differences(
+    given: GateInput, others: Mapping[str, Mapping[str, float]], plan: Bootstrap
+) -> dict[str, Estimate]:
+    """Return AUROC of the challenger minus that of each other model, by name.
+
+    ``others`` is model → case → risk. Whole diseases are resampled, the same for every model. A
+    model is left out where the cases that both answered do not define the difference.
+    """
+    if not others:
+        return {}
+    ids = sorted(given.rare)
+    risks = {**others, STUDENT: given.answered()}
+    study = Study(
+        labels=np.array([float(given.rare[key]) for key in ids]),
+        clusters=np.array([given.disease[key] for key in ids]),
+        risks={
+            name: np.array([own.get(key, np.nan) for key in ids], dtype=np.float64)
+            for name, own in risks.items()
+        },
+        thresholds={},
     )
-
-
-def auroc_or_none(
-    evidence: Evidence, model: str, among: Iterable[str] | None = None
-) -> float | None:
-    """AUROC on the cases answered, ``None`` where they do not define it."""
-    labels, risks = scored(evidence, model, among)
-    if labels.size == 0:
-        return None
-    try:
-        return float(auroc(labels, risks))
-    except UndefinedMetricError:
-        return None
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """The challenger against others on one locked test part, by the same resamples."""
-
-    evidence: Evidence
-    plan: Bootstrap
-
-    def differences(self, others: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
-        """AUROC of the challenger minus that of each other model, by name.
-
-        Whole diseases are resampled. A model is left out where the cases both answered do not
-        define the difference.
-        """
-        if not others:
-            return {}
-        ids = sorted(self.evidence.rare)
-        own = self.evidence.answered(self.evidence.challenger)
-        risks = {name: _column(ids, risk) for name, risk in {**others, "": own}.items()}
-        study = Study(
-            labels=np.array([float(self.evidence.rare[key]) for key in ids]),
-            clusters=np.array([self.evidence.disease[key] for key in ids]),
-            risks=risks,
-            thresholds={},
-        )
-        pairs = {name: ("", name) for name in others}
-        found = compare(study, pairs, "auroc", self.plan)
-        return {name: comparison.difference for name, comparison in found.items()}
-
-
-def _column(ids: list[str], risks: Mapping[str, float]) -> NDArray[np.float64]:
-    return np.array([risks.get(key, np.nan) for key in ids], dtype=np.float64)
-
-
-_MIN_ANSWERED = 0.5  # share 0-1 of test cases; a teacher heard on fewer is no yardstick
+    found = compare(study, {name: (STUDENT, name) for name in others}, "auroc", plan)
+    return {name: comparison.difference for name, comparison in found.items()}
 
 
 @dataclass(frozen=True)
 class NotBelowChampion(Gate):
-    """The lower bound of AUROC(challenger) - AUROC(champion) lies above ``-max_loss``."""
+    """The lower bound of AUROC(challenger) - AUROC(champion) is at least ``-max_loss``."""
 
     max_loss: float
     plan: Bootstrap
@@ -104,19 +67,19 @@ class NotBelowChampion(Gate):
     title: ClassVar[str] = "Not worse than the champion"
     param: ClassVar[str | None] = "max_auroc_loss"
 
-    def check(self, evidence: Evidence) -> GateResult:
-        """Paired where the champion was scored on these cases, else by the champion's AUROC."""
-        champion = evidence.champion
+    def check(self, given: GateInput) -> GateResult:
+        """Compare in pairs where the champion scored these cases, else with its AUROC."""
+        champion = given.champion
         if champion is None:
             return self._result(True, "There is no champion yet to compare with.")
         if champion.same_as_challenger:
             return self._result(True, f"Version {champion.version} is the champion itself.")
-        if evidence.rare.keys() <= champion.risks.keys():
-            return self._paired(evidence, champion)
-        return self._unpaired(evidence, champion)
+        if given.rare.keys() <= champion.risks.keys():
+            return self._paired(given, champion)
+        return self._unpaired(given, champion)
 
-    def _paired(self, evidence: Evidence, champion: Champion) -> GateResult:
-        found = Pairing(evidence, self.plan).differences({"champion": champion.risks})
+    def _paired(self, given: GateInput, champion: Champion) -> GateResult:
+        found = auroc_differences(given, {"champion": champion.risks}, self.plan)
         if not found:
             return self._result(False, "The test cases do not define the difference.")
         low = found["champion"].ci_low
@@ -126,15 +89,14 @@ class NotBelowChampion(Gate):
         )
         return self._result(low >= -self.max_loss, reason, low, -self.max_loss)
 
-    def _unpaired(self, evidence: Evidence, champion: Champion) -> GateResult:
-        told = evidence.reported["models"].get(evidence.challenger, {}).get("auroc")
-        if told is None:
-            why = why_absent(evidence.reported, evidence.challenger, "auroc")
+    def _unpaired(self, given: GateInput, champion: Champion) -> GateResult:
+        own = given.report["models"].get(STUDENT, {}).get("auroc")
+        if own is None:
+            why = why_absent(given.report, STUDENT, "auroc")
             return self._result(False, f"AUROC is not defined on the test part ({why}).")
         if champion.auroc is None:
             return self._result(False, f"Version {champion.version} has no AUROC to compare with.")
-        low = told["ci_low"]
-        floor = champion.auroc - self.max_loss
+        low, floor = own["ci_low"], champion.auroc - self.max_loss
         reason = (
             f"Version {champion.version} was judged on other cases with AUROC "
             f"{champion.auroc:.3f}; the challenger reaches at least {low:.3f} on its own."
@@ -144,7 +106,7 @@ class NotBelowChampion(Gate):
 
 @dataclass(frozen=True)
 class NearBestTeacher(Gate):
-    """The lower bound of the difference to the best teacher lies above ``-max_below``."""
+    """The lower bound of the difference to the best teacher is at least ``-max_below``."""
 
     max_below: float
     plan: Bootstrap
@@ -152,22 +114,13 @@ class NearBestTeacher(Gate):
     title: ClassVar[str] = "Within the margin of the best teacher"
     param: ClassVar[str | None] = "max_auroc_below_best_teacher"
 
-    def check(self, evidence: Evidence) -> GateResult:
-        """The best teacher by AUROC on the cases it answered, at least half of them."""
-        enough = _MIN_ANSWERED * len(evidence.rare)
-        answers = {name: evidence.answered(name) for name in evidence.risks}
-        teachers = {
-            name: risks
-            for name, risks in answers.items()
-            if name.startswith("teacher:") and len(risks) >= enough
-        }
-        aurocs = {
-            name: value for name in teachers if (value := auroc_or_none(evidence, name)) is not None
-        }
+    def check(self, given: GateInput) -> GateResult:
+        """Take the best teacher by AUROC among those that answered half of the cases."""
+        aurocs = given.teacher_aurocs(_MIN_ANSWERED)
         if not aurocs:
             return self._result(False, "No teacher answered half of the test cases.")
         best = max(sorted(aurocs), key=lambda name: aurocs[name])
-        found = Pairing(evidence, self.plan).differences({best: teachers[best]})
+        found = auroc_differences(given, {best: given.answered(best)}, self.plan)
         if best not in found:
             return self._result(False, f"The cases answered do not define a difference to {best}.")
         low = found[best].ci_low
@@ -180,7 +133,7 @@ class NearBestTeacher(Gate):
 
 @dataclass(frozen=True)
 class AboveControls(Gate):
-    """The lower bound of the difference to every negative control lies above ``min_above``."""
+    """The lower bound of the difference to every negative control is above ``min_above``."""
 
     min_above: float
     plan: Bootstrap
@@ -188,13 +141,13 @@ class AboveControls(Gate):
     title: ClassVar[str] = "Above every negative control"
     param: ClassVar[str | None] = "min_auroc_above_control"
 
-    def check(self, evidence: Evidence) -> GateResult:
-        """The control that comes nearest decides."""
-        names = [name for name in evidence.risks if name.startswith("control:")]
-        controls = {name: evidence.answered(name) for name in names}
-        if not controls:
+    def check(self, given: GateInput) -> GateResult:
+        """Compare with every control; the nearest decides."""
+        names = [name for name in given.risks if name.startswith("control:")]
+        if not names:
             return self._result(False, "No negative control was scored on the test part.")
-        found = Pairing(evidence, self.plan).differences(controls)
+        controls = {name: given.answered(name) for name in names}
+        found = auroc_differences(given, controls, self.plan)
         missing = sorted(controls.keys() - found.keys())
         if missing:
             return self._result(False, f"The test part does not define AUROC for {missing[0]}.")
@@ -209,16 +162,16 @@ class AboveControls(Gate):
 
 @dataclass(frozen=True)
 class Calibrated(Gate):
-    """The expected calibration error on the test part stays below ``max_ece``."""
+    """The expected calibration error on the test part is at most ``max_ece``."""
 
     max_ece: float
     code: ClassVar[str] = "RA004"
     title: ClassVar[str] = "Calibrated on the test part"
     param: ClassVar[str | None] = "max_ece"
 
-    def check(self, evidence: Evidence) -> GateResult:
-        """Computed from the predictions themselves, not read from a report."""
-        labels, risks = scored(evidence, evidence.challenger)
+    def check(self, given: GateInput) -> GateResult:
+        """Compute the error from the predictions, not from the report."""
+        labels, risks = given.scored()
         if labels.size == 0:
             return self._result(False, "The challenger has no prediction on the test part.")
         value = measure("ece", labels, risks)
@@ -226,37 +179,26 @@ class Calibrated(Gate):
         return self._result(value <= self.max_ece, reason, value, self.max_ece)
 
 
-MIN_CELL = 10
-"""Rare cases, and non-rare ones where the cell has them, that a figure must rest on."""
-
-SMALL_HEADS = "the small heads together"
-_KINDS = ("source", "age", "sex")
-
-
 @dataclass(frozen=True)
 class WorstHead(Gate):
-    """Every Orphanet head is told from the non-rare cases better than the floor."""
+    """The rare cases of every Orphanet head are separated from the non-rare ones.
+
+    Heads with few cases are judged together.
+    """
 
     floor: float
     code: ClassVar[str] = "RA013"
     title: ClassVar[str] = "No Orphanet head is left behind"
     param: ClassVar[str | None] = "min_head_auroc"
 
-    def check(self, evidence: Evidence) -> GateResult:
-        """AUROC of each head's rare cases against all non-rare ones; the lowest decides."""
-        heads = evidence.cells.get("head", {})
-        sizes = Counter(heads.get(key, "") for key, rare in evidence.rare.items() if rare)
-        large = {head for head, size in sizes.items() if head and size >= MIN_CELL}
-        members: dict[str, list[str]] = {}
-        for key, rare in evidence.rare.items():
-            if rare:
-                head = heads.get(key, "")
-                members.setdefault(head if head in large else SMALL_HEADS, []).append(key)
-        nonrare = [key for key, rare in evidence.rare.items() if not rare]
+    def check(self, given: GateInput) -> GateResult:
+        """Compute AUROC of each head's rare cases against all non-rare ones; the lowest decides."""
+        members = rare_by_head(given.rare, given.cells.get("head", {}))
+        nonrare = [key for key, rare in given.rare.items() if not rare]
         found = {
             head: value
             for head, keys in members.items()
-            if (value := auroc_or_none(evidence, evidence.challenger, keys + nonrare)) is not None
+            if (value := given.auroc(among=keys + nonrare)) is not None
         }
         if not found or found.keys() != members.keys():
             return self._result(False, "The predictions do not define an AUROC for every head.")
@@ -270,68 +212,67 @@ class WorstHead(Gate):
 
 @dataclass(frozen=True)
 class WorstSubgroup(Gate):
-    """Every source, age band and sex with enough cases lies above the floor."""
+    """Rare and non-rare cases are separated in every source, age band and sex.
+
+    Subgroups with few cases are not judged.
+    """
 
     floor: float
     code: ClassVar[str] = "RA014"
     title: ClassVar[str] = "No source, age band or sex is left behind"
     param: ClassVar[str | None] = "min_subgroup_auroc"
 
-    def check(self, evidence: Evidence) -> GateResult:
-        """AUROC within each cell; the lowest decides."""
-        found: dict[str, tuple[float, int]] = {}
-        skipped = 0
-        for kind in _KINDS:
-            cells: dict[str, list[str]] = {}
-            for key, cell in evidence.cells.get(kind, {}).items():
-                cells.setdefault(cell, []).append(key)
-            for cell, keys in cells.items():
-                rare = sum(evidence.rare[key] for key in keys)
-                value = auroc_or_none(evidence, evidence.challenger, keys)
-                if min(rare, len(keys) - rare) < MIN_CELL or value is None:
-                    skipped += 1
-                else:
-                    found[f"{kind} {cell}"] = (value, len(keys))
+    def check(self, given: GateInput) -> GateResult:
+        """Compute AUROC within each cell; the lowest decides."""
+        cells = {
+            f"{kind} {cell}": keys
+            for kind in _KINDS
+            for cell, keys in group_by_cell(given.cells.get(kind, {})).items()
+        }
+        found = {
+            name: value
+            for name, keys in cells.items()
+            if is_judged_alone(given.rare, keys) and (value := given.auroc(among=keys)) is not None
+        }
         if not found:
             return self._result(False, f"No subgroup has {MIN_CELL} cases of each label to judge.")
         worst = min(sorted(found), key=lambda name: found[name])
-        value, n = found[worst]
         reason = (
-            f"AUROC is {value:.3f} for {worst} (n = {n}), the lowest of {len(found)} subgroups; "
-            f"{skipped} with fewer than {MIN_CELL} cases of a label were not judged."
+            f"AUROC is {found[worst]:.3f} for {worst} (n = {len(cells[worst])}), the lowest of "
+            f"{len(found)} subgroups; {len(cells) - len(found)} with fewer than {MIN_CELL} cases "
+            "of a label were not judged."
         )
-        return self._result(value >= self.floor, reason, value, self.floor)
+        return self._result(found[worst] >= self.floor, reason, found[worst], self.floor)
 
 
 @dataclass(frozen=True)
 class EverySource(Gate):
-    """Every source that was asked for is judged, on rare and on non-rare cases."""
+    """Every configured source is judged, on rare and on non-rare cases."""
 
     min_cases: int
     code: ClassVar[str] = "RA015"
     title: ClassVar[str] = "Every source is judged on both labels"
     param: ClassVar[str | None] = "min_test_cases_per_label"
 
-    def check(self, evidence: Evidence) -> GateResult:
-        """A source with one label only tells style from style, which looks like medicine."""
-        usable = evidence.answered(evidence.challenger)
-        counts = Counter(
-            (source, evidence.rare[key])
-            for key, source in evidence.cells.get("source", {}).items()
-            if key in usable
-        )
-        wanted = sorted({*evidence.sources, *evidence.cells.get("source", {}).values()})
-        fewest = {source: min(counts[source, True], counts[source, False]) for source in wanted}
-        if not evidence.sources:
-            return self._result(False, "No source is asked for in params.yaml.")
-        worst = min(wanted, key=lambda source: fewest[source])
-        unasked = sorted(set(wanted) - set(evidence.sources))
-        value = float(fewest[worst])
-        if unasked:
-            reason = f"{unasked[0]} is judged but not asked for in ingest.sources."
-            return self._result(False, reason, value, float(self.min_cases))
+    def check(self, given: GateInput) -> GateResult:
+        """Count answered cases by source and label.
+
+        A source with one label measures differences of style, which look like medicine.
+        """
+        if not given.sources:
+            return self._result(False, "params.yaml names no source in ingest.sources.")
+        source_of, usable = given.cells.get("source", {}), given.answered()
+        counts = Counter((source_of[key], given.rare[key]) for key in usable if key in source_of)
+        sources = sorted({*given.sources, *source_of.values()})
+        fewest = {source: min(counts[source, True], counts[source, False]) for source in sources}
+        worst = min(sources, key=lambda source: fewest[source])
+        value, floor = float(fewest[worst]), float(self.min_cases)
+        unconfigured = sorted(set(sources) - set(given.sources))
+        if unconfigured:
+            reason = f"{unconfigured[0]} has test cases but is not in ingest.sources."
+            return self._result(False, reason, value, floor)
         reason = (
             f"{worst} has {counts[worst, True]} rare and {counts[worst, False]} non-rare cases "
-            f"in the test part, the fewest of {len(wanted)} sources."
+            f"in the test part, the fewest of {len(sources)} sources."
         )
-        return self._result(value >= self.min_cases, reason, value, float(self.min_cases))
+        return self._result(value >= floor, reason, value, floor)

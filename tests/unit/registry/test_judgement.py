@@ -1,4 +1,4 @@
-"""What a judgement collects: the search for case text knows every part."""
+"""The facts of a judgement: the search for case text covers every part."""
 
 from contextlib import contextmanager
 
@@ -12,9 +12,9 @@ _LABEL = Label(label="nonrare", disease_id="NAME:x", disease_name="x", reason="m
 
 
 def _case(part: str) -> LabelledCase:
-    said = f"This visit of the {part} part tells of a purple giraffe on the stairs."
+    text = f"This visit of the {part} part is about a purple giraffe on the stairs."
     return LabelledCase(
-        case=Case(case_id=part, source="simulated", history_of_present_illness=said), label=_LABEL
+        case=Case(case_id=part, source="simulated", history_of_present_illness=text), label=_LABEL
     )
 
 
@@ -29,6 +29,6 @@ def test_text_of_a_case_of_any_part_is_found(part, tmp_path, monkeypatch):
         yield {"evaluate": tmp_path}
 
     monkeypatch.setattr(judgement, "tracked_folders", folders)
-    study = judgement.Study(cases, {}, {}, {}, tmp_path)
-    found = judgement._scan(study, None, Paths(tmp_path))
+    outputs = judgement.StageOutputs(cases, {}, {}, {}, tmp_path)
+    found = judgement.scan_artifacts(outputs, None, Paths(tmp_path))
     assert found.hits.keys() == {"evaluate/note.txt"}
