@@ -147,6 +147,11 @@ class Recogniser:
         """
         return self.read(text, family=family)[0]
 
+    def affirmed(self, text: str) -> tuple[str, ...]:
+        """HPO ids that ``text`` affirms of the patient, by first mention."""
+        mentions = (item for item in self.mentions(text) if not item.negated and not item.family)
+        return tuple(dict.fromkeys(item.hpo_id for item in mentions))
+
     def read(
         self, text: str, *, family: bool = False
     ) -> tuple[tuple[Mention, ...], tuple[tuple[int, int], ...]]:

@@ -24,7 +24,7 @@ from rarealert.knowledge.profiles import (
     load_common_profiles,
     load_rare_profiles,
 )
-from rarealert.knowledge.recognise import findings_of, load_recogniser
+from rarealert.knowledge.recognise import load_recogniser
 from rarealert.visits.case import Label
 from rarealert.visits.reading import Reading
 
@@ -83,7 +83,7 @@ def compose(
     insights = (item for each in reasons if each.rare == rare for item in each.insights)
     weights: dict[str, float] = {}
     for name, weight in insights:
-        for finding in findings_of(name)[0]:
+        for finding in load_recogniser().affirmed(name):
             if finding in present:
                 weights[finding] = weights.get(finding, 0.0) + weight
     ranked = sorted(weights, key=lambda finding: -weights[finding])[:_FINDINGS]
@@ -236,7 +236,7 @@ def _is_annotated(citation: str, present: frozenset[str]) -> bool:
     profile = _profiles().get(cited["code"] or f"NAME:{normalise_name(cited['name'])}")
     if profile is None or profile.name.casefold() != cited["name"].casefold():
         return False
-    found = set(findings_of(cited["finding"])[0]) & present
+    found = present.intersection(load_recogniser().affirmed(cited["finding"]))
     return any(
         item.hpo_id in found
         and not item.excluded
