@@ -62,7 +62,11 @@ class ProfileFinding:
     hpo_id: str
     frequency: float
     frequency_class: FrequencyClass
-    excluded: bool
+
+    @property
+    def excluded(self) -> bool:
+        """Whether patients with the finding do not have the disease."""
+        return self.frequency_class == "excluded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +174,9 @@ def _profile(
             onset[hpo_id] = None
         elif cells[7] and ontology.is_phenotype(hpo_id):
             share, name = parse_frequency(cells[7])
-            excluded = qualifier == "NOT" or name == "excluded"
-            if excluded:
+            if qualifier == "NOT":
                 share, name = 0.0, "excluded"
-            findings.setdefault(hpo_id, ProfileFinding(hpo_id, share, name, excluded))
+            findings.setdefault(hpo_id, ProfileFinding(hpo_id, share, name))
             sexes.add(sex)
     code, name_of_disease = rows[0][0], rows[0][1]
     only = next(iter(sexes)) if len(sexes) == 1 else ""
@@ -191,8 +194,8 @@ def _profile(
 class CommonCondition:
     """A common primary-care condition: its profile, frequency, age range and course.
 
-    ``visits_per_1000`` counts primary-care visits, ages are in years; ``mimics`` and
-    ``mimics_code`` name the rare disease that it is easily mistaken for.
+    ``visits_per_1000`` counts primary-care visits, ages are in years; ``mimics_code`` is the
+    ORPHA code of the rare disease that it is easily mistaken for.
     """
 
     profile: DiseaseProfile
@@ -200,7 +203,6 @@ class CommonCondition:
     age_min: float
     age_max: float
     course: Literal["acute", "subacute", "chronic"]
-    mimics: str
     mimics_code: str
 
 
@@ -210,7 +212,7 @@ def load_common_conditions() -> tuple[CommonCondition, ...]:
     findings: dict[str, list[ProfileFinding]] = {}
     for row in packaged_rows("common_findings.tsv"):
         name = cast(FrequencyClass, row["frequency"])
-        finding = ProfileFinding(row["hpo_id"], CLASS_FREQUENCY[name], name, name == "excluded")
+        finding = ProfileFinding(row["hpo_id"], CLASS_FREQUENCY[name], name)
         findings.setdefault(row["condition"], []).append(finding)
     return tuple(
         CommonCondition(
@@ -226,7 +228,6 @@ def load_common_conditions() -> tuple[CommonCondition, ...]:
             age_min=float(row["age_min_years"]),
             age_max=float(row["age_max_years"]),
             course=cast(Literal["acute", "subacute", "chronic"], row["course"]),
-            mimics=row["mimics"],
             mimics_code=row["mimics_code"],
         )
         for row in packaged_rows("common_conditions.tsv")

@@ -4,10 +4,12 @@ Neither the label nor the disease of a finding is an input, so the wording can't
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
+from rarealert.knowledge import packaged_rows
 from rarealert.simulation.vocabulary import VisitFinding
 
 Course = Literal["acute", "subacute", "chronic"]
@@ -35,75 +37,15 @@ _DURATIONS = {  # with their length in years, at most the patient's age
     "subacute": (("3 weeks", 0.06), ("a month", 0.08), ("2 months", 0.17), ("3 months", 0.25)),
     "chronic": (("6 months", 0.5), ("a year", 1.0), ("18 months", 1.5), ("3 years", 3.0)),
 }
-_ONSETS = {
-    "acute": ("It began suddenly", "It came on within a day", "It started abruptly"),
-    "subacute": ("It came on over some weeks", "It began gradually", "It has slowly increased"),
-    "chronic": ("It crept in slowly", "It has been there for long", "It comes and goes for long"),
-}
-_PAST = (
-    "No regular medication",
-    "Appendectomy years ago",
-    "Vaccinations are up to date",
-    "No known allergies",
-    "No previous hospital stay",
-    "One earlier visit for a minor injury",
-    "Takes paracetamol now and then",
-    "Penicillin was not tolerated once",
-)
-_ADULT_SOCIAL = (
-    ("Works in an office", "Works outdoors", "Lives with a partner", "Lives alone"),
-    ("Never smoked", "Smokes ten cigarettes a day", "Stopped smoking five years ago"),
-)
-_CHILD_SOCIAL = (
-    ("Lives with both parents", "Lives with one parent", "Has one older sibling"),
-    ("Attends day care", "No smokers at home", "No recent travel"),
-)
-_RELATIVES = ("Mother", "Father", "A sister", "A brother", "An aunt", "A grandfather")
-_PLAIN_FAMILY = (
-    "Nothing of note in the family",
-    "Parents are well",
-    "Relatives are healthy as far as known",
-    "Little is known of the relatives",
-)
-_PLAIN_HISTORY = (
-    "It is about the same by day as by night",
-    "No one at home is ill",
-    "So far it has not kept anyone from meals or from bed",
-    "It has not been looked into by a doctor so far",
-    "It is a bit less so on some days",
-    "There was no trip of late",
-    "It is new",
-    "All else is as before",
-    "Sleeps as before",
-    "Continues working meanwhile",
-    "Nothing else happened",
-    "Otherwise unchanged",
-    "Circumstances otherwise unchanged",
-    "Previously completely independent",
-    "Ordinary everyday activities continue",
-    "Conversations with friends prompted this appointment",
-    "Expectations regarding investigations were discussed",
-    "Information materials already consulted",
-)
-_PLAIN_EXAM = (
-    "Sits up on the bed and is at ease",
-    "The gut is soft to the touch",
-    "The chest is clear to the base",
-    "The neck is soft",
-    "The ears are clear",
-    "The chest is clear",
-    "The pulse is even",
-    "Speaks as one does",
-    "Orientation maintained",
-    "Cooperative throughout",
-    "Auscultation unremarkable",
-    "Gets up and walks out of the room as one does",
-    "General appearance unremarkable",
-    "Cooperative throughout examination",
-    "Cardiovascular auscultation unremarkable",
-    "Peripheral pulses symmetrical everywhere",
-    "Abdominal palpation unremarkable",
-    "Neurological orientation maintained",
+
+_PULSE_BY_AGE = ((1, 130), (3, 115), (8, 95), (14, 82), (121, 74))  # years below, beats a minute
+_BREATHS_BY_AGE = ((1, 38), (3, 28), (8, 22), (14, 18), (121, 15))  # years below, a minute
+_SYSTOLIC_BY_AGE = ((1, 85), (3, 92), (8, 100), (14, 110), (40, 120), (121, 132))  # mmHg
+_FEVER, _FAST_PULSE, _FAST_BREATH, _HYPERTENSION = (
+    "HP:0001945",
+    "HP:0001649",
+    "HP:0002789",
+    "HP:0000822",
 )
 
 
@@ -134,13 +76,22 @@ def render_visit(visit: SimulatedVisit, rng: random.Random) -> dict[str, str | N
     fields: dict[str, str | None] = {
         "chief_complaint": complaint,
         "history_of_present_illness": history,
-        "past_medical_history": f"{rng.choice(_PAST)}.",
+        "past_medical_history": f"{rng.choice(_texts()['past'])}.",
         "family_history": _family(visit, rng),
         "social_history": _social(visit, rng),
         "physical_examination": _examination(visit, observed, left, rng),
         "vitals": _vitals(visit, rng),
     }
     return {name: text if kept.get(name, True) else None for name, text in fields.items()}
+
+
+@lru_cache(maxsize=1)
+def _texts() -> Mapping[str, tuple[str, ...]]:
+    """Sentences without findings, and relatives, by kind."""
+    texts: dict[str, tuple[str, ...]] = {}
+    for row in packaged_rows("sentences.tsv", "rarealert.simulation"):
+        texts[row["kind"]] = (*texts.get(row["kind"], ()), row["text"])
+    return texts
 
 
 def _duration(visit: SimulatedVisit, rng: random.Random) -> str:
@@ -158,14 +109,14 @@ def _history(visit: SimulatedVisit, reported: Sequence[VisitFinding], rng: rando
     denied = [finding for finding in visit.absent if finding.symptom]
     leads = ("There is no", f"{speaker} denies", "There has been no")
     sentences = [
-        f"{rng.choice(_ONSETS[visit.course])}.",
+        f"{rng.choice(_texts()[f'onset_{visit.course}'])}.",
         *_in_pairs(
             reported, (f"{speaker} also reports", f"{speaker} mentions"), "and", _LAY_HISTORY, rng
         ),
         *_in_pairs(denied, leads, "or", _LAY_HISTORY, rng),
     ]
     aim = rng.uniform(*_HISTORY_LENGTH)
-    return _filled(sentences, _HISTORY_SENTENCES, aim, _PLAIN_HISTORY, rng)
+    return _filled(sentences, _HISTORY_SENTENCES, aim, _texts()["plain_history"], rng)
 
 
 def _examination(
@@ -177,7 +128,7 @@ def _examination(
         *_in_pairs(observed, leads, "and", _LAY_SIGN, rng),
         *_in_pairs(absent, ("There is no",), "or", _LAY_SIGN, rng),
     ]
-    return _filled(sentences, _EXAM_SENTENCES, aim, _PLAIN_EXAM, rng)
+    return _filled(sentences, _EXAM_SENTENCES, aim, _texts()["plain_examination"], rng)
 
 
 def _in_pairs(
@@ -224,15 +175,16 @@ def _filled(
 
 
 def _family(visit: SimulatedVisit, rng: random.Random) -> str:
-    relative, plain = rng.choice(_RELATIVES), rng.choice(_PLAIN_FAMILY)
+    relative, plain = rng.choice(_texts()["relative"]), rng.choice(_texts()["plain_family"])
     if visit.familial is None:
         return f"{plain}."
     return _sentence(f"{relative} has {_wording(visit.familial, rng, _LAY_HISTORY)}")
 
 
 def _social(visit: SimulatedVisit, rng: random.Random) -> str:
-    groups = _ADULT_SOCIAL if visit.age_years >= _ADULT_YEARS else _CHILD_SOCIAL
-    return " ".join(f"{rng.choice(group)}." for group in groups)
+    adult = visit.age_years >= _ADULT_YEARS
+    kinds = ("adult_living", "adult_smoking") if adult else ("child_living", "child_habits")
+    return " ".join(f"{rng.choice(_texts()[kind])}." for kind in kinds)
 
 
 def _wording(finding: VisitFinding, rng: random.Random, lay_share: float) -> str:
@@ -249,17 +201,6 @@ def _listed(
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
-
-
-_PULSE_BY_AGE = ((1, 130), (3, 115), (8, 95), (14, 82), (121, 74))  # years below, beats a minute
-_BREATHS_BY_AGE = ((1, 38), (3, 28), (8, 22), (14, 18), (121, 15))  # years below, a minute
-_SYSTOLIC_BY_AGE = ((1, 85), (3, 92), (8, 100), (14, 110), (40, 120), (121, 132))  # mmHg
-_FEVER, _FAST_PULSE, _FAST_BREATH, _HYPERTENSION = (
-    "HP:0001945",
-    "HP:0001649",
-    "HP:0002789",
-    "HP:0000822",
-)
 
 
 def _vitals(visit: SimulatedVisit, rng: random.Random) -> str:
