@@ -27,18 +27,17 @@ from rarealert.knowledge.profiles import (
     load_information_content,
     load_rare_profiles,
 )
-from rarealert.knowledge.recognise import load_recogniser
 from rarealert.paths import Paths
 from rarealert.simulation.corpus import keys_of
 from rarealert.student.finding_risk import read_barred
 from rarealert.student.model import Student
 from rarealert.student.package import load_package
 from rarealert.student.profile_match import ProfileMatch, make_library
-from rarealert.teachers.reasoners import METHODS
-from rarealert.teachers.reasoners.engine import Engine
-from rarealert.teachers.reasoners.retrieval import Space
+from rarealert.teachers.reasoners.engine import Engine, work_up
+from rarealert.teachers.reasoners.ranking import Space
+from rarealert.teachers.reasoners.teacher import METHODS
 from rarealert.visits.case import Case
-from rarealert.visits.reading import read_visit, render
+from rarealert.visits.reading import read_visit
 from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 PLAN = Bootstrap(2000, 0.95, 0)
@@ -92,7 +91,7 @@ def _profiles(barred: frozenset[str]) -> tuple[list[DiseaseProfile], list[Common
 
 def _without(barred: frozenset[str]) -> Engine:
     kept = _profiles(barred)
-    return Engine(load_ontology(), load_recogniser(), *kept, load_information_content())
+    return Engine(load_ontology(), *kept, load_information_content())
 
 
 def _judged(engine: Engine, cases: Sequence[Case]) -> dict[str, np.ndarray]:
@@ -100,7 +99,7 @@ def _judged(engine: Engine, cases: Sequence[Case]) -> dict[str, np.ndarray]:
     with patch.object(sys.modules[Space.__module__], "load_space", lambda: space):
         found = [
             {
-                name: method(engine, engine.work_up(render(case))).risk
+                name: method(engine, work_up(read_visit(case), engine.ontology)).risk
                 for name, method in METHODS.items()
             }
             for case in cases

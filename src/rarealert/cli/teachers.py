@@ -26,7 +26,7 @@ def teach_import(
 ) -> None:
     """Check answers made elsewhere and copy them into data/, where a panel can use them."""
     from rarealert.paths import Paths
-    from rarealert.teachers.importing import import_answers
+    from rarealert.teachers.recorded import import_answers
 
     print(import_answers(path, teacher, source, Paths.here().data))
 
@@ -54,7 +54,7 @@ def _cache_folder() -> Path:
 @cache_app.command("stats")
 def cache_stats() -> None:
     """Answers, failures, tokens and cost of each teacher."""
-    from rarealert.teachers.cache_audit import stats
+    from rarealert.teachers.cache_commands import stats
 
     print(stats(_cache_folder()))
 
@@ -62,7 +62,7 @@ def cache_stats() -> None:
 @cache_app.command("verify")
 def cache_verify() -> None:
     """Check every line's checksum."""
-    from rarealert.teachers.cache_audit import verify
+    from rarealert.teachers.cache_commands import verify
 
     print(verify(_cache_folder()))
 
@@ -70,7 +70,7 @@ def cache_verify() -> None:
 @cache_app.command("compact")
 def cache_compact() -> None:
     """Merge finished shards and drop repeated answers."""
-    from rarealert.teachers.cache_audit import compact
+    from rarealert.teachers.cache_commands import compact
 
     print(compact(_cache_folder()))
 
@@ -78,7 +78,7 @@ def cache_compact() -> None:
 @cache_app.command("export")
 def cache_export(out: Annotated[Path, typer.Argument(help="JSONL of answers to write")]) -> None:
     """Write every answer with its provenance, without any case's text."""
-    from rarealert.teachers.cache_audit import export
+    from rarealert.teachers.cache_commands import export
 
     print(export(_cache_folder(), out))
 

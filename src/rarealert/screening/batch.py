@@ -194,7 +194,7 @@ def _answered(
     progress = resume(files, _key(files, model, question, chunk_rows))
     resumed = progress.screened + progress.refused
     rationale = question.rationale != "none"
-    engine = _engine(files, model, question, load)
+    engine = _engine(model, question, load)
     rows = read_rows(files.source, progress.source_bytes, progress.rows)
     chunks = iter(lambda: list(islice(rows, chunk_rows)), [])
     with (
@@ -230,15 +230,14 @@ def _answered(
 
 
 def _engine(
-    files: Files, model: ScreeningModel, question: Question, load: Load | None
+    model: ScreeningModel, question: Question, load: Load | None
 ) -> Callable[[Iterable[Sequence[Row]]], _Answered]:
     """What answers chunks in their order: this process, or with ``load`` a Ray cluster's actors."""
     if load is None:
         return lambda chunks: ((chunk, answer_chunk(chunk, model, question)) for chunk in chunks)
     from rarealert.screening.ray_engine import answer_on_ray
 
-    spool = files.out.with_name(f"{files.out.name}.chunks")
-    return lambda chunks: answer_on_ray(chunks, load, model, question, spool)
+    return lambda chunks: answer_on_ray(chunks, load, model, question)
 
 
 def answer_chunk(chunk: Sequence[Row], model: ScreeningModel, question: Question) -> list[Answer]:

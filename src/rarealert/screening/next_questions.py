@@ -33,7 +33,7 @@ from rarealert.knowledge.hpo import Ontology
 from rarealert.screening.visit_files import MAX_TEXT
 from rarealert.simulation.vocabulary import VisitFinding
 from rarealert.visits.case import Case
-from rarealert.visits.reading import render
+from rarealert.visits.reading import read_visit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,11 +96,9 @@ class Knowledge:
 
     def beliefs(self, case: Case) -> Beliefs:
         """The posteriors after the findings of ``case``, coded ones and those in its text."""
-        from rarealert.knowledge.recognise import load_recogniser
         from rarealert.teachers.reasoners.engine import work_up
 
-        # The engine's own work_up keeps the visit's text in a cache, which a clinic must not.
-        work = _with_coded(work_up(render(case), load_recogniser(), self.ontology), case)
+        work = _with_coded(work_up(read_visit(case), self.ontology), case)
         engine = self._engine
         rare = _TEMPERING * engine.joint_log_likelihood(engine.rare, work)
         common = _TEMPERING * engine.joint_log_likelihood(engine.common, work)

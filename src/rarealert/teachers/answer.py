@@ -1,4 +1,4 @@
-"""What every teacher says of a case, whatever kind of teacher it is."""
+"""A teacher's answer to a case, the same for every kind of teacher, and the file of all answers."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,16 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from rarealert.errors import BadInputError
 from rarealert.files import whole
 
-_WEIGHT_TOLERANCE = 0.02  # weights rounded to two digits by a model still count as summing to 1
-_STEPS = 201  # two risks of 0-100 are at most 100 apart, so less than half a point is left of it
+_WEIGHT_TOLERANCE = 0.02  # weights that a model rounded to two digits may sum to 0.98
+_STEPS = 201  # risks are at most 100 apart, so the expected one moves a risk by less than 0.5
 
 Flag = Literal["instruction_in_case", "repaired"]
-"""What a reader of an answer should know: the visit's text tries to command the model, or the
-answer was valid only after the model was told what was wrong with it."""
+"""Notes on an answer: the visit's text looks like instructions to the model, or the model's first
+reply was invalid and it sent a corrected one."""
 
 
 class Insight(BaseModel):
-    """One thing the teacher leaned on, its share of the judgement, and why."""
+    """One thing that moved the risk, its weight 0 to 1, and the reason."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,12 +39,11 @@ class Differential(BaseModel):
 
 
 class TeacherAnswer(BaseModel):
-    """A teacher's judgement of one case. ``risk`` is a percentage, 0 to 100.
+    """A teacher's answer to one case. ``risk`` is a percentage, 0 to 100.
 
-    A teacher that is asked must give five insights; answers recorded elsewhere may hold fewer,
-    because what was not said is not made up. ``expected_risk`` is the mean of the risk under the
-    model's own token probabilities, 0 to 100, where it offers them: it tells answers of the same
-    ``risk`` apart.
+    A teacher that is asked must give five insights; answers recorded elsewhere may have fewer.
+    ``expected_risk`` is the mean of the risk under the model's token probabilities, 0 to 100, where
+    they are available: it orders answers of the same ``risk``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,10 +64,9 @@ class TeacherAnswer(BaseModel):
 
 
 def graded_risk(risk: int, expected: float | None) -> float:
-    """A stated risk of 0 to 100 as 0 to 1, answers of the same one in the order of ``expected``.
+    """``risk``, 0 to 100, as 0 to 1, with ties in the order of ``expected``.
 
-    The expected risk moves a stated one by less than half a point, so it breaks ties and never
-    overturns what was said; without one the risk is the stated.
+    The expected risk moves a risk by less than half a point, so it only breaks ties.
     """
     moved = risk if expected is None else risk + (expected - risk) / _STEPS
     return moved / 100
@@ -77,8 +75,7 @@ def graded_risk(risk: int, expected: float | None) -> float:
 class AnswerRow(BaseModel):
     """One row of ``build/rationales/answers.parquet``.
 
-    A failed, refused or never given answer keeps its row with ``answer`` empty: missing is not
-    zero.
+    A case without an answer keeps its row with ``answer`` empty: missing is not a risk of zero.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,8 +116,8 @@ def write_answers(path: Path, answers: Iterable[AnswerRow]) -> None:
     """Write ``answers`` to a Parquet file that appears only once it is whole."""
     rows = []
     for item in answers:
-        said = item.answer.model_dump() if item.answer else {}
-        rows.append({**item.model_dump(exclude={"answer"}), **said})
+        answer = item.answer.model_dump() if item.answer else {}
+        rows.append({**item.model_dump(exclude={"answer"}), **answer})
     with whole(path) as partial:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
 

@@ -1,10 +1,8 @@
-"""Answers by their place in the shards, so that millions are projected without being held.
+"""The rationale cache: every answer of every teacher, so that no question is asked twice.
 
-The rationale cache: what teachers said, kept so that nothing is lost and nothing asked twice.
-
-Successes and failures lie in shards of their own below one folder (``build/teach/cache``). Only
-successes count as answered; a failure is asked again by the next run. The first success of a key
-in shard order is the one that is read, so that two writers never change what was projected.
+Successes and failures are in separate shards below one folder (``build/teach/cache``). A failed
+question is asked again by the next run. Of several answers to one question the first in shard order
+is read, so concurrent writers never change a projection.
 """
 
 import json
@@ -14,94 +12,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.errors import RareAlertError
+from rarealert.teachers import shards
 from rarealert.teachers.answer import TeacherAnswer
-from rarealert.teachers.shards import (
-    Compaction,
-    ShardWriter,
-    compact,
-    scan,
-    set_aside_damage,
-    shards,
-)
 from rarealert.teachers.teacher import Request, digest
-
-
-@dataclass(frozen=True)
-class Located:
-    """Places of ``n`` answers; ``shard[i]`` is an index into ``shards``, -1 where there is none.
-
-    ``offset`` and ``length`` are in bytes, all three arrays of shape ``(n,)``.
-    """
-
-    shard: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    length: NDArray[np.int32]
-    shards: list[Path] = field(default_factory=list)
-
-    @classmethod
-    def nowhere(cls, n: int) -> Self:
-        """No answer of ``n`` is found yet."""
-        return cls(np.full(n, -1, np.int32), np.zeros(n, np.int64), np.zeros(n, np.int32))
-
-    @property
-    def found(self) -> NDArray[np.bool_]:
-        """Which answers there are, shape ``(n,)``."""
-        known: NDArray[np.bool_] = self.shard >= 0
-        return known
-
-    def rows(self, wanted: Sequence[int], keys: Sequence[str]) -> list[bytes]:
-        """The row of each of ``wanted``, in its order; empty where there is none.
-
-        ``keys[i]`` is the key of answer ``i``.
-
-        Raises:
-            RareAlertError: a shard was rewritten since the answers were located.
-        """
-        rows = [b""] * len(wanted)
-        order = sorted(
-            (place for place, at in enumerate(wanted) if self.shard[at] >= 0),
-            key=lambda place: (self.shard[wanted[place]], self.offset[wanted[place]]),
-        )
-        stream, opened = None, -1
-        try:
-            for place in order:
-                at = wanted[place]
-                if stream is None or self.shard[at] != opened:
-                    opened = int(self.shard[at])
-                    if stream is not None:
-                        stream.close()
-                    stream = self.shards[opened].open("rb")
-                stream.seek(int(self.offset[at]))
-                rows[place] = stream.read(int(self.length[at]))
-                if not rows[place].startswith(b'{"key":"' + keys[at].encode()):
-                    raise RareAlertError(_REWRITTEN)
-        except FileNotFoundError as error:
-            raise RareAlertError(_REWRITTEN) from error
-        finally:
-            if stream is not None:
-                stream.close()
-        return rows
-
-
-_REWRITTEN = (
-    "The cache was compacted or repaired by another process meanwhile; run the command again."
-)
-
 
 _ANSWERS = "answers"
 _FAILURES = "failures"
+_REWRITTEN = "Another process compacted or repaired the cache meanwhile. Run the command again."
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What an answer took; ``None`` where the kind of teacher has no such thing."""
+    """Resources of one answer; ``None`` where a kind of teacher has no such figure."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -109,7 +37,7 @@ class Usage:
     seconds: float | None = None
     finish_reason: str | None = None
     request_id: str | None = None
-    """What the endpoint calls this request; its operator can look it up."""
+    """The endpoint's id of the request, for its operator."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +53,7 @@ class Verification:
 
 @dataclass
 class TeacherStats:
-    """What the cache holds of one teacher."""
+    """Figures of one teacher."""
 
     answers: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -133,71 +61,103 @@ class TeacherStats:
     completion_tokens: int = 0
     cost_usd: float = 0.0
     last: str = ""
-    """When the newest answer was given, ISO 8601 in UTC."""
+    """Time of the newest answer, ISO 8601 in UTC."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """Places of ``n`` answers, so that millions are read without keeping them in memory.
+
+    ``shard[i]`` is an index into ``shards``, -1 if there is no answer; ``offset`` and ``length``
+    are in bytes. All three arrays have the shape ``(n,)``.
+    """
+
+    shard: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    length: NDArray[np.int32]
+    shards: list[Path]
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Whether there is an answer, shape ``(n,)``."""
+        known: NDArray[np.bool_] = self.shard >= 0
+        return known
+
+    def rows(self, wanted: Sequence[int], keys: Sequence[str]) -> list[bytes]:
+        """The row of each of ``wanted`` in its order, empty where there is none.
+
+        ``keys[i]`` is the key of answer ``i``.
+
+        Raises:
+            RareAlertError: a shard was rewritten since the answers were located.
+        """
+        rows = [b""] * len(wanted)
+        places: dict[int, list[int]] = {}
+        for place, at in enumerate(wanted):
+            if self.shard[at] >= 0:
+                places.setdefault(int(self.shard[at]), []).append(place)
+        for number, held in places.items():
+            try:
+                with self.shards[number].open("rb") as stream:
+                    for place in sorted(held, key=lambda place: self.offset[wanted[place]]):
+                        at = wanted[place]
+                        stream.seek(int(self.offset[at]))
+                        rows[place] = stream.read(int(self.length[at]))
+                        if not rows[place].startswith(b'{"key":"' + keys[at].encode()):
+                            raise RareAlertError(_REWRITTEN)
+            except FileNotFoundError as error:
+                raise RareAlertError(_REWRITTEN) from error
+        return rows
 
 
 class RationaleCache:
-    """The cache in ``folder``; a context manager, because its writers hold files open.
+    """The cache in ``folder``; a context manager, because its writers keep files open.
 
-    Reading never changes the folder. Each instance writes shards of its own, so any number of
-    processes may write at once.
+    Reading changes nothing. Each instance writes its own shards, so any number of processes may
+    write at once.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._answers = ShardWriter(folder, _ANSWERS)
-        self._failures = ShardWriter(folder, _FAILURES)
+        self._answers = shards.ShardWriter(folder, _ANSWERS)
+        self._failures = shards.ShardWriter(folder, _FAILURES)
         self._lock = threading.Lock()
-        self._just_read: set[str] | None = None
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._answers.close()
         self._failures.close()
 
-    def set_aside_damage(self) -> int:
-        """Move torn and corrupt lines to ``damaged/``; returns how many there were.
+    def set_aside_damage(self) -> tuple[int, set[str]]:
+        """Move torn and corrupt lines to ``damaged/``, so that the next run asks for them again.
 
-        What they held is simply no longer answered, so the next run asks for it and only for it.
+        Returns the number of lines moved, and the keys of all answers.
         """
-        moved, self._just_read = set_aside_damage(self.folder, _ANSWERS)
-        return moved + set_aside_damage(self.folder, _FAILURES)[0]
+        moved, keys = shards.set_aside_damage(self.folder, _ANSWERS)
+        return moved + shards.set_aside_damage(self.folder, _FAILURES)[0], keys
 
     def answered(self) -> set[str]:
-        """Keys of all requests that were answered.
-
-        What ``set_aside_damage`` has read a moment ago is not read again: a large cache takes
-        seconds.
-        """
-        known, self._just_read = self._just_read, None
-        if known is None:
-            known = {line.key for line in scan(self.folder, _ANSWERS) if line.key is not None}
-        return known
+        """Keys of all requests with an answer."""
+        return {line.key for line in shards.scan(self.folder, _ANSWERS) if line.key is not None}
 
     def failed(self) -> set[str]:
         """Keys of all requests that failed at least once."""
-        return {line.key for line in scan(self.folder, _FAILURES) if line.key is not None}
+        return {line.key for line in shards.scan(self.folder, _FAILURES) if line.key is not None}
 
     def locate(self, keys: Mapping[str, int]) -> Located:
-        """Where the first answer to each of ``keys`` lies; its value is its place in the arrays."""
-        places = Located.nowhere(len(keys))
-        number: dict[Path, int] = {}
-        for line in scan(self.folder, _ANSWERS):
+        """The place of the first answer to each key; its value is the index into the arrays."""
+        n = len(keys)
+        shard, offset = np.full(n, -1, np.int32), np.zeros(n, np.int64)
+        length, number = np.zeros(n, np.int32), dict[Path, int]()
+        for line in shards.scan(self.folder, _ANSWERS):
             at = None if line.key is None else keys.get(line.key)
-            if at is not None and line.row is not None and places.shard[at] < 0:
-                places.shard[at] = number.setdefault(line.shard, len(number))
-                places.offset[at] = line.offset
-                places.length[at] = len(line.row)
-        places.shards.extend(number)
-        return places
+            if at is not None and line.row is not None and shard[at] < 0:
+                shard[at] = number.setdefault(line.shard, len(number))
+                offset[at], length[at] = line.offset, len(line.row)
+        return Located(shard, offset, length, list(number))
 
     def add(
         self,
@@ -207,46 +167,45 @@ class RationaleCache:
         usage: Usage | None = None,
         response: str | None = None,
     ) -> None:
-        """Keep an answer; it outlives a kill -9 from the moment this returns.
+        """Keep an answer; it survives a kill -9 once this returns.
 
-        ``response`` is the raw text a model sent; teachers that are code have none.
+        ``response`` is the raw text of a model; teachers that are code have none.
         """
-        row = self._row(request, case_id, usage)
+        row = _row(request, case_id, usage)
         row["answer"] = answer.model_dump(mode="json")
         row["response"] = response
         raw = None if response is None else response.encode(errors="replace")
         row["response_digest"] = None if raw is None else digest(raw)
         with self._lock:
-            self._just_read = None
             self._answers.append(request.key, row)
 
     def fail(
         self, request: Request, case_id: str, error: Exception | str, usage: Usage | None = None
     ) -> None:
-        """Keep a failure by its exception's type (or its name): a message may quote the case."""
+        """Keep a failure by the name of its exception: a message may quote the case."""
         kind = error if isinstance(error, str) else type(error).__name__
-        row = {**self._row(request, case_id, usage), "error": kind}
+        row = {**_row(request, case_id, usage), "error": kind}
         with self._lock:
             self._failures.append(request.key, row)
 
     def verify(self) -> Verification:
         """Check every row's checksum."""
         damaged: list[str] = []
-        seen: Counter[str] = Counter()
+        keys: set[str] = set()
         rows: Counter[str] = Counter()
         for kind in (_ANSWERS, _FAILURES):
-            for line in scan(self.folder, kind):
+            for line in shards.scan(self.folder, kind):
                 if line.key is None:
                     damaged.append(f"{line.shard.name}:{line.number}")
                     continue
                 rows[kind] += 1
                 if kind == _ANSWERS:
-                    seen[line.key] += 1
+                    keys.add(line.key)
         return Verification(
-            shards=sum(len(shards(self.folder, kind)) for kind in (_ANSWERS, _FAILURES)),
+            shards=sum(len(shards.shards(self.folder, kind)) for kind in (_ANSWERS, _FAILURES)),
             answers=rows[_ANSWERS],
             failures=rows[_FAILURES],
-            duplicates=rows[_ANSWERS] - len(seen),
+            duplicates=rows[_ANSWERS] - len(keys),
             damaged=tuple(damaged),
         )
 
@@ -254,7 +213,7 @@ class RationaleCache:
         """Answers, failures by type, tokens and cost of each teacher, by teacher id."""
         found: dict[str, TeacherStats] = {}
         for kind in (_ANSWERS, _FAILURES):
-            for line in scan(self.folder, kind):
+            for line in shards.scan(self.folder, kind):
                 if line.row is None:
                     continue
                 row = json.loads(line.row)
@@ -272,24 +231,25 @@ class RationaleCache:
     def export(self) -> Iterator[dict[str, object]]:
         """Each answer once, with its provenance and without the model's raw response."""
         seen: set[str] = set()
-        for line in scan(self.folder, _ANSWERS):
+        for line in shards.scan(self.folder, _ANSWERS):
             if line.key is not None and line.row is not None and line.key not in seen:
                 seen.add(line.key)
                 row = json.loads(line.row)
                 row["teacher"] = row["request"]["teacher"]
                 yield {name: value for name, value in row.items() if name != "response"}
 
-    def compact(self) -> tuple[Compaction, Compaction]:
-        """Merge finished shards: answers, each question's first alone, and all failures."""
+    def compact(self) -> tuple[shards.Compaction, shards.Compaction]:
+        """Merge finished shards: of answers only each question's first, and all failures."""
         return (
-            compact(self.folder, _ANSWERS, once=True),
-            compact(self.folder, _FAILURES, once=False),
+            shards.compact(self.folder, _ANSWERS, once=True),
+            shards.compact(self.folder, _FAILURES, once=False),
         )
 
-    def _row(self, request: Request, case_id: str, usage: Usage | None) -> dict[str, object]:
-        return {
-            "case_id": case_id,
-            "request": request.described(),
-            "usage": vars(usage or Usage()),
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
+
+def _row(request: Request, case_id: str, usage: Usage | None) -> dict[str, object]:
+    return {
+        "case_id": case_id,
+        "request": request.described(),
+        "usage": vars(usage or Usage()),
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }

@@ -1,4 +1,4 @@
-"""A panel is a file: who is asked, of which kind, with which options."""
+"""Panel files: the teachers to ask, each with its kind and options."""
 
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,9 @@ from pydantic import (
 from rarealert.errors import BadInputError
 
 TeacherId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+_FOLDER = resources.files("rarealert.teachers") / "panels"
+
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.jsonl\.gz$")]
 
 
@@ -32,7 +35,7 @@ class ReasonerSpec(BaseModel):
 
 
 class RecordedSpec(BaseModel):
-    """A teacher whose answers were made elsewhere: ``data/<corpus>/teachers/<file>``."""
+    """A teacher whose answers are in a file: ``data/<corpus>/teachers/<file>``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +55,7 @@ class LocalSpec(BaseModel):
     model: str
     """A packaged name, a folder, or a name in the local Hugging Face cache."""
     cases: Annotated[int, Field(ge=1)] | None = None
-    """At most so many cases are put to it, chosen by digest; ``None`` is all of them."""
+    """The most cases to ask it about, chosen by digest; ``None`` is all."""
     batch_size: Annotated[int, Field(ge=1)] = 16
 
 
@@ -66,7 +69,7 @@ class Price(BaseModel):
 
 
 class Limits(BaseModel):
-    """What an endpoint allows, and how long we are patient with it."""
+    """What an endpoint allows, and how long to wait for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,9 +79,9 @@ class Limits(BaseModel):
     timeout_s: Annotated[float, Field(gt=0)] = 120
     """Seconds for one call, from the first byte sent to the last one read."""
     attempts: Annotated[int, Field(ge=1)] = 6
-    """Calls for one case that may fail by 429, 5xx, time-out or connection before it is failed."""
+    """Calls for one case, retried after 429, 5xx, a time-out or a lost connection."""
     backoff_s: Annotated[float, Field(gt=0)] = 1.0
-    """Seconds; the first wait is drawn from 0 to this, and the ceiling doubles with each."""
+    """Longest first wait before a retry, in seconds; it doubles with each retry."""
     outage_s: Annotated[float, Field(gt=0)] = 600
     """Seconds without a single good response after which the endpoint is given up."""
 
@@ -91,26 +94,26 @@ class EndpointSpec(BaseModel):
     id: TeacherId
     kind: Literal["endpoint"]
     base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/@?#\s]+(/[^@?#\s]*)?$")]
-    """No user, password or query: a key has no place in a file."""
+    """Without user, password or query, because a key must not be in a file."""
     model: str
     key_variable: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")] | None
-    """Environment variable that holds the key; ``null`` for a server that asks for none."""
+    """Environment variable that holds the key; ``null`` for a server that needs none."""
     price: Price | None
-    """``null`` for a server that costs nothing a token."""
+    """``null`` for a server without a price per token."""
     limits: Limits = Limits()
     structured_output: Literal["json_schema", "json_object", "prompt"] = "json_schema"
-    """How the server is told the answer's schema: enforced, JSON enforced, or in words alone."""
+    """Whether the server enforces the schema, enforces JSON, or only gets the schema as text."""
     weights: Literal["stated", "ranked"] = "stated"
-    """``ranked`` for small models that can't make weights sum to 1: they order the insights."""
+    """``ranked`` for small models whose weights do not sum to 1: they only order the insights."""
     max_tokens: Annotated[int, Field(ge=1)] = 4096
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
-    """``null`` for reasoning models that refuse one."""
+    """``null`` for reasoning models that reject one."""
     reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
-    """Alternatives to each token that the server is asked for; 0 where it offers none."""
+    """Alternatives to request for each token; 0 for servers that offer none."""
     max_text_chars: Annotated[int, Field(ge=8)] | None = None
-    """Longest text in the schema sent, for small models that don't stop; strict hosts refuse it."""
+    """Longest text in the schema, for small models that do not stop; strict hosts reject it."""
 
 
 TeacherSpec = Annotated[
@@ -118,7 +121,7 @@ TeacherSpec = Annotated[
 ]
 
 
-class Panel(BaseModel):
+class PanelSpec(BaseModel):
     """The teachers in the order in which they are asked and listed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -130,30 +133,26 @@ class Panel(BaseModel):
         ids = [teacher.id for teacher in self.teachers]
         twice = sorted({name for name in ids if ids.count(name) > 1})
         if twice:
-            raise ValueError(f"the id {twice[0]} stands twice")
+            raise ValueError(f"the id {twice[0]} is given twice")
         return self
 
 
 def panel_names() -> list[str]:
-    """The panels that are packaged, by name."""
-    folder = resources.files("rarealert.teachers") / "panels"
-    return sorted(
-        item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
-    )
+    """Names of the packaged panels."""
+    return sorted(item.name.removesuffix(".yaml") for item in _FOLDER.iterdir())
 
 
-def load_panel(name: str, root: Path | None = None) -> Panel:
+def load_panel(name: str, root: Path | None = None) -> PanelSpec:
     """The packaged panel ``name``, or the file ``name`` below ``root`` if it ends in ``.yaml``.
 
-    A panel of one's own belongs below ``data/``, where DVC pins it with the cases.
+    Keep your own panel below ``data/``, where DVC pins it with the cases.
 
     Raises:
         BadInputError: there is no such panel, or its file is not a valid one.
     """
     if name.endswith(".yaml"):
-        own = (root or Path()) / name
         try:
-            return parse_panel(own.read_text(encoding="utf-8"), name)
+            return parse_panel(((root or Path()) / name).read_text(encoding="utf-8"), name)
         except (OSError, UnicodeDecodeError) as error:
             raise BadInputError(f"The panel {name} can't be read; correct the path.") from error
     if name not in panel_names():
@@ -161,21 +160,21 @@ def load_panel(name: str, root: Path | None = None) -> Panel:
             f"params.yaml: teach.panel: there is no panel {name!r}; "
             f"choose one of {', '.join(panel_names())}, or a .yaml file below data/."
         )
-    file = resources.files("rarealert.teachers") / "panels" / f"{name}.yaml"
-    return parse_panel(file.read_text(encoding="utf-8"), f"panels/{name}.yaml")
+    text = (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    return parse_panel(text, f"panels/{name}.yaml")
 
 
-def parse_panel(text: str, name: str) -> Panel:
-    """The panel that the YAML ``text`` describes; ``name`` is what errors call it.
+def parse_panel(text: str, name: str) -> PanelSpec:
+    """The panel in the YAML ``text``; ``name`` is used in error messages.
 
     Raises:
-        BadInputError: not YAML, or a key that is unknown, missing or ill-valued.
+        BadInputError: not YAML, or a key is unknown, missing or has a wrong value.
     """
     try:
-        return Panel.model_validate(yaml.safe_load(text))
+        return PanelSpec.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise BadInputError(f"{name} is not valid YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadInputError(f"{name}: {key}: {first['msg']}. Mend the key.") from error
+        raise BadInputError(f"{name}: {key}: {first['msg']}. Correct the key.") from error

@@ -1,4 +1,4 @@
-"""What every teacher is, whatever its kind, and the digest that names one question to it."""
+"""The interface of every teacher, and the request whose digest is the key in the cache."""
 
 import hashlib
 import json
@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from rarealert.teachers.answer import TeacherAnswer
-from rarealert.visits.case import Case
+from rarealert.visits.reading import Reading
+
+ANSWER_SCHEMA = "377716ca3c96e96fc4812b4cbae222d1e283d9eab8c4e0cdb0af08a038ede3ea"
+"""Part of every cache key: the sha256 of the answer's first JSON Schema. Replace it when a field of
+``TeacherAnswer`` or its range changes; a changed docstring must not make the cache stale."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -24,20 +28,15 @@ def canonical_json(value: object) -> bytes:
     return _CANONICAL.encode(value).encode(errors="replace")
 
 
-ANSWER_SCHEMA = "377716ca3c96e96fc4812b4cbae222d1e283d9eab8c4e0cdb0af08a038ede3ea"
-"""Part of every cache key: the sha256 of the answer's first JSON Schema. Replace it when a field of
-``TeacherAnswer`` or its range changes; a changed docstring must not make the cache stale."""
+def source_digest(paths: Iterable[Path], suffixes: tuple[str, ...] = (".py", ".tsv")) -> str:
+    """Digest of source files and of all below source folders, by relative name and content.
 
-
-def source_digest(folders: Iterable[Path], suffixes: tuple[str, ...] = (".py", ".tsv")) -> str:
-    """Digest of all source files below ``folders``, by relative name and content.
-
-    A teacher that is code is versioned by its code: an edited method never meets a stale answer.
+    A teacher that is code is versioned by its code, so that an edit makes its cached answers stale.
     """
     listing = [
-        (folder.name, str(file.relative_to(folder)), digest(file.read_bytes()))
-        for folder in folders
-        for file in sorted(folder.rglob("*"))
+        (path.name, str(file.relative_to(path)), digest(file.read_bytes()))
+        for path in paths
+        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
         if file.suffix in suffixes
     ]
     return digest(canonical_json(listing))
@@ -45,9 +44,10 @@ def source_digest(folders: Iterable[Path], suffixes: tuple[str, ...] = (".py", "
 
 @dataclass(frozen=True)
 class Request:
-    """One question to one teacher: everything that decides the answer, and nothing else.
+    """One question to one teacher: what decides the answer, and nothing else.
 
-    Retries, timeouts and rate limits are not in it. Case text is in it by digest only.
+    Retries, time-outs and rate limits are not part of it. The visit's text is part of it by digest
+    only.
     """
 
     teacher: str
@@ -63,37 +63,36 @@ class Request:
     sample: int = 0
 
     def described(self) -> dict[str, object]:
-        """The request as the cache keeps it."""
+        """The request as the cache stores it."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
         return {**own, "answer_schema": ANSWER_SCHEMA}
 
     @cached_property
     def key(self) -> str:
-        """sha256 over all of it as canonical JSON, 64 hexadecimal characters.
+        """sha256 of ``described()`` as canonical JSON, 64 hexadecimal characters.
 
-        Among millions of requests little but the input differs, so what stands around it is
-        written out once.
+        Millions of requests of one teacher differ in the input's digest alone, so the JSON around
+        it is cached.
         """
-        rest = (
+        others = (
             *(self.teacher, self.kind, self.method, self.renderer, self.model, self.base_url),
             *(self.sample, repr(self.options), repr(self.settings)),
         )
-        if rest not in _AROUND:
-            before, after = canonical_json({**self.described(), "input_digest": _HOLE}).split(
-                canonical_json(_HOLE)
-            )
-            _AROUND[rest] = before, after
-        before, after = _AROUND[rest]
+        if others not in _AROUND:
+            described = canonical_json({**self.described(), "input_digest": _PLACE})
+            before, after = described.split(canonical_json(_PLACE))
+            _AROUND[others] = before, after
+        before, after = _AROUND[others]
         return digest(before + canonical_json(self.input_digest) + after)
 
 
-_HOLE = "<the input's digest stands here, and this sentence nowhere else>"
+_PLACE = "<place of the input's digest>"
 _AROUND: dict[tuple[str | int | None, ...], tuple[bytes, bytes]] = {}
-"""JSON before and after the input's digest, by all else that is in a request."""
+"""JSON before and after the input's digest, by everything else in a request."""
 
 
 class Teacher(Protocol):
-    """Someone who judges a case without ever seeing its label."""
+    """A source of answers on visits; it never gets a label."""
 
     @property
     def id(self) -> str:
@@ -102,13 +101,13 @@ class Teacher(Protocol):
 
     @property
     def sources(self) -> frozenset[str] | None:
-        """The case sources this teacher can speak of; ``None`` is every source."""
+        """The case sources on which this teacher can answer; ``None`` is every source."""
         ...
 
-    def request(self, case: Case) -> Request | None:
-        """The question that ``case`` poses, or ``None`` where the teacher has no answer to give."""
+    def request(self, reading: Reading) -> Request | None:
+        """The question that the visit poses, or ``None`` where the teacher has no answer to it."""
         ...
 
-    def ask(self, case: Case) -> TeacherAnswer | None:
-        """The judgement, or ``None`` where nothing usable was said. May raise anything."""
+    def ask(self, reading: Reading) -> TeacherAnswer | None:
+        """The answer, or ``None`` where the reply holds none. May raise any exception."""
         ...

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from rarealert.cli import app
 from rarealert.errors import BadInputError
 from rarealert.visits.case import TEXT_FIELDS, Case, Label, LabelledCase, json_schema
-from rarealert.visits.reading import RENDERER_VERSION, render
+from rarealert.visits.reading import RENDERER_VERSION, read_visit, render
 from rarealert.visits.store import read_cases, write_cases
 
 words = st.text("ab \n", max_size=6)
@@ -152,6 +152,6 @@ def test_an_embedded_teachers_cache_key_follows_the_renderers_version(monkeypatc
 
     assert load_panel("embedded")
     teacher = ReasonerTeacher("t", "likelihood_ratio")
-    before = teacher.request(GOLDEN[0]).key
+    before = teacher.request(read_visit(GOLDEN[0])).key
     monkeypatch.setattr(module, "RENDERER_VERSION", "next")
-    assert teacher.request(GOLDEN[0]).key != before
+    assert teacher.request(read_visit(GOLDEN[0])).key != before

@@ -115,7 +115,7 @@ def test_growing_the_cache_by_others_answers_changes_no_projected_byte(workspace
 
 
 def test_replay_only_asks_nobody_and_says_what_to_do(workspace):
-    with pytest.raises(BadInputError, match=r"set teach\.replay_only to false"):
+    with pytest.raises(BadInputError, match=r"teach\.replay_only"):
         list(teach(_params(replay_only=True), workspace))
     assert RationaleCache(workspace.build("teach") / "cache").answered() == set()
 

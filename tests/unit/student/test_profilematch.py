@@ -23,7 +23,7 @@ from rarealert.student.profile_match import (
     make_library,
     packaged_library,
 )
-from rarealert.teachers.reasoners.engine import load_engine
+from rarealert.teachers.reasoners.engine import Workup, load_engine
 
 FEVER, SEIZURE, FOCAL, RASH = "HP:0001945", "HP:0001250", "HP:0007359", "HP:0000988"
 PTOSIS, DIPLOPIA, DYSPHAGIA = "HP:0000508", "HP:0000651", "HP:0002015"
@@ -52,7 +52,7 @@ def total(match: ProfileMatch, visit: Facts) -> float:
 @pytest.mark.parametrize(("age", "sex"), [(None, None), (70.0, "male"), (3.0, "female")])
 def test_the_ratio_is_the_one_that_the_reasoners_engine_gives(match, terms, age, sex) -> None:
     engine = load_engine()
-    work = dataclasses.replace(engine.work_up(""), present=terms, age_years=age, sex=sex)
+    work = Workup("", terms, (), (), age, sex)
     rare, common = (
         engine.joint_log_likelihood(table, work) for table in (engine.rare, engine.common)
     )

@@ -1,16 +1,19 @@
-"""The cache loses nothing, repeats nothing, and notices damage."""
+"""The cache loses no answer, repeats no question, and finds damage; its commands."""
 
 import errno
 import json
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from rarealert.errors import RareAlertError
-from rarealert.teachers import shards
+from rarealert.cli import app
+from rarealert.errors import BadInputError, RareAlertError
+from rarealert.teachers import cache_commands, shards
 from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.shards import Compaction
@@ -45,6 +48,10 @@ def _fill(folder: Path, numbers: range) -> None:
     with RationaleCache(folder) as cache:
         for number in numbers:
             cache.add(_request(number), f"case_{number}", _answer(number % 101))
+
+
+def _full(*_: object, **__: object) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def _only_shard(folder: Path) -> Path:
@@ -148,7 +155,7 @@ def test_a_torn_last_line_is_set_aside_and_only_it_is_asked_again(tmp_path, cut)
     cache = RationaleCache(tmp_path)
     assert cache.answered() == whole
     assert cache.verify().damaged == (f"{shard.name}:5",)
-    assert cache.set_aside_damage() == 1
+    assert cache.set_aside_damage() == (1, whole)
     assert cache.verify().damaged == ()
     assert cache.answered() == whole
     assert len(list((tmp_path / "damaged").iterdir())) == 1
@@ -166,7 +173,7 @@ def test_a_flipped_byte_damages_one_row_only(tmp_path):
     cache = RationaleCache(tmp_path)
     assert cache.verify().damaged == (f"{shard.name}:3",)
     assert cache.answered() == {_request(number).key for number in (0, 1, 3, 4)}
-    assert cache.set_aside_damage() == 1
+    assert cache.set_aside_damage()[0] == 1
     assert cache.verify().answers == 4
 
 
@@ -187,9 +194,9 @@ def test_a_living_writer_is_not_repaired_under_its_hands(tmp_path):
         shard = _only_shard(tmp_path)
         with shard.open("ab") as stream:
             stream.write(b"torn")
-        assert RationaleCache(tmp_path).set_aside_damage() == 0
+        assert RationaleCache(tmp_path).set_aside_damage()[0] == 0
         assert shard.read_bytes().endswith(b"torn")
-    assert RationaleCache(tmp_path).set_aside_damage() == 1
+    assert RationaleCache(tmp_path).set_aside_damage()[0] == 1
 
 
 def test_two_writers_at_once_keep_every_row(tmp_path):
@@ -210,7 +217,7 @@ def test_two_writers_at_once_keep_every_row(tmp_path):
     }
 
 
-def test_a_full_disk_is_one_clear_sentence(tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_run_and_leaves_whole_rows(tmp_path, monkeypatch):
     written = os.write
 
     def full(descriptor: int, data: bytes) -> int:
@@ -221,15 +228,15 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path, monkeypatch):
     with RationaleCache(tmp_path) as cache:
         cache.add(_request(0), "case_0", _answer(0))
         monkeypatch.setattr(shards.os, "write", full)
-        with pytest.raises(RareAlertError, match="full; free some space"):
+        with pytest.raises(RareAlertError, match="is full"):
             cache.add(_request(1), "case_1", _answer(1))
         monkeypatch.undo()
         cache.add(_request(2), "case_2", _answer(2))
     assert RationaleCache(tmp_path).answered() == {_request(0).key, _request(2).key}
-    assert RationaleCache(tmp_path).verify().damaged == (), "half a row was taken back"
+    assert RationaleCache(tmp_path).verify().damaged == (), "half a row was removed"
 
 
-def _kept_as_told(folder: Path, numbers: range) -> None:
+def _assert_stored(folder: Path, numbers: range) -> None:
     assert _stored(folder) == {_request(n).key: _answer(n % 101) for n in numbers}
 
 
@@ -245,10 +252,10 @@ def test_compaction_keeps_every_first_answer_in_one_shard(tmp_path):
     assert (failures.before, failures.after, failures.dropped) == (1, 1, 0)
     found = cache.verify()
     assert (found.shards, found.answers, found.duplicates, found.failures) == (2, 11, 0, 2)
-    _kept_as_told(tmp_path, range(11))
+    _assert_stored(tmp_path, range(11))
     _fill(tmp_path, range(11, 13))
     assert cache.compact()[0].before == 2
-    _kept_as_told(tmp_path, range(13))
+    _assert_stored(tmp_path, range(13))
     assert cache.compact()[0] == Compaction(before=1, after=1, dropped=0)
 
 
@@ -273,19 +280,15 @@ def test_compaction_leaves_a_living_writers_shard_and_what_follows_it(tmp_path):
         _fill(tmp_path, range(3, 5))
         assert RationaleCache(tmp_path).compact()[0] == Compaction(3, 2, 0)
         writer.add(_request(5), "case_5", _answer(5))
-    _kept_as_told(tmp_path, range(6))
+    _assert_stored(tmp_path, range(6))
 
 
 def test_compaction_on_a_full_disk_changes_nothing(tmp_path, monkeypatch):
     for start in (0, 5):
         _fill(tmp_path, range(start, start + 5))
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(shards.os, "fsync", full)
-    with pytest.raises(RareAlertError, match="full; free some space"):
+    monkeypatch.setattr(shards.os, "fsync", _full)
+    with pytest.raises(RareAlertError, match="is full"):
         RationaleCache(tmp_path).compact()
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
@@ -318,20 +321,117 @@ def test_text_that_utf8_cannot_hold_ends_no_run(tmp_path):
     assert _stored(tmp_path)[_request(1).key].explanation == "half ? a pair"
 
 
-def test_a_disk_that_fills_up_behind_a_write_is_told_by_the_next_one_or_on_closing(
-    tmp_path, monkeypatch
-):
-    """What was written is forced to disk by a thread beside; its complaint isn't lost."""
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(shards, "_FSYNC_ROWS", 1)
-    monkeypatch.setattr(shards.os, "fsync", full)
+def test_a_disk_that_fills_up_before_the_sync_is_reported_on_closing(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards.os, "fsync", _full)
     cache = RationaleCache(tmp_path).__enter__()
     cache.add(_request(0), "case_0", _answer(0))
-    with pytest.raises(RareAlertError, match="full; free some space"):
+    with pytest.raises(RareAlertError, match="is full"):
         cache.__exit__(None, None, None)
     monkeypatch.undo()
     _fill(tmp_path, range(1, 2))
     assert RationaleCache(tmp_path).answered() == {_request(0).key, _request(1).key}
+
+
+def _killed_compaction(folder: Path) -> None:
+    Path.unlink = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,method-assign]
+    RationaleCache(folder).compact()
+
+
+def test_a_kill_during_a_compaction_loses_nothing_and_the_next_drops_what_is_twice(tmp_path):
+    folder = tmp_path / "cache"
+    for start in (0, 5):
+        _fill(folder, range(start, start + 5))
+    killed = _FORK.Process(target=_killed_compaction, args=(folder,))
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    _assert_stored(folder, range(10))
+    RationaleCache(folder).compact()
+    found = RationaleCache(folder).verify()
+    assert (found.shards, found.answers, found.duplicates) == (1, 10, 0)
+    _assert_stored(folder, range(10))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of a workspace: two answers in two shards, and a failure."""
+    (tmp_path / "params.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "build" / "teach" / "cache"
+    usage = Usage(1200, 300, 0.25, 1.5, "stop", "req-7")
+    for number in range(2):
+        request = _request(number, teacher="gpt", kind="endpoint", model="m-1")
+        with RationaleCache(folder) as cache:
+            cache.add(request, f"c{number}", _answer(42), usage, "private text")
+    with RationaleCache(folder) as cache:
+        cache.fail(_request(1, teacher="late"), "c1", TimeoutError())
+    return folder
+
+
+def _command(*command: str) -> str:
+    done = CliRunner().invoke(app, ["cache", *command], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout.strip()
+
+
+def test_stats_count_answers_tokens_cost_and_failures(workspace):
+    header, gpt, late, failures = _command("stats").splitlines()
+    assert header.split()[:3] == ["teacher", "answers", "failures"]
+    assert gpt.split()[:6] == ["gpt", "2", "0", "2,400", "600", "0.50"]
+    assert (late.split()[:3], late.split()[-1]) == (["late", "0", "1"], "never")
+    assert "TimeoutError (1)" in failures
+
+
+def test_verify_counts_whole_lines_and_refuses_damage_by_file_and_line(workspace):
+    assert "2 answers, 1 failures" in _command("verify")
+    shard = min(workspace.glob("answers-*.jsonl"))
+    shard.write_bytes(shard.read_bytes().replace(b'"risk":42', b'"risk":99'))
+    with pytest.raises(RareAlertError, match=rf"1 of 3 lines.*{shard.name}:1"):
+        cache_commands.verify(workspace)
+
+
+def test_compact_merges_once_and_names_the_next_step(workspace):
+    assert _command("compact").endswith("Next: dvc commit teach.")
+    assert "3 shards" not in _command("verify")
+    assert "nothing to merge" in _command("compact")
+
+
+def test_export_gives_provenance_and_no_text_of_a_case(workspace, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    assert _command("export", str(out)) == f"2 answers in {out}."
+    assert "private text" not in out.read_text()
+    first, second = (json.loads(line) for line in out.read_text().splitlines())
+    assert (first["case_id"], second["case_id"]) == ("c0", "c1")
+    assert TeacherAnswer.model_validate(first["answer"]) == _answer(42)
+    assert first["teacher"] == "gpt"
+    assert first["response_digest"] == digest(b"private text")
+    assert first["usage"] == vars(Usage(1200, 300, 0.25, 1.5, "stop", "req-7"))
+    provenance = ("model", "method", "answer_schema", "input_digest")
+    assert all(first["request"][name] for name in provenance)
+    assert first["at"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("command", ["stats", "verify", "compact"])
+def test_a_missing_cache_is_refused_with_the_way_to_get_one(tmp_path, command):
+    with pytest.raises(BadInputError, match="rarealert teach or dvc pull"):
+        getattr(cache_commands, command)(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("out", [".", "folder", "file/x.jsonl", "folder/none/x.jsonl"])
+def test_an_export_to_no_file_is_refused(workspace, tmp_path, out):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInputError, match="name a file"):
+        cache_commands.export(workspace, Path(out))
+
+
+def test_an_export_on_a_full_disk_leaves_no_file(workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_commands.json, "dumps", _full)
+    with pytest.raises(RareAlertError, match="is full"):
+        cache_commands.export(workspace, tmp_path / "out.jsonl")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_an_empty_cache_has_no_figures(tmp_path):
+    (tmp_path / "cache").mkdir()
+    assert cache_commands.stats(tmp_path / "cache") == "The cache is empty."

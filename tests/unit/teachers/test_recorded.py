@@ -1,4 +1,4 @@
-"""Recorded answers: from rows in the published formats to answers, and what is refused."""
+"""Recorded answers: from rows in the published formats to answers, imports, and refusals."""
 
 import csv
 import gzip
@@ -10,22 +10,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
+from rarealert.cli import app
 from rarealert.errors import BadInputError
 from rarealert.knowledge.orphanet import Disorder
 from rarealert.teachers.answer import TeacherAnswer
-from rarealert.teachers.panel import Panel, RecordedSpec, load_panel
-from rarealert.teachers.recorded import read_rows
-from rarealert.teachers.recorded_corpora import (
+from rarealert.teachers.cache import RationaleCache
+from rarealert.teachers.cache_commands import export
+from rarealert.teachers.collect import ask_panel
+from rarealert.teachers.free_text import (
     Readers,
     answer_of_reasoning,
     answer_of_trials,
     load_readers,
+    names_in,
+    read_diagnosis,
+    statement,
     steps_of_visit,
 )
+from rarealert.teachers.panel import RecordedSpec, load_panel
+from rarealert.teachers.recorded import RecordedTeacher, import_answers, load_recorded, read_rows
 from rarealert.teachers.roster import assemble
-from rarealert.teachers.stated_diagnoses import names_in, read_diagnosis, statement
 from rarealert.visits.case import Case
+from rarealert.visits.reading import Reading, read_visit
 
 _DISORDERS = {
     "fabry disease": Disorder("ORPHA:324", "Fabry disease"),
@@ -118,14 +126,14 @@ def test_nothing_stated_is_no_diagnosis(text):
         "Based on the information provided, it is not possible to name Fabry disease or another.",
     ],
 )
-def test_who_declines_to_diagnose_states_nothing(text):
+def test_a_text_that_declines_to_diagnose_states_nothing(text):
     assert read_diagnosis(text, _resolve) is None
     assert answer_of_trials([text] * 5, _resolve) is None
     assert answer_of_trials([text, "Fabry disease"], _resolve).risk == 100
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "wording"),
     [
         ("The findings are most consistent with malaria.", "malaria"),
         ("The patient's symptoms suggest a diagnosis of schizophrenia.", "schizophrenia"),
@@ -143,14 +151,14 @@ def test_who_declines_to_diagnose_states_nothing(text):
         ("Sweet syndrome", "Sweet syndrome"),
     ],
 )  # fmt: skip
-def test_the_diagnosis_is_found_in_the_sentence_around_it(text, said):
-    assert read_diagnosis(text, _resolve).said == said
+def test_the_diagnosis_is_found_in_the_sentence_around_it(text, wording):
+    assert read_diagnosis(text, _resolve).wording == wording
 
 
 def test_a_disorder_is_still_found_in_the_rest_of_its_sentence(tmp_path):
     text = "The most common complication of the diagnosis of cystic fibrosis is an infection."
     found = read_diagnosis(text, load_readers(tmp_path).resolve)
-    assert (found.said, found.orpha_code) == ("infection", "ORPHA:586")
+    assert (found.wording, found.orpha_code) == ("infection", "ORPHA:586")
 
 
 def test_risk_is_the_share_of_trials_that_name_a_disorder():
@@ -203,13 +211,7 @@ def test_risk_rises_with_final_considered_and_called_rare_each():
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "",
-        "no heading at all",
-        "### Answer:\n\n```",
-        "<think>### Answer:\nGout",
-        "### Answer",
-    ],
+    ["", "no heading at all", "### Answer:\n\n```", "<think>### Answer:\nGout", "### Answer"],
 )
 def test_reasoning_without_a_final_diagnosis_is_missing(text):
     assert answer_of_reasoning(text, "", _READERS) is None
@@ -217,10 +219,8 @@ def test_reasoning_without_a_final_diagnosis_is_missing(text):
 
 @pytest.mark.parametrize("heading", ["### Answer:", "**Final Diagnosis:**", "Final diagnosis:"])
 def test_the_published_headings_are_read(heading):
-    assert (
-        answer_of_reasoning(f"Text.\n\n{heading}\n\nGout", "", _READERS).differential[0].name
-        == "Gout"
-    )
+    answer = answer_of_reasoning(f"Text.\n\n{heading}\n\nGout", "", _READERS)
+    assert answer.differential[0].name == "Gout"
 
 
 @pytest.mark.parametrize(
@@ -254,6 +254,10 @@ def _write(folder: Path, lines: list[str], name: str = "m.jsonl.gz") -> Path:
     return path
 
 
+def _reading(case_id: str, source: str) -> Reading:
+    return read_visit(Case(case_id=case_id, source=source, chief_complaint="x"))
+
+
 _ROW = json.dumps({"case_id": "case_0", "diagnoses": ["Gout"] * 5})
 
 
@@ -261,7 +265,7 @@ _ROW = json.dumps({"case_id": "case_0", "diagnoses": ["Gout"] * 5})
     ("lines", "sentence"),
     [
         ([_ROW, "{broken"], "row 2 is not JSON"),
-        ([_ROW, _ROW], "row 2: case_id stands twice"),
+        ([_ROW, _ROW], "row 2: case_id"),
         (['{"diagnoses": []}'], "row 1: case_id is not a text"),
         (['{"case_id": "a", "diagnoses": "Gout"}'], "row 1: diagnoses is not a list"),
         (["[]"], "row 1: case_id is not a text"),
@@ -274,38 +278,140 @@ def test_bad_rows_are_named(tmp_path, lines, sentence):
         read_rows(_write(tmp_path, lines), "craftmd")
 
 
-def test_a_missing_or_torn_file_is_one_sentence(tmp_path):
-    path = _write(tmp_path, [_ROW] * 1)
-    path.write_bytes(path.read_bytes()[:-6])
-    with pytest.raises(BadInputError, match="not a whole gzip file"):
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-6], lambda _: b"plain text"])
+def test_a_torn_file_is_refused(tmp_path, damage):
+    path = _write(tmp_path, [_ROW])
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(BadInputError, match=r"m\.jsonl\.gz is not a whole gzip file"):
         read_rows(path, "craftmd")
-    path.write_bytes(b"plain text")
-    with pytest.raises(BadInputError, match="not a whole gzip file"):
-        read_rows(path, "craftmd")
-    path.unlink()
+
+
+def test_a_missing_file_is_refused_with_the_way_to_get_it(tmp_path):
     with pytest.raises(BadInputError, match=r"m\.jsonl\.gz is missing.*data import craftmd"):
-        read_rows(path, "craftmd")
+        read_rows(tmp_path / "m.jsonl.gz", "craftmd")
 
 
 def test_a_teacher_of_one_corpus_is_missing_elsewhere_and_its_key_holds_the_row(tmp_path):
     spec = RecordedSpec(id="m", kind="recorded", corpus="craftmd", file="m.jsonl.gz")
-    panel = Panel(teachers=(spec,))
-    case = Case(case_id="case_0", source="craftmd", history_of_present_illness="x")
     keys = []
     for row in (_ROW, json.dumps({"case_id": "case_0", "diagnoses": ["Lupus"] * 5})):
         _write(tmp_path, [row])
-        (teacher,) = assemble(panel, tmp_path, frozenset({"craftmd"}))
-        keys.append(teacher.request(case).key)
-        assert teacher.request(case.model_copy(update={"case_id": "case_9"})) is None
-        assert teacher.request(case.model_copy(update={"source": "medrbench"})) is None
+        teacher = load_recorded(spec, tmp_path, frozenset({"craftmd"}))
+        keys.append(teacher.request(_reading("case_0", "craftmd")).key)
+        assert teacher.request(_reading("case_9", "craftmd")) is None
+        assert teacher.request(_reading("case_0", "medrbench")) is None
     assert keys[0] != keys[1]
 
 
 def test_files_of_a_corpus_that_no_case_is_of_are_not_asked_for(tmp_path):
     teachers = assemble(load_panel("recorded"), tmp_path, frozenset({"simulated"}))
-    case = Case(case_id="a", source="simulated", history_of_present_illness="x")
     assert len(teachers) == 11
-    assert {teacher.request(case) for teacher in teachers} == {None}
+    assert {teacher.request(_reading("a", "simulated")) for teacher in teachers} == {None}
+
+
+_FULL = TeacherAnswer(insights=(), differential=(), risk=42, explanation="Because.")
+_ROWS = [
+    {"case_id": "c1", "diagnoses": ["Fabry disease", "Gout", "Gout", "gout.", "Fabry disease"]},
+    {"case_id": "c2", "answer": "### Answer:\nMarfan syndrome", "thinking": "Rare, I think."},
+    {"case_id": "c0", "answer": _FULL.model_dump(mode="json"), "teacher": "mine"},
+    {"case_id": "c3", "answer": "I can't tell."},
+    {"case_id": "c0", "answer": "Gout", "teacher": "another"},
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    (folder / "table").mkdir(parents=True)
+    return folder
+
+
+def _file(tmp_path: Path, rows: list[object]) -> Path:
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
+    return path
+
+
+def _mine(data: Path) -> RecordedTeacher:
+    spec = RecordedSpec(id="mine", kind="recorded", corpus="table", file="mine.jsonl.gz")
+    return load_recorded(spec, data, frozenset({"table"}))
+
+
+def _answers(data: Path, count: int) -> list[TeacherAnswer | None]:
+    teacher = _mine(data)
+    return [teacher.ask(_reading(f"c{number}", "table")) for number in range(count)]
+
+
+def test_imported_answers_of_every_shape_are_given_by_a_panel(data, tmp_path):
+    sentence = import_answers(_file(tmp_path, _ROWS), "mine", "table", data)
+    assert "3 answers, 1 that state nothing usable" in sentence
+    assert "1 of other teachers left out" in sentence
+    assert "{id: mine, kind: recorded, corpus: table, file: mine.jsonl.gz}" in sentence
+    full, trials, reasoning, unusable = _answers(data, 4)
+    assert full == _FULL
+    assert (trials.risk, trials.differential[0].name) == (40, "Gout")
+    assert trials.differential[1].orpha_code == "ORPHA:324"
+    assert reasoning.differential[0].orpha_code == "ORPHA:558"
+    assert unusable is None, "missing, not a risk of zero"
+
+
+def test_the_same_rows_in_another_order_give_the_same_file(data, tmp_path):
+    written = []
+    for rows in (_ROWS, _ROWS[::-1]):
+        import_answers(_file(tmp_path, rows), "mine", "table", data)
+        written.append((data / "table" / "teachers" / "mine.jsonl.gz").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_exported_answers_can_be_imported_without_loss(data, tmp_path):
+    import_answers(_file(tmp_path, _ROWS), "mine", "table", data)
+    before = _answers(data, 3)
+    cases = [_reading(f"c{number}", "table").case for number in range(4)]
+    with RationaleCache(tmp_path / "cache") as cache:
+        ask_panel([_mine(data)], cases, cache, set())
+    out = tmp_path / "exported.jsonl"
+    export(tmp_path / "cache", out)
+    out.write_bytes(gzip.compress(out.read_bytes()))
+    assert "3 answers, 0 that" in import_answers(out, "mine", "table", data)
+    assert _answers(data, 3) == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "place"),
+    [
+        ([], "holds no answer of mine"),
+        ([{"case_id": "a", "answer": "Gout", "teacher": "x"}], "holds no answer of mine"),
+        ([_ROWS[0], {"answer": "Gout"}], "row 2: case_id"),
+        ([_ROWS[0], _ROWS[0]], "row 2: case_id"),
+        ([{"case_id": "a", "answer": {**_ROWS[2]["answer"], "risk": 250}}], r"row 1: answer\.risk"),
+    ],
+)
+def test_a_bad_import_is_refused_and_changes_nothing(data, tmp_path, rows, place):
+    with pytest.raises(BadInputError, match=place):
+        import_answers(_file(tmp_path, rows), "mine", "table", data)
+    assert list((data / "table").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("teacher", "source", "file", "option"),
+    [
+        ("../x", "table", "answers.jsonl", "--teacher"),
+        ("mine", "elsewhere", "answers.jsonl", "--source"),
+        ("mine", "table", "none.jsonl", r"none\.jsonl can't be read"),
+    ],
+)
+def test_an_import_of_a_bad_name_or_a_missing_file_is_refused(
+    data, tmp_path, teacher, source, file, option
+):
+    _file(tmp_path, _ROWS)
+    with pytest.raises(BadInputError, match=option):
+        import_answers(tmp_path / file, teacher, source, data)
+
+
+def test_teach_import_is_a_command_beside_the_stage():
+    done = CliRunner().invoke(app, ["teach", "import", "--help"])
+    assert done.exit_code == 0
+    assert "--source" in done.stdout
 
 
 @pytest.mark.corpora

@@ -1,1 +1,1 @@
-"""Language models behind OpenAI-compatible servers: prompt, reply, limits, and asking many."""
+"""Language models behind OpenAI-compatible servers."""

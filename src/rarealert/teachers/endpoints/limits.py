@@ -1,4 +1,4 @@
-"""What keeps a run within what an endpoint allows, within a budget, and off a dead host."""
+"""Rate limits, cost cap, circuit breaker and back-off for calls to an endpoint."""
 
 import asyncio
 import email.utils
@@ -12,14 +12,14 @@ from rarealert.teachers.panel import Limits, Price
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-_BURST_SHARE = 0.1  # of a minute's tokens at once, so that no minute exceeds its limit by more
+_BURST_SHARE = 0.1  # largest share of a minute's tokens in one burst
 _MILLION = 1_000_000
 _LONGEST_WAIT_S = 60.0
-TRUSTED_WAIT_S = 300.0  # a longer Retry-After is a mistake or an outage, which has its own rule
+TRUSTED_WAIT_S = 300.0  # a longer Retry-After is an error or an outage, for which ``outage_s`` is
 
 
 class Pace:
-    """Requests and tokens per minute, spaced evenly (leaky buckets)."""
+    """Requests and tokens per minute, spaced evenly (leaky bucket)."""
 
     def __init__(self, limits: Limits):
         from aiolimiter import AsyncLimiter
@@ -32,7 +32,7 @@ class Pace:
             self._tokens = AsyncLimiter(self._burst, 60 * _BURST_SHARE)
 
     async def wait(self, tokens: int) -> None:
-        """Wait until a request of at most ``tokens`` tokens, prompt and reply, may go out."""
+        """Wait until a request of at most ``tokens`` tokens, prompt and reply, may be sent."""
         if self._requests is not None:
             await self._requests.acquire()
         if self._tokens is not None:
@@ -43,7 +43,7 @@ class Pace:
 
 
 def price_of(price: Price | None, prompt_tokens: int, completion_tokens: int) -> float:
-    """US dollars for one call; 0 where the server costs nothing a token."""
+    """Cost of one call in US dollars; 0 without a price."""
     if price is None:
         return 0.0
     return (prompt_tokens * price.input + completion_tokens * price.output) / _MILLION
@@ -51,11 +51,11 @@ def price_of(price: Price | None, prompt_tokens: int, completion_tokens: int) ->
 
 @dataclass
 class Budget:
-    """A hard cap on what all teachers of a run, and the runs before it, may cost together.
+    """A hard cap on the cost of all teachers, over this run and those before it.
 
-    A call is only made once its worst case fits beside what was spent and what is in flight, so
-    the cap holds whatever the replies' lengths turn out to be. Where nobody says what a call cost
-    (a time-out, a reply without usage or that can't be read), it counts with its worst case.
+    A call is made only if its worst case fits beside what was spent and what is in flight, so the
+    cap holds whatever the length of the replies. A call of unknown cost (a time-out, a reply that
+    is unreadable or without usage) counts with its worst case.
     """
 
     cap_usd: float | None
@@ -64,7 +64,7 @@ class Budget:
     exhausted: bool = False
 
     def reserve(self, worst_usd: float) -> bool:
-        """Whether a call of this worst case may be made; false for good once one did not fit."""
+        """Whether a call of this worst case may be made; once one does not fit, always false."""
         if self.exhausted:
             return False
         total = self.spent_usd + self.reserved_usd + worst_usd
@@ -75,17 +75,17 @@ class Budget:
         return True
 
     def settle(self, worst_usd: float, cost_usd: float) -> None:
-        """Replace a reservation by what the call did cost."""
+        """Replace a reservation with the call's actual cost."""
         self.reserved_usd -= worst_usd
         self.spent_usd += cost_usd
 
 
 class Breaker:
-    """Stops asking an endpoint that does not respond, tries again ever more rarely, gives up.
+    """A circuit breaker for one endpoint.
 
-    Closed while calls succeed. After ``trip_after`` failures in a row it opens: one probe at a
-    time, after waits that double. Once ``outage_s`` seconds have passed without a success it is
-    ``dead``. One slow or broken host so costs the other teachers nothing.
+    It is closed while calls succeed. After ``trip_after`` failures in a row it opens: one probe is
+    admitted at a time, after waits that double. After ``outage_s`` seconds without a success it is
+    ``dead``.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        """Whether only probes go out."""
+        """Whether only probes are admitted."""
         return self._failures >= self._trip_after
 
     async def admit(self) -> bool:
-        """Wait for leave to call; ``False`` once the endpoint is given up.
+        """Wait until a call may be made; ``False`` once the endpoint is dead.
 
-        While open, the caller that is admitted is the probe: the next waits until it is judged.
+        While the breaker is open, the admitted call is the probe: others wait for its result.
         """
         while not self.dead:
             pause = self._resume_at - self._clock()
@@ -124,13 +124,13 @@ class Breaker:
         return False
 
     def succeeded(self) -> None:
-        """The endpoint works: close."""
+        """Close: the endpoint works."""
         self._failures = 0
         self._failing_since = None
         self._probing = False
 
     def failed(self, retry_after_s: float | None = None) -> None:
-        """Count a failure; a wait that the endpoint asks for holds for all callers."""
+        """Count a failure; ``retry_after_s`` is a wait for all callers."""
         now = self._clock()
         self._failures += 1
         if self._failing_since is None:
@@ -145,17 +145,17 @@ class Breaker:
         self._probing = False
 
     def released(self) -> None:
-        """The admitted call was not made after all."""
+        """Withdraw an admitted call that was not made."""
         self._probing = False
 
     def give_up(self) -> None:
-        """The endpoint will never answer: a refused key, an unknown model."""
+        """Declare the endpoint dead: a refused key, an unknown model."""
         self.dead = True
         self._probing = False
 
 
 def retry_after(header: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, as number or HTTP date (RFC 9110, 10.2.3)."""
+    """Seconds of a ``Retry-After`` header, a number or an HTTP date (RFC 9110, 10.2.3)."""
     if header is None:
         return None
     try:
@@ -169,9 +169,9 @@ def retry_after(header: str | None) -> float | None:
 
 
 def backoff(limits: Limits) -> Callable[["RetryCallState"], float]:
-    """Seconds before the next attempt: what the endpoint asked for plus jitter, else full jitter.
+    """Seconds before the next attempt: the endpoint's Retry-After plus jitter, else full jitter.
 
-    Full jitter over a doubling ceiling spreads the retries of many callers best (Brooker, AWS
+    Full jitter below a doubling ceiling spreads the retries of many callers (Brooker, AWS
     Architecture Blog, 2015).
     """
     from tenacity import wait_random, wait_random_exponential

@@ -1,4 +1,4 @@
-"""What a language model is told: one system message, the visit as quoted data, and repairs."""
+"""The messages sent to a language model: instructions, the visit as quoted data, and repairs."""
 
 import json
 import re
@@ -8,8 +8,7 @@ from typing import Literal
 
 from rarealert.teachers.panel import EndpointSpec
 from rarealert.teachers.teacher import digest
-from rarealert.visits.case import Case
-from rarealert.visits.reading import render
+from rarealert.visits.reading import Reading
 
 PROMPT_VERSION = "1"
 """Part of every cache key, beside the digest of the prompt's text."""
@@ -46,17 +45,17 @@ def prompt_method() -> str:
     return f"screening-{PROMPT_VERSION}@{digest(_template().encode())}"
 
 
-def messages_for(case: Case, spec: EndpointSpec, schema: dict[str, object]) -> list[Message]:
-    """The conversation that puts ``case`` to a model.
+def messages_for(reading: Reading, spec: EndpointSpec, schema: dict[str, object]) -> list[Message]:
+    """The messages that ask a model about a visit.
 
-    The visit is a JSON string on a line of its own: quotes and line breaks in it are escaped, so
-    that no text of a case can end the quotation. The schema is spelled out where the server is not
-    made to enforce it.
+    The visit is a JSON string on a separate line. Quotes and line breaks in it are escaped, so no
+    text of a case can end the quotation. The schema is included where the server does not enforce
+    it.
     """
     system = _template().replace("{weights}", _WEIGHTS[spec.weights])
     if spec.structured_output != "json_schema":
         system += f"\nThe object follows this JSON Schema:\n{json.dumps(schema)}\n"
-    quoted = json.dumps(render(case), ensure_ascii=False)
+    quoted = json.dumps(reading.text, ensure_ascii=False)
     return [
         {"role": "system", "content": system},
         {"role": "user", "content": f"The visit:\n{quoted}\nAnswer with the JSON object."},
@@ -64,7 +63,7 @@ def messages_for(case: Case, spec: EndpointSpec, schema: dict[str, object]) -> l
 
 
 def repair_messages(reply: str, problem: str) -> list[Message]:
-    """What is added to the conversation after a reply that was not valid."""
+    """The messages to add after an invalid reply."""
     ask = f"That is not a valid answer: {problem}. Send the whole JSON object again, corrected."
     return [
         {"role": "assistant", "content": reply or "(empty)"},
@@ -72,10 +71,10 @@ def repair_messages(reply: str, problem: str) -> list[Message]:
     ]
 
 
-def commands_the_model(case: Case) -> bool:
+def commands_the_model(reading: Reading) -> bool:
     """Whether the visit's text looks like an attempt to instruct a model.
 
-    A screen for reviewers, not a defence: the defence is that the text is quoted and that every
-    reply is validated.
+    This flags cases for reviewers. The defence is that the text is quoted and that every reply is
+    validated.
     """
-    return _COMMANDS.search(render(case)) is not None
+    return _COMMANDS.search(reading.text) is not None

@@ -1,12 +1,4 @@
-"""The mean of the risk under the model's own token probabilities.
-
-A model that says 20 for most cases still prefers 20 by different margins; weighting each possible
-number by its probability recovers the grades (Liu et al., G-Eval, EMNLP 2023).
-
-One whole response of an endpoint, read from its JSON without a model of every field.
-
-A model's reply: the JSON Schema sent to the server, and the strict way back to a TeacherAnswer.
-"""
+"""From an endpoint's response to an answer: read, check against the schema, expected risk."""
 
 import json
 import math
@@ -22,15 +14,27 @@ from rarealert.teachers.answer import Differential, Flag, Insight, TeacherAnswer
 from rarealert.teachers.endpoints.limits import price_of
 from rarealert.teachers.panel import EndpointSpec, Price
 
+N_INSIGHTS = 5
+MAX_DIFFERENTIAL = 5
+
+RANK_WEIGHTS = (0.4567, 0.2567, 0.1567, 0.09, 0.04)
+"""Rank-order centroids of five places, rounded to sum to 1 (0.4567 is (1 + 1/2 + … + 1/5) / 5):
+the mean of all weights that agree with the order. Barron and Barrett, Management Science 1996."""
+
 _RISK = re.compile(r'"risk"\s*:\s*(\d{1,3})')
-_MAX = 100
+_MAX_RISK = 100
+_REQUEST_ID = "x-request-id"
+_THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
+_FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
+_CODE = re.compile(r"^(?:ORPHA|Orphanet)?[:\s]?(\d+)$", re.IGNORECASE)
+_FILTERED = "content_filter"
 
 
 class Token(NamedTuple):
     """One token of a reply with the log-probabilities of itself and of its alternatives.
 
-    These are as the server sent them, ``{"token", "logprob"}`` each: of hundreds of tokens, those
-    of the risk alone are looked at. So a log-probability may be anything, such as null.
+    ``alternatives`` are as the server sent them, ``{"token", "logprob"}`` each, unchecked: of
+    hundreds of tokens only those of the risk are used.
     """
 
     text: str
@@ -39,10 +43,11 @@ class Token(NamedTuple):
 
 
 def expected_risk(content: str, tokens: Sequence[Token]) -> float | None:
-    """The expected value, 0 to 100, of the number after ``"risk":``; ``None`` without a basis.
+    """The mean, 0 to 100, of the number after ``"risk":`` under the model's token probabilities.
 
-    Exact where one token holds the number. Where digits are tokens of their own, what would have
-    followed another first digit is unknown, and counts with the mean of what could.
+    It orders answers of the same risk (Liu et al., G-Eval, EMNLP 2023). It is exact where one token
+    holds the number. Where each digit is a token, the digits after an unchosen first one are
+    unknown and count with their mean. ``None`` without usable probabilities.
     """
     written = "".join(token.text for token in tokens)
     found = list(_RISK.finditer(written))
@@ -68,14 +73,13 @@ def expected_risk(content: str, tokens: Sequence[Token]) -> float | None:
                 total += path * chance / mass * value
         path *= options[own] / mass
         prefix += own
-    return min(_MAX, total + path * int(prefix)) if prefix else None
+    return min(_MAX_RISK, total + path * int(prefix)) if prefix else None
 
 
 def _options(token: Token, lead: str, prefix: str) -> dict[str, float]:
-    """Digit strings that could stand here, with probabilities; "" ends the number."""
-    said = dict(_numbered(token))
+    """The possible digits at this token with their probabilities; "" ends the number."""
     options: dict[str, float] = {}
-    for text, logprob in said.items():
+    for text, logprob in dict(_numbered(token)).items():
         if not text.startswith(lead):
             continue
         rest = text[len(lead) :]
@@ -83,16 +87,13 @@ def _options(token: Token, lead: str, prefix: str) -> dict[str, float]:
         number = digits.group(0) if digits else ""
         if not number and not prefix:
             continue
-        if prefix + number and int(prefix + number) <= _MAX:
+        if prefix + number and int(prefix + number) <= _MAX_RISK:
             options[number] = options.get(number, 0.0) + math.exp(logprob)
     return options
 
 
 def _numbered(token: Token) -> Iterator[tuple[str, float]]:
-    """Texts with their log-probabilities, the token's own last; others than numbers are no basis.
-
-    Servers round: a little above 0 is 0.
-    """
+    """Texts with their log-probabilities, the token's own last; rounded ones above 0 become 0."""
     for one in (*token.alternatives, {"token": token.text, "logprob": token.logprob}):
         text, logprob = one.get("token"), one.get("logprob")
         if isinstance(text, str) and isinstance(logprob, int | float) and not math.isnan(logprob):
@@ -100,17 +101,14 @@ def _numbered(token: Token) -> Iterator[tuple[str, float]]:
 
 
 def _value(digits: str, still_open: int) -> float:
-    """The number, with the mean of what ``still_open`` further digits can be."""
+    """The number with the mean of all that ``still_open`` further digits can be."""
     base = 10**still_open
-    return float(min(_MAX, int(digits) * base + (base - 1) / 2))
-
-
-_REQUEST_ID = "x-request-id"
+    return float(min(_MAX_RISK, int(digits) * base + (base - 1) / 2))
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What an endpoint said, and what it counted."""
+    """A chat completion and its usage."""
 
     content: str
     refusal: str | None
@@ -129,18 +127,17 @@ def read_completion(
     redact: Callable[[str], str],
     worst_usd: float,
 ) -> Completion:
-    """The completion in ``body``, a chat completion's JSON; ``redact`` takes keys out of its text.
+    """The completion in ``body``, the JSON of a chat completion; ``redact`` removes keys.
 
-    A server that does not count its tokens is taken to have charged ``worst_usd``.
+    A server that does not count its tokens is assumed to have charged ``worst_usd``.
 
     Raises:
-        ValueError, TypeError, AttributeError, LookupError: the body is cut short or is of another
-            shape.
+        ValueError, TypeError, AttributeError, LookupError: the body is cut or of another shape.
     """
-    said = _parsed(body)
-    choice = said["choices"][0]
+    response = _parsed(body)
+    choice = response["choices"][0]
     message = choice["message"]
-    read, written = _counted(said.get("usage"))
+    read, written = _counted(response.get("usage"))
     counted = read is not None and written is not None
     return Completion(
         content=redact(_joined(message.get("content"))),
@@ -149,31 +146,30 @@ def read_completion(
         prompt_tokens=read or 0,
         completion_tokens=written or 0,
         cost_usd=price_of(price, read or 0, written or 0) if counted else worst_usd,
-        request_id=_text(headers.get(_REQUEST_ID) or said.get("id")),
+        request_id=_text(headers.get(_REQUEST_ID) or response.get("id")),
         tokens=_tokens(choice),
     )
 
 
 def _counted(usage: object) -> tuple[int | None, int | None]:
     """Tokens of prompt and reply, ``None`` where the server gives no number."""
-    held = usage if isinstance(usage, dict) else {}
-    said = (held.get("prompt_tokens"), held.get("completion_tokens"))
+    given = usage if isinstance(usage, dict) else {}
     read, written = (
         int(count) if isinstance(count, int | float) and 0 <= count < math.inf else None
-        for count in said
+        for count in (given.get("prompt_tokens"), given.get("completion_tokens"))
     )
     return read, written
 
 
 def _joined(content: object) -> str:
-    """What was said, in one piece or as a list of parts, of which those of text count."""
+    """The content, a text or a list of parts; only parts of type text count."""
     if not isinstance(content, list):
         return _text(content) or ""
     return "".join(_text(part.get("text")) or "" for part in content if part["type"] == "text")
 
 
 def _tokens(choice: Any) -> tuple[Token, ...]:
-    """Empty where they are of another shape: the answer is good without them."""
+    """The tokens, empty where they are of another shape: an answer is valid without them."""
     try:
         listed = (choice.get("logprobs") or {}).get("content") or ()
         return tuple(
@@ -188,7 +184,7 @@ def _tokens(choice: Any) -> tuple[Token, ...]:
 def _parsed(body: bytes) -> Any:
     try:
         return from_json(body)
-    except ValueError:  # half a surrogate pair, which the slower parser lets pass
+    except ValueError:  # half a surrogate pair, which the slower parser accepts
         return json.loads(body)
 
 
@@ -198,23 +194,10 @@ def _text(value: object) -> str | None:
     raise TypeError("text expected")
 
 
-N_INSIGHTS = 5
-MAX_DIFFERENTIAL = 5
-
-RANK_WEIGHTS = (0.4567, 0.2567, 0.1567, 0.09, 0.04)
-"""Rank-order centroids of five places, rounded to sum to 1 (0.4567 is (1 + 1/2 + … + 1/5) / 5):
-the mean of all weights that agree with the order. Barron and Barrett, Management Science 1996."""
-
-_THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
-_FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
-_CODE = re.compile(r"^(?:ORPHA|Orphanet)?[:\s]?(\d+)$", re.IGNORECASE)
-_FILTERED = "content_filter"
-
-
 class ReplyError(Exception):
-    """A reply that is no answer; its class is what the failure file keeps.
+    """A reply that is no answer; the cache keeps the name of its class.
 
-    ``problem`` is what the model is told.
+    ``problem`` is sent to the model for a repair.
     """
 
     repairable = True
@@ -225,7 +208,7 @@ class ReplyError(Exception):
 
 
 class EmptyReplyError(ReplyError):
-    """No text at all."""
+    """An empty reply."""
 
 
 class NotJsonError(ReplyError):
@@ -241,7 +224,7 @@ class WeightsDoNotSumError(ReplyError):
 
 
 class TruncatedError(ReplyError):
-    """The model reached ``max_tokens``: asked again the same way, it would again."""
+    """The model reached ``max_tokens``; a repeated call would reach it again."""
 
     repairable = False
 
@@ -292,7 +275,7 @@ class _RankedReply(_Reply):
 def wire_schema(spec: EndpointSpec) -> dict[str, object]:
     """The JSON Schema of a reply, in the subset that strict structured output accepts.
 
-    The risk comes last, so that it follows from what was said before.
+    The risk comes last, so that it is generated after its reasons.
     """
     text: dict[str, object] = {"type": "string"}
     if spec.max_text_chars is not None:
@@ -326,10 +309,11 @@ def _object(properties: dict[str, object]) -> dict[str, object]:
 
 
 def check_finish(finish_reason: str | None, refusal: str | None) -> None:
-    """Refuse what the server itself marks as no whole answer.
+    """Reject a reply that the server marks as refused or cut.
 
     Raises:
-        TruncatedError, RefusedError: as their names say.
+        TruncatedError: the reply was cut at ``max_tokens``.
+        RefusedError: the model or its host's filter declined.
     """
     if refusal or finish_reason == _FILTERED:
         raise RefusedError("the model declined")
@@ -343,7 +327,7 @@ def parse_reply(
     """The answer in ``content``.
 
     Raises:
-        ReplyError: one of its kinds, with a problem that the model can mend.
+        ReplyError: one of its subclasses, with a problem that the model can repair.
     """
     found = _json(content)
     model = _WeightedReply if spec.weights == "stated" else _RankedReply
@@ -391,6 +375,6 @@ def _json(content: str) -> object:
 
 
 def _orpha(code: str | int | None) -> str | None:
-    """``ORPHA:<digits>`` from the ways models write it; ``None`` for anything else."""
+    """``ORPHA:<digits>`` from the spellings that models use; ``None`` for anything else."""
     found = _CODE.match(str(code).strip()) if code is not None else None
     return f"ORPHA:{int(found.group(1))}" if found else None

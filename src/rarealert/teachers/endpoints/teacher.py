@@ -1,23 +1,30 @@
-"""An endpoint as a teacher: what it is asked, by digest, and one exchange with its repairs.
+"""Endpoint teachers: one exchange with its repairs, and many cases at once within the limits.
 
-Asking endpoints: many cases at once, none twice, within limits, pace and budget.
-
-Each teacher has as many workers as its concurrency allows; they draw from one iterator, so that
-1.6 million questions take no more memory than those in flight. An answer is in the cache before its
-worker draws the next case.
+Each teacher has as many workers as its concurrency allows. They draw from one iterator, so memory
+grows with the calls in flight and not with the cases. A worker draws its next case once the answer
+to its last one is in the cache.
 """
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from rarealert.errors import RareAlertError
 from rarealert.teachers.answer import Flag, TeacherAnswer
-from rarealert.teachers.asking import Outcome, Tally
 from rarealert.teachers.cache import RationaleCache, Usage
+from rarealert.teachers.collect import Board, Outcome, Tally
+from rarealert.teachers.endpoints.client import (
+    BudgetSpentError,
+    EndpointClient,
+    EndpointError,
+    GivenUpError,
+    Ledger,
+    LocalLedger,
+    settings_sent,
+)
 from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.endpoints.prompt import (
     Message,
@@ -34,30 +41,18 @@ from rarealert.teachers.endpoints.reply import (
     parse_reply,
     wire_schema,
 )
-from rarealert.teachers.endpoints.session import (
-    BudgetSpentError,
-    EndpointError,
-    EndpointSession,
-    GivenUpError,
-    Ledger,
-    OwnLedger,
-    OwnPurse,
-    Purse,
-    settings_sent,
-)
 from rarealert.teachers.panel import EndpointSpec
-from rarealert.teachers.progress import Board
 from rarealert.teachers.teacher import Request, canonical_json, digest
 from rarealert.visits.case import Case
-from rarealert.visits.reading import RENDERER_VERSION
+from rarealert.visits.reading import RENDERER_VERSION, Reading, read_visit
 
 REPAIRS = 2
-"""Times a model is told what was wrong with its reply before the case is a failure."""
+"""Corrections that a model may send for one case before the case has failed."""
 
 
 @dataclass
 class Exchange:
-    """What one case took so far, over repairs too: kept beside the answer or the failure."""
+    """The calls for one case, repairs included; their usage is kept with answer or failure."""
 
     started_ns: int = field(default_factory=time.time_ns)
     ended_ns: int | None = None
@@ -68,38 +63,33 @@ class Exchange:
     finish_reason: str | None = None
     request_id: str | None = None
     response: str | None = field(default=None, repr=False)
+    error: EndpointError | None = field(default=None, repr=False)
+    """The error of the last try that may have been billed without a reply."""
 
-    fault: EndpointError | None = field(default=None, repr=False)
-    """Why the last try that may have been billed gave no reply."""
-
-    def charge(self, cost_usd: float, fault: EndpointError | None) -> None:
-        """Add what a try costs, whether or not it gave a reply."""
+    def charge(self, cost_usd: float, error: EndpointError | None) -> None:
+        """Add the cost of a try, with or without a reply."""
         self.cost_usd += cost_usd
-        self.fault = fault
+        self.error = error
 
-    def note(self, said: Completion) -> None:
-        """Add a reply; ``charge`` has counted what it cost."""
+    def note(self, completion: Completion) -> None:
+        """Add a reply; its cost was added by ``charge``."""
         self.calls += 1
         self.ended_ns = time.time_ns()
-        self.prompt_tokens += said.prompt_tokens
-        self.completion_tokens += said.completion_tokens
-        self.finish_reason = said.finish_reason
-        self.request_id = said.request_id
-        self.response = said.content
-
-    @property
-    def seconds(self) -> float:
-        """From its beginning to its last reply, waits and retries included."""
-        return ((self.ended_ns or time.time_ns()) - self.started_ns) / 1e9
+        self.prompt_tokens += completion.prompt_tokens
+        self.completion_tokens += completion.completion_tokens
+        self.finish_reason = completion.finish_reason
+        self.request_id = completion.request_id
+        self.response = completion.content
 
     @property
     def usage(self) -> Usage:
-        """As the cache keeps it."""
+        """As the cache stores it; the seconds include waits and retries."""
+        ended_ns = self.ended_ns or time.time_ns()
         return Usage(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             cost_usd=self.cost_usd,
-            seconds=round(self.seconds, 3),
+            seconds=round((ended_ns - self.started_ns) / 1e9, 3),
             finish_reason=self.finish_reason,
             request_id=self.request_id,
         )
@@ -107,7 +97,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class EndpointTeacher:
-    """The model of ``spec``; it can speak of every source."""
+    """The model of ``spec``; it answers on every source."""
 
     spec: EndpointSpec
     sources: frozenset[str] | None = None
@@ -122,19 +112,16 @@ class EndpointTeacher:
         """The JSON Schema of a reply."""
         return wire_schema(self.spec)
 
-    def messages(self, case: Case) -> list[Message]:
-        """The conversation that puts ``case`` to the model."""
-        return messages_for(case, self.spec, self.schema)
-
-    def request(self, case: Case) -> Request:
+    def request(self, reading: Reading) -> Request:
         """Model, messages, schema, settings and base URL by value or digest; never the key."""
         sent = settings_sent(self.spec, self.schema)
         sent.pop("response_format", None)
+        messages = messages_for(reading, self.spec, self.schema)
         return Request(
             teacher=self.id,
             kind="endpoint",
             method=prompt_method(),
-            input_digest=digest(canonical_json(self.messages(case))),
+            input_digest=digest(canonical_json(messages)),
             renderer=RENDERER_VERSION,
             model=self.spec.model,
             base_url=self.spec.base_url,
@@ -146,54 +133,51 @@ class EndpointTeacher:
             },
         )
 
-    def open(self, purse: Purse | None = None) -> EndpointSession:
-        """A session of its endpoint, to be entered; without a purse it may cost what it costs."""
-        return EndpointSession(self.spec, self.schema, purse or OwnPurse(Budget(None)))
+    def ask(self, reading: Reading) -> TeacherAnswer:
+        """The answer to one visit; ``ask_endpoints`` asks about many at once."""
+        return asyncio.run(self.ask_once(reading, Exchange()))
 
-    def ask(self, case: Case) -> TeacherAnswer:
-        """One case by itself; ``ask_endpoints`` asks many at once."""
-
-        async def once() -> TeacherAnswer:
-            async with self.open() as session:
-                return await self.converse(session, case, Exchange())
-
-        return asyncio.run(once())
+    async def ask_once(self, reading: Reading, exchange: Exchange) -> TeacherAnswer:
+        """The answer to one visit without a cost cap; fills ``exchange``."""
+        ledger = LocalLedger(Budget(None))
+        async with EndpointClient(self.spec, self.schema, ledger) as client:
+            return await self.converse(client, reading, exchange)
 
     async def converse(
-        self, session: EndpointSession, case: Case, exchange: Exchange
+        self, client: EndpointClient, reading: Reading, exchange: Exchange
     ) -> TeacherAnswer:
-        """The answer to ``case``, after at most ``REPAIRS`` corrections; fills ``exchange``.
+        """The answer to a visit after at most ``REPAIRS`` corrections; fills ``exchange``.
 
         Raises:
-            ReplyError: no valid reply, or one that no correction would mend.
-            EndpointError: the endpoint gave none, or the budget is spent.
+            ReplyError: no valid reply, or one that a correction cannot repair.
+            EndpointError: the endpoint gave no reply, or the budget is spent.
         """
-        messages = self.messages(case)
-        flags: tuple[Flag, ...] = ("instruction_in_case",) if commands_the_model(case) else ()
+        messages: list[Message] = messages_for(reading, self.spec, self.schema)
+        flags: tuple[Flag, ...] = ("instruction_in_case",) if commands_the_model(reading) else ()
         for repair in range(REPAIRS + 1):
-            said = await session.complete(messages, exchange.charge)
-            exchange.note(said)
+            reply = await client.complete(messages, exchange.charge)
+            exchange.note(reply)
             try:
-                check_finish(said.finish_reason, said.refusal)
+                check_finish(reply.finish_reason, reply.refusal)
                 marks: tuple[Flag, ...] = (*flags, "repaired") if repair else flags
-                mean = expected_risk(said.content, said.tokens)
-                return parse_reply(said.content, self.spec, mean, marks)
+                mean = expected_risk(reply.content, reply.tokens)
+                return parse_reply(reply.content, self.spec, mean, marks)
             except ReplyError as error:
                 if not error.repairable or repair == REPAIRS:
                     raise
-                messages = [*messages, *repair_messages(said.content, error.problem)]
+                messages = [*messages, *repair_messages(reply.content, error.problem)]
         raise AssertionError("the last repair returns or raises")
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """One exchange of the sample that is traced: digests and counts, no text."""
+    """One exchange of the traced sample: digests and counts, no text."""
 
     teacher: str
     case_id: str
     request_key: str
     input_digest: str
-    outcome: str
+    outcome: Outcome
     error: str | None
     risk: int | None
     exchange: Exchange
@@ -201,178 +185,162 @@ class Sampled:
     @property
     def response_digest(self) -> str | None:
         """sha256 of the last reply's text."""
-        said = self.exchange.response
-        return None if said is None else digest(said.encode(errors="replace"))
+        reply = self.exchange.response
+        return None if reply is None else digest(reply.encode(errors="replace"))
 
 
 @dataclass
-class Asked:
-    """What became of a run over endpoints."""
+class EndpointOutcome:
+    """The result of asking endpoints."""
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    """One sentence a teacher that was given up, and one where the budget was spent."""
+    """A sentence for each teacher that was given up, and one if the budget was spent."""
     samples: list[Sampled] = field(default_factory=list)
     flagged: set[str] = field(default_factory=set)
-    """Ids of cases whose text tries to command the model, among the new answers."""
+    """Ids of cases with new answers whose text looks like instructions to the model."""
 
 
 def ask_endpoints(
     teachers: Sequence[EndpointTeacher],
     cases: Sequence[Case],
     cache: RationaleCache,
+    known: set[str],
     budget: Budget,
     *,
-    known: set[str],
     trace_sample: int = 0,
     board: Board | None = None,
-) -> Asked:
-    """Put every case to every endpoint whose answer ``known`` (keys of the open cache) lacks.
+) -> EndpointOutcome:
+    """Ask every endpoint about every case whose key is not in ``known``, many at once.
 
-    Failures of a case are recorded and the run goes on; a dead endpoint stops only itself; a spent
-    budget stops all, after what is in flight. The first ``trace_sample`` exchanges of each teacher
-    are sampled.
+    A failed case is recorded and the run goes on. A dead endpoint stops only its own teacher; a
+    spent budget stops all after the calls in flight. The first ``trace_sample`` exchanges of each
+    teacher are sampled. ``known`` grows by the keys of new answers.
 
     Raises:
-        RareAlertError: something a user must mend, such as a full disk.
+        RareAlertError: the user has to act first, for example because the disk is full.
     """
-    run = EndpointRun(cases, OwnLedger(budget, cache), known, trace_sample, board)
-    asked = asyncio.run(run.ask(teachers))
+    run = EndpointRun(cases, LocalLedger(budget, cache), known, trace_sample, board)
+    outcome = asyncio.run(run.ask(teachers))
     if budget.exhausted:
-        asked.notes.append(cap_reached(budget))
-    return asked
+        outcome.notes.append(cap_reached(budget))
+    return outcome
 
 
 def cap_reached(budget: Budget) -> str:
-    """One sentence for a user whose budget is spent."""
+    """The sentence for a user whose budget is spent."""
     return (
-        f"The cost cap of {budget.cap_usd:.2f} US dollars (teach.cost_cap_usd) is "
-        f"reached, {budget.spent_usd:.2f} are spent; all answers are kept. Raise it for the rest."
+        f"The cost cap of {budget.cap_usd:.2f} US dollars (teach.cost_cap_usd) is reached: "
+        f"{budget.spent_usd:.2f} are spent, and all answers are kept. Raise it for the rest."
     )
 
 
 @dataclass
 class EndpointRun:
-    """Some teachers' questions in one event loop; ``known`` grows by the keys of new answers."""
+    """The questions to some teachers in one event loop."""
 
     cases: Iterable[Case]
     ledger: Ledger
     known: set[str]
     trace_sample: int
     board: Board | None = None
-    asked: Asked = field(default_factory=Asked)
+    outcome: EndpointOutcome = field(default_factory=EndpointOutcome)
 
-    async def ask(self, teachers: Sequence[EndpointTeacher]) -> Asked:
-        """Put the cases to the teachers, all at once, as ``ask_endpoints`` says."""
-        self.asked.tallies = {teacher.id: Tally() for teacher in teachers}
-        tasks = [asyncio.create_task(self._teacher(teacher)) for teacher in teachers]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return self.asked
+    async def ask(self, teachers: Sequence[EndpointTeacher]) -> EndpointOutcome:
+        """Ask all teachers at once, as ``ask_endpoints`` describes."""
+        self.outcome.tallies = {teacher.id: Tally() for teacher in teachers}
+        await _gather(self._ask_teacher(teacher) for teacher in teachers)
+        return self.outcome
 
-    async def _teacher(self, teacher: EndpointTeacher) -> None:
-        session = teacher.open(self.ledger)
+    async def _ask_teacher(self, teacher: EndpointTeacher) -> None:
+        client = EndpointClient(teacher.spec, teacher.schema, self.ledger)
         questions = self._questions(teacher)
         async with AsyncExitStack() as stack:
             try:
-                await stack.enter_async_context(session)
+                await stack.enter_async_context(client)
             except GivenUpError as error:
-                self.asked.notes.append(str(error))
-            workers = [
-                asyncio.create_task(self._work(teacher, session, questions))
-                for _ in range(teacher.spec.limits.concurrency)
-            ]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
+                self.outcome.notes.append(str(error))
+            slots = range(teacher.spec.limits.concurrency)
+            await _gather(self._work(teacher, client, questions) for _ in slots)
 
-    def _questions(self, teacher: EndpointTeacher) -> Iterator[tuple[Case, Request]]:
-        """The cases still to be asked; equal visits are one question, asked once."""
+    def _questions(self, teacher: EndpointTeacher) -> Iterator[tuple[Reading, Request]]:
+        """The open cases with their requests; equal visits are asked about once."""
         drawn: set[str] = set()
         for case in self.cases:
-            request = teacher.request(case)
+            reading = read_visit(case)
+            request = teacher.request(reading)
             if request.key in self.known or request.key in drawn:
                 self._count(teacher, "cached")
                 continue
             drawn.add(request.key)
-            yield case, request
+            yield reading, request
 
     async def _work(
         self,
         teacher: EndpointTeacher,
-        session: EndpointSession,
-        questions: Iterator[tuple[Case, Request]],
+        client: EndpointClient,
+        questions: Iterator[tuple[Reading, Request]],
     ) -> None:
-        for case, request in questions:
-            if session.breaker.dead or self.ledger.exhausted:
+        for reading, request in questions:
+            if client.breaker.dead or self.ledger.exhausted:
                 self._count(teacher, "not_asked")
             else:
-                await self._one(teacher, session, case, request)
+                await self._ask_one(teacher, client, reading, request)
 
-    async def _one(
-        self, teacher: EndpointTeacher, session: EndpointSession, case: Case, request: Request
+    async def _ask_one(
+        self, teacher: EndpointTeacher, client: EndpointClient, reading: Reading, request: Request
     ) -> None:
-        exchange = Exchange()
+        exchange, case_id = Exchange(), reading.case.case_id
         try:
-            answer = await teacher.converse(session, case, exchange)
+            answer = await teacher.converse(client, reading, exchange)
         except RareAlertError:
             raise
         except (BudgetSpentError, GivenUpError) as error:
-            if str(error) and str(error) not in self.asked.notes:
-                self.asked.notes.append(str(error))
-            # a first reply was paid for, or a try that gave none; the rest was not to be had
-            if exchange.calls or exchange.cost_usd:
-                kept = exchange.fault or error
-                await self.ledger.fail(request, case.case_id, kept, exchange.usage)
+            if str(error) and str(error) not in self.outcome.notes:
+                self.outcome.notes.append(str(error))
+            if exchange.calls or exchange.cost_usd:  # its cost counts in the next run
+                await self.ledger.fail(request, case_id, exchange.error or error, exchange.usage)
             self._count(teacher, "not_asked", exchange)
         except Exception as error:
-            await self.ledger.fail(request, case.case_id, error, exchange.usage)
-            self._sample(teacher, case, request, exchange, "failed", error=type(error).__name__)
+            await self.ledger.fail(request, case_id, error, exchange.usage)
+            self._sample(request, case_id, exchange, "failed", error=type(error).__name__)
             self._count(teacher, "failed", exchange)
         else:
-            await self.ledger.add(request, case.case_id, answer, exchange.usage, exchange.response)
+            await self.ledger.add(request, case_id, answer, exchange.usage, exchange.response)
             self.known.add(request.key)
             if "instruction_in_case" in answer.flags:
-                self.asked.flagged.add(case.case_id)
-            self._sample(teacher, case, request, exchange, "answered", risk=answer.risk)
+                self.outcome.flagged.add(case_id)
+            self._sample(request, case_id, exchange, "answered", risk=answer.risk)
             self._count(teacher, "answered", exchange)
 
     def _count(
         self, teacher: EndpointTeacher, outcome: Outcome, exchange: Exchange | None = None
     ) -> None:
-        tally = self.asked.tallies[teacher.id]
-        setattr(tally, outcome, getattr(tally, outcome) + 1)
+        self.outcome.tallies[teacher.id].count(outcome)
         if self.board is not None:
             self.board.advance(teacher.id, outcome, exchange.usage if exchange else None)
 
     def _sample(
         self,
-        teacher: EndpointTeacher,
-        case: Case,
         request: Request,
+        case_id: str,
         exchange: Exchange,
-        outcome: str,
+        outcome: Outcome,
         error: str | None = None,
         risk: int | None = None,
     ) -> None:
-        taken = sum(one.teacher == teacher.id for one in self.asked.samples)
-        if taken < self.trace_sample:
-            self.asked.samples.append(
-                Sampled(
-                    teacher.id,
-                    case.case_id,
-                    request.key,
-                    request.input_digest,
-                    outcome,
-                    error,
-                    risk,
-                    exchange,
-                )
-            )
+        name, samples = request.teacher, self.outcome.samples
+        if sum(one.teacher == name for one in samples) < self.trace_sample:
+            digests = request.key, request.input_digest
+            samples.append(Sampled(name, case_id, *digests, outcome, error, risk, exchange))
+
+
+async def _gather(work: Iterable[Coroutine[object, object, None]]) -> None:
+    """Run all of ``work`` at once; if one raises, the others are cancelled first."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

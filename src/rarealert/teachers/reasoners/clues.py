@@ -1,19 +1,12 @@
-"""Reasoners that read clinical clues: the red flags of primary care, onset, course and family."""
+"""Reasoners on clinical clues: the red flags of primary care; onset, course and family history."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rarealert.teachers.answer import TeacherAnswer
-from rarealert.teachers.reasoners.engine import (
-    Engine,
-    Point,
-    Squash,
-    Workup,
-    age_words,
-    compose,
-    listed,
-)
+from rarealert.teachers.reasoners.compose import Point, Squash, age_words, compose, listed
+from rarealert.teachers.reasoners.engine import Engine, Workup
 
 _FLAGS = Squash(1.0, 0.55)
 _COURSE = Squash(0.0, 0.5)
@@ -98,7 +91,6 @@ _DURATION = _any(
     r"\b(\d{1,3}|an?|one|two|three|four|five|six|seven|eight|nine|ten|several|few|many)[- ]"
     r"(hour|day|week|month|year)s?\b(?![- ]old)(?! of age)"
 )
-_PERSON_LINE = re.compile(r"^Patient:.*$", re.M)
 _COUNTED = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WORD_NUMBERS = {
     **{word: number for number, word in enumerate(_COUNTED, start=1)},
@@ -113,10 +105,10 @@ _ACUTE_YEARS = 14 / 365
 
 
 @dataclass(frozen=True)
-class Flag:
-    """A clue, its weight in log-odds (guidance gives an order, not a number), and its reader.
+class Clue:
+    """A clue and its weight in log-odds; guidance gives an order, not a number.
 
-    ``read`` returns what of the visit raises the flag, in words, or an empty string.
+    ``read`` returns in words what in the visit shows the clue, or an empty string.
     """
 
     name: str
@@ -138,13 +130,13 @@ def _family(engine: Engine, work: Workup) -> str:
         return "the parents are related"
     if _KIN_ALIKE.search(work.text):
         return "a relative is affected alike or died early"
-    return _shared_with_family(engine, work)
+    return _alike_in_relatives(engine, work)
 
 
-def _shared_with_family(engine: Engine, work: Workup) -> str:
+def _alike_in_relatives(engine: Engine, work: Workup) -> str:
     """Findings of relatives in an organ system in which the patient has a finding too."""
     own = {engine.ontology.organ_system(term) for term in work.present}
-    alike = [term for term in work.family if engine.ontology.organ_system(term) in own]
+    alike = [term for term in work.relatives if engine.ontology.organ_system(term) in own]
     return f"a relative has {listed(engine, alike)}" if alike else ""
 
 
@@ -165,43 +157,40 @@ def _early(engine: Engine, work: Workup) -> str:
 
 
 RED_FLAGS = (
-    Flag("Family: several affected or related parents", 1.2, _family),
-    Flag("Group of congenital anomalies", 1.5, _anomalies),
-    Flag("Extreme or exceptional presentation", 0.4, _extreme),
-    Flag("Exceptionally early disease", 0.5, _early),
-    Flag("Neurodevelopmental delay or degeneration", 1.0, _below(_BRAIN)),
-    Flag("Extreme or exceptional pathology", 0.8, _below(_PATHOLOGY)),
-    Flag("Surprising laboratory value", 0.5, _below(_LABORATORY)),
-    Flag("Growth, senses or defence", 0.6, _below(_CHILDHOOD)),
+    Clue("Family: several affected or related parents", 1.2, _family),
+    Clue("Group of congenital anomalies", 1.5, _anomalies),
+    Clue("Extreme or exceptional presentation", 0.4, _extreme),
+    Clue("Exceptionally early disease", 0.5, _early),
+    Clue("Neurodevelopmental delay or degeneration", 1.0, _below(_BRAIN)),
+    Clue("Extreme or exceptional pathology", 0.8, _below(_PATHOLOGY)),
+    Clue("Surprising laboratory value", 0.5, _below(_LABORATORY)),
+    Clue("Growth, senses or defence", 0.6, _below(_CHILDHOOD)),
 )
 """Family GENES (Whelan et al. 2004, Arch Pathol Lab Med 128:1), with two that primary-care guidance
 adds: exceptionally early disease, and trouble with growth, senses or recurrent infections."""
 
 
 def red_flags(engine: Engine, work: Workup) -> TeacherAnswer:
-    """Genetic red flags of primary care.
-
-    Family GENES: family history, group of congenital anomalies, extreme presentation,
-    neurodevelopmental delay or degeneration, extreme pathology, surprising laboratory values
-    (Whelan et al. 2004). The score is the sum of the raised flags' weights.
-    """
-    return _by_flags(engine, work, RED_FLAGS, _FLAGS, "red flags of primary care")
+    """Genetic red flags of primary care, ``RED_FLAGS``; the score is the sum of their weights."""
+    return _by_clues(engine, work, RED_FLAGS, _FLAGS, "red flags of primary care")
 
 
 def _duration(work: Workup) -> float | None:
-    """The longest duration that the text states, in years; the patient's age is none."""
-    found = [
-        _count(match.group(1)) * _YEARS[match.group(2).lower()]
-        for match in _DURATION.finditer(_PERSON_LINE.sub("", work.text))
-    ]
-    return max(found) if found else None
+    """The longest duration in the text, in years; ages are no durations."""
+    return max(
+        (
+            _count(match.group(1)) * _YEARS[match.group(2).lower()]
+            for match in _DURATION.finditer(work.text)
+        ),
+        default=None,
+    )
 
 
 def _count(word: str) -> int:
     return int(word) if word.isdigit() else _WORD_NUMBERS[word.lower()]
 
 
-def _says(pattern: re.Pattern[str]) -> Callable[[Engine, Workup], str]:
+def _matching(pattern: re.Pattern[str]) -> Callable[[Engine, Workup], str]:
     def read(_: Engine, work: Workup) -> str:
         match = pattern.search(work.text)
         return f'the text says "{match.group().lower()}"' if match else ""
@@ -235,54 +224,46 @@ def _span(years: float) -> str:
 
 
 COURSE = (
-    Flag("Onset in infancy", 0.9, _aged(0, 2)),
-    Flag("Onset in childhood", 0.6, _aged(2, 18)),
-    Flag("Late in life", -0.4, _aged(60, 200)),
-    Flag("Present since birth or childhood", 1.2, _says(_CONGENITAL)),
-    Flag("Progressive course", 0.5, _says(_PROGRESSIVE)),
-    Flag("Recurrent course", 0.3, _says(_RECURRENT)),
-    Flag("Sudden onset", -0.4, _says(_SUDDEN)),
-    Flag("Acute course", -0.6, _lasting(0, _ACUTE_YEARS)),
-    Flag("Family history", 1.0, _family),
+    Clue("Onset in infancy", 0.9, _aged(0, 2)),
+    Clue("Onset in childhood", 0.6, _aged(2, 18)),
+    Clue("Late in life", -0.4, _aged(60, 200)),
+    Clue("Present since birth or childhood", 1.2, _matching(_CONGENITAL)),
+    Clue("Progressive course", 0.5, _matching(_PROGRESSIVE)),
+    Clue("Recurrent course", 0.3, _matching(_RECURRENT)),
+    Clue("Sudden onset", -0.4, _matching(_SUDDEN)),
+    Clue("Acute course", -0.6, _lasting(0, _ACUTE_YEARS)),
+    Clue("Family history", 1.0, _family),
 )
 """Onset, course and family: 70 % of rare diseases begin in childhood and 72 % are genetic
 (Nguengang Wakap et al. 2020, Eur J Hum Genet 28:165), while a sudden, short, late illness is what
-common disease looks like. A long course speaks for neither: long-term conditions are half of all
+common disease looks like. A long course has no weight: long-term conditions are half of all
 consultations in general practice (Department of Health 2012, Long Term Conditions Compendium)."""
 
 
 def onset_course_family(engine: Engine, work: Workup) -> TeacherAnswer:
-    """When it began, how it went on, and who else has it.
+    """Onset, course and family history, ``COURSE``; the score is the sum of their log-odds.
 
-    A sum of log-odds for onset, course and family history after Nguengang Wakap et al. 2020; it
-    reads no disease names, so it errs elsewhere than the reasoners that rank diseases.
+    It uses no disease profiles, so its errors differ from those of reasoners that rank diseases.
     """
-    return _by_flags(engine, work, COURSE, _COURSE, "clues of onset, course and family")
+    return _by_clues(engine, work, COURSE, _COURSE, "clues of onset, course and family")
 
 
-def _by_flags(
-    engine: Engine, work: Workup, flags: tuple[Flag, ...], squash: Squash, kind: str
+def _by_clues(
+    engine: Engine, work: Workup, clues: tuple[Clue, ...], squash: Squash, kind: str
 ) -> TeacherAnswer:
-    raised = list(_raised(engine, work, flags))
-    score = sum(flag.weight for flag, _ in raised)
+    seen = [(clue, text) for clue in clues if (text := clue.read(engine, work))]
     points = [
-        Point(flag.name, abs(flag.weight), f"{_verdict(flag)}: {seen}.") for flag, seen in raised
+        Point(clue.name, abs(clue.weight), f"{_verdict(clue)}: {text}.") for clue, text in seen
     ]
-    names = [flag.name.lower() for flag, _ in sorted(raised, key=lambda item: -item[0].weight)]
+    names = [clue.name.lower() for clue, _ in sorted(seen, key=lambda item: -item[0].weight)]
     reasoning = (
-        f"Of {len(flags)} {kind}, {len(raised)} are there: {'; '.join(names)}."
+        f"Of {len(clues)} {kind}, {len(seen)} are there: {'; '.join(names)}."
         if names
-        else f"None of {len(flags)} {kind} is there."
+        else f"None of {len(clues)} {kind} is there."
     )
-    return compose(engine, work, points, [], squash.risk(score), reasoning)
+    risk = squash.risk(sum(clue.weight for clue, _ in seen))
+    return compose(engine, work, points, [], risk, reasoning)
 
 
-def _raised(engine: Engine, work: Workup, flags: tuple[Flag, ...]) -> Iterator[tuple[Flag, str]]:
-    for flag in flags:
-        seen = flag.read(engine, work)
-        if seen:
-            yield flag, seen
-
-
-def _verdict(flag: Flag) -> str:
-    return "Speaks for a rare disease" if flag.weight > 0 else "Speaks against a rare disease"
+def _verdict(clue: Clue) -> str:
+    return "Speaks for a rare disease" if clue.weight > 0 else "Speaks against a rare disease"

@@ -1,39 +1,40 @@
-"""Reasoners that read the shape of a presentation: rarity, breadth, what common disease leaves."""
+"""Reasoners on the findings as a whole: how specific, how broad, how well a common disease fits."""
 
 import numpy as np
 
 from rarealert.teachers.answer import TeacherAnswer
-from rarealert.teachers.reasoners.engine import (
-    Engine,
+from rarealert.teachers.reasoners.compose import (
     Point,
     Squash,
-    Workup,
     compose,
     listed,
     organ_systems,
     percent,
 )
+from rarealert.teachers.reasoners.engine import Engine, Workup
 from rarealert.teachers.reasoners.ranking import top
 
 _CONTENT = Squash(2.31, 0.41)
 _BREADTH = Squash(1.22, 0.78)
 _UNEXPLAINED = Squash(1.97, 0.66)
-_TELLING = 3  # findings whose information counts: the mean of more is diluted by symptoms
+_TELLING = 3  # findings in the mean: more would dilute it with common symptoms
 _CONSTITUTIONAL = frozenset(("HP:0025142",))  # pain, fever, fatigue belong to every system
-_NEVER = 0.01  # share of patients: what isn't in a profile can still befall its patients
-_EXPLAINED = 0.3  # a common disease explains what at least "frequent" patients of it have
+_NEVER = 0.01  # share of patients with a finding that their profile lacks
+_EXPLAINED = (
+    0.3  # share of patients from which a finding is "frequent" in HPO and counts as explained
+)
 
 
 def information_content(engine: Engine, work: Workup) -> TeacherAnswer:
-    """How unusual the findings are in themselves.
+    """How specific the findings are: their information content, corrected for common conditions.
 
     Information content after Resnik 1995 (IJCAI 95:448) over the rare profiles, less how often
-    the common conditions show the finding: specific findings that practice seldom meets speak for
-    a rare disease whatever its name. The score is the mean over the three most telling findings.
+    the common conditions show the finding. The score is the mean over the three findings with the
+    most.
     """
-    told = {term: _surprise(engine, term) for term in work.present}
-    top = sorted(told.values(), reverse=True)[:_TELLING]
-    score = float(np.mean(top)) if top else 0.0
+    surprise = {term: _surprise(engine, term) for term in work.present}
+    most = sorted(surprise.values(), reverse=True)[:_TELLING]
+    score = float(np.mean(most)) if most else 0.0
     points = [
         Point(
             engine.ontology.name(term),
@@ -42,10 +43,10 @@ def information_content(engine: Engine, work: Workup) -> TeacherAnswer:
             f"{percent(engine.average_share(engine.common, term))} of patients with a common "
             "condition have it.",
         )
-        for term, value in told.items()
+        for term, value in surprise.items()
     ]
     reasoning = (
-        f"The {len(top)} most telling findings carry {score:.1f} nats on average once their place "
+        f"The {len(most)} most telling findings carry {score:.1f} nats on average once their place "
         "in common conditions is taken off."
     )
     return compose(engine, work, points, [], _CONTENT.risk(score), reasoning)
@@ -62,8 +63,8 @@ def _surprise(engine: Engine, term: str) -> float:
 def multi_system(engine: Engine, work: Workup) -> TeacherAnswer:
     """How many organ systems are involved at once.
 
-    Involvement of several systems is the commonest clinical hint at a rare disease in primary
-    care (Evans & Rafi 2016, Br J Gen Pract 66:550). Breadth is the exponential of the entropy of
+    Involvement of several systems is the most common hint at a rare disease in primary care
+    (Evans & Rafi 2016, Br J Gen Pract 66:550). Breadth is the exponential of the entropy of
     findings over HPO's systems (Hill 1973, Ecology 54:427), constitutional symptoms left out;
     the score compares it with the breadth that as many findings would have in one system only.
     """
@@ -111,7 +112,7 @@ def common_explainer(engine: Engine, work: Workup) -> TeacherAnswer:
     nats and no more, so that one stray word doesn't outweigh the rest.
     """
     shares = {term: np.exp(engine.log_likelihoods(engine.common, term)) for term in work.present}
-    fit = engine.who_comes(engine.common, work)
+    fit = engine.demographic_log_likelihood(engine.common, work)
     for share in shares.values():
         fit += np.log(np.maximum(share, _NEVER))
     fit /= max(1, len(shares))

@@ -13,6 +13,7 @@ from endpoint_kit import KEY, case, teacher
 from fault_proxy import Proxy, serve
 
 from rarealert.teachers.endpoints.teacher import EndpointTeacher
+from rarealert.visits.reading import read_visit
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,7 @@ def real(llama: str) -> tuple[bytes, EndpointTeacher]:
             return kept[-1]
 
         proxy.forward = keep  # type: ignore[method-assign]
-        asked.ask(case(0))
+        asked.ask(read_visit(case(0)))
         del os.environ["TEST_KEY"]
     return kept[-1], asked
 

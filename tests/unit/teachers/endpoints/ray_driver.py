@@ -17,25 +17,21 @@ def main(given: dict) -> dict:
     from rarealert.teachers.cache import RationaleCache
     from rarealert.teachers.endpoints.limits import Budget
     from rarealert.teachers.endpoints.teacher import EndpointTeacher
-    from rarealert.teachers.local.on_ray import judge_on_ray
-    from rarealert.teachers.local.teacher import LocalTeacher, ask_local
+    from rarealert.teachers.local import LocalTeacher, ask_local
+    from rarealert.teachers.on_ray import ask_endpoints_on_ray, judge_on_ray
     from rarealert.teachers.panel import EndpointSpec, LocalSpec
-    from rarealert.teachers.ray_engine import ask_endpoints_on_ray
 
     cases = [case(number) for number in range(given["cases"])]
     endpoints = [EndpointTeacher(EndpointSpec.model_validate(one)) for one in given["endpoints"]]
     with RationaleCache(Path(given["folder"])) as cache:
-        cache.set_aside_damage()
-        known = cache.answered()
+        _, known = cache.set_aside_damage()
         tallies = {}
         if given["local"]:
             local = LocalTeacher(LocalSpec.model_validate(given["local"]))
             tallies[local.id] = ask_local(local, cases, cache, known, judging=judge_on_ray)
         spent = sum(one.cost_usd for one in cache.stats().values())
         budget = Budget(given["cap"], spent)
-        asked = ask_endpoints_on_ray(
-            endpoints, cases, cache.folder, budget, known=known, trace_sample=1
-        )
+        asked = ask_endpoints_on_ray(endpoints, cases, cache.folder, known, budget, trace_sample=1)
     tallies |= asked.tallies
     actors = ray._private.state.actors().values()
     return {
@@ -46,7 +42,7 @@ def main(given: dict) -> dict:
             kind: sorted(
                 {one["Address"]["NodeID"] for one in actors if one["ActorClassName"] == kind}
             )
-            for kind in ("Asker", "Reader", "Keeper")
+            for kind in ("_Asker", "_Reader", "Keeper")
         },
     }
 

@@ -1,4 +1,4 @@
-"""The keeper of a spread run, without Ray: one cache and one budget for workers apart."""
+"""The keeper of a run on Ray, without Ray: one cache and one budget for separate workers."""
 
 import asyncio
 from typing import Any
@@ -8,11 +8,11 @@ from endpoint_kit import case, teacher
 
 from rarealert.errors import RareAlertError
 from rarealert.teachers import shards
-from rarealert.teachers.asking import Tally
 from rarealert.teachers.cache import RationaleCache
+from rarealert.teachers.collect import Tally
 from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.endpoints.teacher import EndpointRun
-from rarealert.teachers.ray_engine import Keeper, RemoteLedger
+from rarealert.teachers.on_ray import Keeper, RemoteLedger
 
 
 class _Method:
@@ -55,7 +55,7 @@ def test_teachers_apart_share_one_cap_and_one_cache(replay, tmp_path):
     first, second = replay(), replay()
     two = [teacher(first, "a"), teacher(second, "b")]
     cases = [case(number) for number in range(8)]
-    keeper = Keeper(tmp_path, Budget(3.0))
+    keeper = Keeper(tmp_path, Budget(3.0), set())
     tallies = _spread(keeper, two, cases)
     left = keeper.close()
     stats = RationaleCache(tmp_path).stats()
@@ -64,17 +64,18 @@ def test_teachers_apart_share_one_cap_and_one_cache(replay, tmp_path):
     assert 0 < left.spent_usd <= 3.0
     assert left.reserved_usd == pytest.approx(0)
     assert 0 < sum(tally.not_asked for tally in tallies.values()) < 16
-    assert keeper.answered() == RationaleCache(tmp_path).answered()
-    assert len(keeper.done()) == len(first.seen) + len(second.seen)
+    answered = sorted(RationaleCache(tmp_path).answered())
+    assert keeper.unanswered([*answered, "another"]) == [len(answered)]
+    assert len(keeper.finished()) == len(first.seen) + len(second.seen)
 
 
 def test_a_full_disk_of_the_keeper_reaches_the_one_who_asks(replay, tmp_path, monkeypatch):
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    keeper = Keeper(tmp_path, Budget(None))
+    keeper = Keeper(tmp_path, Budget(None), set())
     monkeypatch.setattr(shards.os, "write", full)
-    with pytest.raises(RareAlertError, match="full; free some space"):
+    with pytest.raises(RareAlertError, match="is full"):
         _spread(keeper, [teacher(replay())], [case(0)])
     monkeypatch.undo()
     keeper.close()

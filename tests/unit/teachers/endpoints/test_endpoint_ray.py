@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 from endpoint_kit import KEY, case, teacher
 
-from rarealert.teachers.asking import Tally
 from rarealert.teachers.cache import RationaleCache
+from rarealert.teachers.collect import Tally
 from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.endpoints.teacher import ask_endpoints
 
@@ -109,7 +109,7 @@ def test_two_machines_keep_the_cap_survive_a_kill_and_a_lost_machine_and_repeat_
     spent = sum(one.cost_usd for one in RationaleCache(place.folder / "cache").stats().values())
     assert "teach.cost_cap_usd" in capped["notes"][0]
     assert 5 * each < spent <= cap, "one budget for both machines"
-    assert len(capped["machines"]["Asker"]) == len(capped["machines"]["Reader"]) == 2
+    assert len(capped["machines"]["_Asker"]) == len(capped["machines"]["_Reader"]) == 2
     assert capped["tallies"]["small"]["answered"] == LOCAL_CASES
 
     with place.driver(None) as killed:
@@ -142,8 +142,8 @@ def test_two_machines_keep_the_cap_survive_a_kill_and_a_lost_machine_and_repeat_
             place.teachers,
             [case(number) for number in range(CASES)],
             cache,
+            cache.answered(),
             Budget(None),
-            known=cache.answered(),
         )
     assert here.tallies == {"t0": Tally(cached=CASES), "t1": Tally(cached=CASES)}, "the same keys"
     seen = [json.loads(server.communicate("")[0]) for server in place.servers]

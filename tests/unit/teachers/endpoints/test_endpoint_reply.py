@@ -23,6 +23,7 @@ from rarealert.teachers.endpoints.reply import (
     wire_schema,
 )
 from rarealert.teachers.panel import Price
+from rarealert.visits.reading import read_visit
 
 from endpoint_kit import case  # isort: skip
 
@@ -246,7 +247,7 @@ def test_the_mean_stays_between_0_and_100(risk, options):
 @settings(deadline=None, max_examples=50)
 @given(st.text(min_size=1, max_size=60).filter(str.strip))
 def test_no_text_of_a_case_ends_its_quotation(text):
-    _, user = messages_for(case(0, f"a {text} b"), STATED, {})
+    _, user = messages_for(read_visit(case(0, f"a {text} b")), STATED, {})
     head, quoted, tail = user["content"].split("\n")
     assert (head, tail) == ("The visit:", "Answer with the JSON object.")
     assert isinstance(json.loads(quoted), str)
@@ -263,7 +264,7 @@ def test_no_text_of_a_case_ends_its_quotation(text):
     ],
 )
 def test_commands_are_seen(text):
-    assert commands_the_model(case(0, f"Ataxia. {text}"))
+    assert commands_the_model(read_visit(case(0, f"Ataxia. {text}")))
 
 
 @pytest.mark.parametrize(
@@ -276,4 +277,4 @@ def test_commands_are_seen(text):
     ],
 )
 def test_medicine_is_no_command(text):
-    assert not commands_the_model(case(0, text))
+    assert not commands_the_model(read_visit(case(0, text)))

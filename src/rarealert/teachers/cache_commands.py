@@ -1,10 +1,10 @@
-"""What a person asks of the cache: what is in it, is it whole, make it smaller, give it to me."""
+"""The commands of ``rarealert cache``: what is in the cache, is it whole, compact it, export it."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 from rarealert.errors import BadInputError, RareAlertError
+from rarealert.files import whole
 from rarealert.teachers.cache import RationaleCache, TeacherStats
 from rarealert.teachers.shards import disk_full
 
@@ -12,7 +12,7 @@ _COLUMNS = ("teacher", "answers", "failures", "tokens in", "tokens out", "cost U
 
 
 def stats(folder: Path) -> str:
-    """A table: one line a teacher, failures by type below it.
+    """A table with one line a teacher, and below it the failures by type.
 
     Raises:
         BadInputError: there is no cache in ``folder``.
@@ -50,18 +50,18 @@ def _row(name: str, entry: TeacherStats) -> tuple[str, ...]:
 
 
 def verify(folder: Path) -> str:
-    """One sentence on the cache's wholeness.
+    """A sentence with the counts of an undamaged cache.
 
     Raises:
         BadInputError: there is no cache in ``folder``.
-        RareAlertError: lines are damaged; the sentence names the first and says what to do.
+        RareAlertError: lines are damaged; the sentence names the first and the next step.
     """
     found = _opened(folder).verify()
     if found.damaged:
         raise RareAlertError(
             f"{len(found.damaged)} of {found.answers + found.failures + len(found.damaged)} lines "
-            f"in {folder} are damaged, the first in {found.damaged[0]}; the next `rarealert teach` "
-            "sets them aside and asks again for what they held, and for nothing else."
+            f"in {folder} are damaged, the first in {found.damaged[0]}. Run `rarealert teach`: it "
+            "sets them aside and asks for those answers again, and for no others."
         )
     twice = f", {found.duplicates:,} of them twice" if found.duplicates else ""
     return (
@@ -71,7 +71,7 @@ def verify(folder: Path) -> str:
 
 
 def compact(folder: Path) -> str:
-    """Merge the finished shards; one sentence on what became of them.
+    """Merge the finished shards; returns a sentence with the counts.
 
     Raises:
         BadInputError: there is no cache in ``folder``.
@@ -79,44 +79,43 @@ def compact(folder: Path) -> str:
     """
     done = _opened(folder).compact()
     before, after = (sum(getattr(item, name) for item in done) for name in ("before", "after"))
+    if before == after:
+        return "There is nothing to merge."
     dropped = sum(item.dropped for item in done)
     return (
         f"{before:,} shards became {after:,}, {dropped:,} repeated answers were dropped. "
         "Next: dvc commit teach."
-        if after < before
-        else "There is nothing to merge."
     )
 
 
 def export(folder: Path, out: Path) -> str:
-    """Write every answer with its provenance as JSON Lines to ``out``; one sentence.
+    """Write every answer with its provenance as JSON Lines to ``out``; returns a sentence.
 
-    Neither the case's text nor the model's raw response, which may quote it, is in the file.
+    The file holds neither the case's text nor the model's raw response, which may quote it.
 
     Raises:
         BadInputError: there is no cache in ``folder``, or ``out`` can't be written.
-        RareAlertError: the disk is full; ``out`` is as it was.
+        RareAlertError: the disk is full; ``out`` is unchanged.
     """
     cache = _opened(folder)
-    if out.is_dir():
-        raise BadInputError(f"{out} is a folder; name a file in it.")
-    partial = out.with_name(out.name + ".partial")
+    if not out.parent.is_dir() or out.is_dir():
+        raise BadInputError(f"{out} can't be written: name a file in an existing folder.")
     count = 0
     try:
-        with disk_full(out.parent), partial.open("w", encoding="utf-8") as stream:
+        with (
+            disk_full(out.parent),
+            whole(out) as partial,
+            partial.open("w", encoding="utf-8") as to,
+        ):
             for row in cache.export():
-                stream.write(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n")
+                to.write(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n")
                 count += 1
-        partial.replace(out)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise BadInputError(f"{out} can't be written; name a file in a folder of yours.") from error
-    finally:
-        with suppress(NotADirectoryError, PermissionError):
-            partial.unlink(missing_ok=True)
+    except PermissionError as error:
+        raise BadInputError(f"{out} can't be written: name a file in your own folder.") from error
     return f"{count:,} answers in {out}."
 
 
 def _opened(folder: Path) -> RationaleCache:
     if not folder.is_dir():
-        raise BadInputError(f"{folder} is missing; run rarealert teach or dvc pull first.")
+        raise BadInputError(f"{folder} is missing. Run rarealert teach or dvc pull first.")
     return RationaleCache(folder)

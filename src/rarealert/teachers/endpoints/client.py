@@ -1,7 +1,4 @@
-"""Where a run keeps what endpoints say, and the money that all of them share.
-
-One endpoint while it is asked: key, client, pace, breaker, and a call with its retries.
-"""
+"""The client of one endpoint: key, rate limits, breaker, and a call with its retries."""
 
 import asyncio
 import json
@@ -29,98 +26,89 @@ from rarealert.teachers.teacher import Request
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-
-class Purse(Protocol):
-    """A cap on what several teachers may cost together."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether a call did not fit; then no more are made."""
-        ...
-
-    async def reserve(self, worst_usd: float) -> bool:
-        """Whether a call of this worst case may be made."""
-        ...
-
-    def settle(self, worst_usd: float, cost_usd: float) -> None:
-        """Replace a reservation by what the call did cost."""
-        ...
-
-
-class Ledger(Purse, Protocol):
-    """A purse with the cache beside it; what ``add`` has returned from is never asked again."""
-
-    async def add(
-        self,
-        request: Request,
-        case_id: str,
-        answer: TeacherAnswer,
-        usage: Usage,
-        response: str | None,
-    ) -> None:
-        """Keep an answer, as ``RationaleCache.add``."""
-        ...
-
-    async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
-        """Keep a failure, as ``RationaleCache.fail``."""
-        ...
-
-
-@dataclass(frozen=True)
-class OwnPurse:
-    """The budget of this process."""
-
-    budget: Budget
-
-    @property
-    def exhausted(self) -> bool:
-        """As in ``Purse``."""
-        return self.budget.exhausted
-
-    async def reserve(self, worst_usd: float) -> bool:
-        """As in ``Purse``."""
-        return self.budget.reserve(worst_usd)
-
-    def settle(self, worst_usd: float, cost_usd: float) -> None:
-        """As in ``Purse``."""
-        self.budget.settle(worst_usd, cost_usd)
-
-
-@dataclass(frozen=True)
-class OwnLedger(OwnPurse):
-    """The budget and the open cache of this process."""
-
-    cache: RationaleCache
-
-    async def add(
-        self,
-        request: Request,
-        case_id: str,
-        answer: TeacherAnswer,
-        usage: Usage,
-        response: str | None,
-    ) -> None:
-        """As in ``Ledger``."""
-        self.cache.add(request, case_id, answer, usage, response)
-
-    async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
-        """As in ``Ledger``."""
-        self.cache.fail(request, case_id, type(error).__name__, usage)
-
-
 REDACTED = "[key]"
 _CHARS_A_TOKEN = 3  # English has about 4; a low figure keeps the worst case a worst case
 _OVERHEAD_TOKENS = 32  # of the chat template
-_UNUSABLE = {404: "does not know the model", 405: "is no chat endpoint"}
+_UNUSABLE = {404: "does not know the model", 405: "is no chat endpoint for the model"}
 _BUSY = (408, 409, 425, 429)
-_REJECTIONS = 10  # in a row: then it is the panel's settings, not a case
+_REJECTIONS = 10  # in a row; then the panel's settings are wrong, not a case
+
+
+class Ledger(Protocol):
+    """The cost cap and the cache that all endpoint teachers of a run share."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a call did not fit under the cap; then no more are made."""
+        ...
+
+    async def reserve(self, worst_usd: float) -> bool:
+        """As ``Budget.reserve``."""
+        ...
+
+    def settle(self, worst_usd: float, cost_usd: float) -> None:
+        """As ``Budget.settle``."""
+        ...
+
+    async def add(
+        self,
+        request: Request,
+        case_id: str,
+        answer: TeacherAnswer,
+        usage: Usage,
+        response: str | None,
+    ) -> None:
+        """As ``RationaleCache.add``; the question is never asked again once this returns."""
+        ...
+
+    async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
+        """As ``RationaleCache.fail``."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalLedger:
+    """The budget and the open cache of this process; without a cache nothing is kept."""
+
+    budget: Budget
+    cache: RationaleCache | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """As in ``Ledger``."""
+        return self.budget.exhausted
+
+    async def reserve(self, worst_usd: float) -> bool:
+        """As in ``Ledger``."""
+        return self.budget.reserve(worst_usd)
+
+    def settle(self, worst_usd: float, cost_usd: float) -> None:
+        """As in ``Ledger``."""
+        self.budget.settle(worst_usd, cost_usd)
+
+    async def add(
+        self,
+        request: Request,
+        case_id: str,
+        answer: TeacherAnswer,
+        usage: Usage,
+        response: str | None,
+    ) -> None:
+        """As in ``Ledger``."""
+        if self.cache is not None:
+            self.cache.add(request, case_id, answer, usage, response)
+
+    async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
+        """As in ``Ledger``."""
+        if self.cache is not None:
+            self.cache.fail(request, case_id, error, usage)
 
 
 class EndpointError(Exception):
-    """A call that gave no reply; its class is what the failure file keeps."""
+    """A call without a reply; the cache keeps the name of its class."""
 
     billed: ClassVar[bool] = False
-    """Whether the host may charge for it all the same."""
+    """Whether the host may charge for the call all the same."""
 
     def __init__(self, message: str = "", retry_after_s: float | None = None):
         super().__init__(message)
@@ -128,64 +116,63 @@ class EndpointError(Exception):
 
 
 class RateLimitedError(EndpointError):
-    """429 until the attempts were used up."""
+    """Status 429 at every attempt."""
 
 
 class ServerError(EndpointError):
-    """5xx until the attempts were used up."""
+    """Status 5xx at every attempt."""
 
 
 class UnreadableError(ServerError):
-    """A body that is no completion, until the attempts were used up."""
+    """A body that is no completion, at every attempt."""
 
     billed = True
 
 
 class TimedOutError(EndpointError):
-    """No whole reply within ``timeout_s``, until the attempts were used up."""
+    """No complete reply within ``timeout_s``, at every attempt."""
 
     billed = True
 
 
 class UnreachableError(EndpointError):
-    """No connection, until the attempts were used up."""
+    """No connection at every attempt."""
 
 
 class RejectedError(EndpointError):
-    """The endpoint takes no such request (400, 422): asked again, it would say the same."""
+    """The endpoint rejects such a request (400, 422), so it is not repeated."""
 
 
 class GivenUpError(EndpointError):
-    """The endpoint will not be asked again in this run; the message is one sentence for a user."""
+    """The endpoint is not asked again in this run; the message is a sentence for the user."""
 
 
 class BudgetSpentError(EndpointError):
-    """The next call might have gone beyond the cost cap, so it was not made."""
+    """The call might exceed the cost cap, so it was not made."""
 
 
 Charge = Callable[[float, EndpointError | None], None]
-"""Told what a try costs in US dollars, and what went wrong where it gave no reply."""
+"""Receives the cost of a try in US dollars, and its error where it gave no reply."""
 
 
 def worst_tokens(messages: list[Message], spec: EndpointSpec) -> tuple[int, int]:
-    """Upper estimates of prompt and completion tokens of one call."""
+    """Upper estimates of the prompt and completion tokens of one call."""
     chars = sum(len(message["content"]) for message in messages)
-    prompt = chars // _CHARS_A_TOKEN + _OVERHEAD_TOKENS
-    return prompt, spec.max_tokens
+    return chars // _CHARS_A_TOKEN + _OVERHEAD_TOKENS, spec.max_tokens
 
 
-class EndpointSession:
+class EndpointClient:
     """An open client of one endpoint; an async context manager.
 
-    The key is read from its environment variable on entry and lives in the client alone.
+    The key is read from its environment variable on entry and kept in the client alone.
 
     Raises:
-        GivenUpError: on entry, where the variable is not set.
+        GivenUpError: on entry, if the variable is not set or holds no valid key.
     """
 
-    def __init__(self, spec: EndpointSpec, schema: dict[str, object], purse: Purse):
+    def __init__(self, spec: EndpointSpec, schema: dict[str, object], ledger: Ledger):
         self.spec = spec
-        self.purse = purse
+        self.ledger = ledger
         self.breaker = Breaker(spec.limits)
         self._schema = schema
         self._pace = Pace(spec.limits)
@@ -199,17 +186,9 @@ class EndpointSession:
         name = self.spec.key_variable
         self._key = os.environ.get(name, "").strip() if name is not None else None
         if name is not None and not self._key:
-            self.breaker.give_up()
-            raise GivenUpError(
-                f"The teacher {self.spec.id} was not asked: set the environment variable {name} "
-                "to its key."
-            )
+            raise self._given_up(f"set the environment variable {name} to its key")
         if self._key and not (self._key.isascii() and self._key.isprintable()):
-            self.breaker.give_up()
-            raise GivenUpError(
-                f"The teacher {self.spec.id} was not asked: the key in {name} holds a character "
-                "that no key has; copy it again."
-            )
+            raise self._given_up(f"the key in {name} has an invalid character; copy it again")
         self._client = AsyncOpenAI(
             api_key=self._key or "none",
             base_url=self.spec.base_url,
@@ -217,7 +196,7 @@ class EndpointSession:
             project="",
             max_retries=0,
             timeout=self.spec.limits.timeout_s,
-            # the SDK's own way to high concurrency: it reads HTTP in C
+            # the SDK's client for high concurrency: it parses HTTP in C
             http_client=DefaultAioHttpClient(timeout=self.spec.limits.timeout_s),
         )
         return self
@@ -226,17 +205,21 @@ class EndpointSession:
         if self._client is not None:
             await self._client.close()
 
+    def _given_up(self, reason: str) -> GivenUpError:
+        self.breaker.give_up()
+        return GivenUpError(f"The teacher {self.spec.id} was not asked: {reason}.")
+
     def redact(self, text: str) -> str:
-        """``text`` without the key, should an endpoint ever echo it."""
+        """``text`` without the key, in case an endpoint echoes it."""
         return text.replace(self._key, REDACTED) if self._key else text
 
     async def complete(self, messages: list[Message], charge: Charge) -> Completion:
-        """One call, repeated while the endpoint is busy, broken or silent.
+        """One call, retried while the endpoint is busy, broken or silent.
 
-        ``charge`` is told of each try that costs, or may cost, anything.
+        ``charge`` is called for every try that costs, or may cost, anything.
 
         Raises:
-            EndpointError: one of its kinds; ``GivenUpError`` once the endpoint is dead.
+            EndpointError: one of its subclasses; ``GivenUpError`` once the endpoint is dead.
         """
         from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
@@ -254,10 +237,10 @@ class EndpointSession:
         if not await self.breaker.admit():
             raise GivenUpError(
                 f"The teacher {self.spec.id} was given up after {self.spec.limits.outage_s:.0f} s "
-                f"without a good response of {self.spec.base_url}; what it did answer is kept."
+                f"without a good response from {self.spec.base_url}; its answers so far are kept."
             )
         worst = price_of(self.spec.price, *worst_tokens(messages, self.spec))
-        if not await self.purse.reserve(worst):
+        if not await self.ledger.reserve(worst):
             self.breaker.released()
             raise BudgetSpentError
         cost = 0.0
@@ -272,12 +255,13 @@ class EndpointSession:
             self._judge(error)
             raise
         finally:
-            self.purse.settle(worst, cost)
+            self.ledger.settle(worst, cost)
         self._rejections = 0
         self.breaker.succeeded()
         return completion
 
     def _judge(self, error: EndpointError) -> None:
+        """Tell the breaker; ten rejections in a row mean a wrong panel entry."""
         if isinstance(error, GivenUpError):
             self.breaker.give_up()
         elif not isinstance(error, RejectedError):
@@ -289,14 +273,14 @@ class EndpointSession:
                 self.breaker.give_up()
                 raise GivenUpError(
                     f"The endpoint of the teacher {self.spec.id} rejected {_REJECTIONS} requests "
-                    "in a row (400); its panel entry asks for something it does not offer: check "
-                    "structured_output, temperature, max_tokens_field and top_logprobs."
+                    "in a row (400). Check structured_output, temperature, max_tokens_field and "
+                    "top_logprobs of its panel entry."
                 ) from None
 
     async def _call(self, messages: list[Message], worst_usd: float) -> Completion:
-        """One call through the SDK's request, its body and its response as bytes.
+        """One call through the SDK, with body and response as bytes.
 
-        Models of every message and log-probability cost more time than all else of a call.
+        The SDK's models of every message and log-probability would take most of a call's time.
         """
         import httpx2
         import openai
@@ -304,17 +288,17 @@ class EndpointSession:
         assert self._client is not None
         try:
             async with asyncio.timeout(self.spec.limits.timeout_s):
-                said = await self._client.post(
+                response = await self._client.post(
                     "/chat/completions",
                     cast_to=httpx2.Response,
                     content=self._body(messages),
                     options={"security": {"bearer_auth": True}},
                 )
             return read_completion(
-                said.content, said.headers, self.spec.price, self.redact, worst_usd
+                response.content, response.headers, self.spec.price, self.redact, worst_usd
             )
         except (TimeoutError, openai.APITimeoutError) as error:
-            if isinstance(error.__cause__, httpx2.ConnectTimeout):  # nobody there, nothing billed
+            if isinstance(error.__cause__, httpx2.ConnectTimeout):  # no host, so nothing is billed
                 raise UnreachableError from None
             raise TimedOutError from None
         except openai.APIConnectionError:
@@ -322,31 +306,31 @@ class EndpointSession:
         except openai.APIStatusError as error:
             raise self._status_error(error.status_code, error.response.headers) from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError):
-            # a body cut short or of another shape
+            # a body that is incomplete or of another shape
             raise UnreadableError from None
 
     def _body(self, messages: list[Message]) -> bytes:
-        return self._around[0] + json.dumps(messages).encode() + self._around[1]
+        return b'{"messages":' + json.dumps(messages).encode() + self._settings
 
     @cached_property
-    def _around(self) -> tuple[bytes, bytes]:
-        """What stands before and after the messages in every request's JSON."""
+    def _settings(self) -> bytes:
+        """The JSON after the messages, the same in every request."""
         sent = {"model": self.spec.model, **settings_sent(self.spec, self._schema)}
-        return b'{"messages":', b"," + json.dumps(sent).encode()[1:]
+        return b"," + json.dumps(sent).encode()[1:]
 
     def _status_error(self, status: int, headers: Mapping[str, str]) -> EndpointError:
         if status in (401, 403):
             return GivenUpError(
                 f"The endpoint of the teacher {self.spec.id} refused the key in "
-                f"{self.spec.key_variable} ({status}); renew it."
+                f"{self.spec.key_variable} ({status}). Renew it."
                 if self.spec.key_variable
-                else f"The endpoint of the teacher {self.spec.id} asks for a key ({status}); "
-                "name its variable as key_variable in the panel."
+                else f"The endpoint of the teacher {self.spec.id} requires a key ({status}). "
+                "Name its variable as key_variable in the panel."
             )
         if status in _UNUSABLE:
             return GivenUpError(
                 f"The endpoint of the teacher {self.spec.id}, {self.spec.base_url}, "
-                f"{_UNUSABLE[status]} {self.spec.model} ({status}); mend the panel."
+                f"{_UNUSABLE[status]} {self.spec.model} ({status}). Correct the panel."
             )
         wait = retry_after(headers.get("retry-after"))
         if status in _BUSY:
@@ -355,7 +339,7 @@ class EndpointSession:
 
 
 def settings_sent(spec: EndpointSpec, schema: dict[str, object]) -> dict[str, Any]:
-    """The generation settings as the server gets them, without model and messages."""
+    """The generation settings as sent, without model and messages."""
     sent: dict[str, Any] = {spec.max_tokens_field: spec.max_tokens}
     if spec.temperature is not None:
         sent["temperature"] = spec.temperature

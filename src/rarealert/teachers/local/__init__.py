@@ -1,1 +1,0 @@
-"""A causal language model that runs on this machine as a teacher."""
