@@ -1,4 +1,4 @@
-"""Commands about teachers: the panel, their cached answers, and their weight in the ensemble."""
+"""Commands on teachers: panels, the rationale cache, answers made elsewhere."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +7,8 @@ import typer
 
 teach_app = typer.Typer()
 """The stage ``teach``, to which ``rarealert.cli`` adds the command of the stage itself."""
-panel_app = typer.Typer(help="The panel of teachers.")
-cache_app = typer.Typer(help="The teachers' cached answers: count, check, compact, export.")
+panel_app = typer.Typer(help="The teachers of a panel, and whether they answer.")
+cache_app = typer.Typer(help="The rationale cache: statistics, verification, compaction, export.")
 
 
 def add_commands(app: typer.Typer) -> None:
