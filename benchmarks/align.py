@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from rarealert.ensemble.alignment import AlignmentData, Part, examine, search_and_fit
 from rarealert.ensemble.features import VISIT, blocks_of, build_features
-from rarealert.ensemble.folds import TrainingSet
-from rarealert.ensemble.report import Part, metrics_of
-from rarealert.ensemble.signals import PLACES, WORDING, Panel
+from rarealert.ensemble.report import metrics_of
+from rarealert.ensemble.signals import PLACES, Signals
+from rarealert.ensemble.training_set import TrainingSet
 from rarealert.params import load_params
-from rarealert.stages.align import AlignData, look_back, search_and_fit
 
 TEACHERS = 10
 CASES_A_DISEASE = 20
@@ -28,23 +28,23 @@ VALID_SHARE = 0.2
 DISORDERS = 4000  # that a teacher may name
 
 
-def make_panel(cases: int, seed: int) -> tuple[Panel, np.ndarray, np.ndarray]:
-    """Answers of ten teachers of unequal ear to the same latent signal, labels and diseases."""
+def make_signals(cases: int, seed: int) -> tuple[Signals, np.ndarray, np.ndarray]:
+    """Answers of ten unequally good teachers to the same latent signal, labels and diseases."""
     rng = np.random.default_rng(seed)
     number = rng.integers(0, max(12, cases // CASES_A_DISEASE), cases)
     rare = number % 2 == 0
     disease = np.asarray([f"{one}" for one in number])
     signal = (1.4 * rare - 0.7)[:, None] + rng.normal(0, 1, (cases, 1))
-    ear = np.linspace(0.3, 1.5, TEACHERS)
-    log_odds = ear * signal + rng.normal(0, 1, (cases, TEACHERS))
+    skill = np.linspace(0.3, 1.5, TEACHERS)
+    log_odds = skill * signal + rng.normal(0, 1, (cases, TEACHERS))
     risk = np.round(100 / (1 + np.exp(-log_odds))) / 100
     named = rng.integers(1, DISORDERS, (cases, TEACHERS, PLACES)).astype(np.int32)
-    right = rng.random((cases, TEACHERS)) < ear / 20
+    right = rng.random((cases, TEACHERS)) < skill / 20
     named[..., 0] = np.where(right, DISORDERS + number[:, None], named[..., 0])
     orphanet = rng.random(named.shape) < 0.3
     orphanet[..., 0] = np.where(right, rare[:, None], orphanet[..., 0])
-    silent = rng.random((cases, TEACHERS)) < 0.02
-    panel = Panel(
+    missing = rng.random((cases, TEACHERS)) < 0.02
+    signals = Signals(
         tuple(f"{one:07d}" for one in range(cases)),
         tuple(f"t{one}" for one in range(TEACHERS)),
         risk,
@@ -54,27 +54,26 @@ def make_panel(cases: int, seed: int) -> tuple[Panel, np.ndarray, np.ndarray]:
         rng.normal(0, 1, named.shape).astype(np.float32) + orphanet,
         rng.integers(1, DISORDERS, named.shape).astype(np.int32),
         rng.random((cases, TEACHERS, 3)),
-        rng.random((cases, TEACHERS, len(WORDING))),
     )
-    return panel.silenced(silent), rare, disease
+    return signals.without(missing), rare, disease
 
 
-def make_data(cases: int, seed: int) -> AlignData:
+def make_data(cases: int, seed: int) -> AlignmentData:
     """A training and a validation part of disjoint diseases."""
-    panel, rare, disease = make_panel(cases, seed)
-    told = np.random.default_rng(seed).random((cases, len(VISIT)))
-    visits = dict(zip(panel.case_ids, map(tuple, told.tolist()), strict=True))
-    blocks = blocks_of(panel)
+    signals, rare, disease = make_signals(cases, seed)
+    values = np.random.default_rng(seed).random((cases, len(VISIT)))
+    visits = dict(zip(signals.case_ids, map(tuple, values.tolist()), strict=True))
+    blocks = blocks_of(signals)
     held = np.asarray([int(one) % 10 < 10 * VALID_SHARE for one in disease])
     parts = []
     for rows in (~held, held):
-        features = build_features(panel.rows(rows), blocks, visits)
+        features = build_features(signals.rows(rows), blocks, visits)
         place = np.asarray([int(case_id) for case_id in features.case_ids])
         risks = features.values[:, features.columns("risk")]
         data = TrainingSet(features.values, rare[place], disease[place], risks)
         parts.append(Part(features, data, np.full(len(place), "made")))
     train, valid = parts
-    return AlignData(train, valid, panel, blocks, visits, 0)
+    return AlignmentData(train, valid, signals, blocks, visits, 0)
 
 
 def measure(cases: int) -> None:
@@ -85,9 +84,9 @@ def measure(cases: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found, fitted = search_and_fit(data, chosen, Path(folder) / "study.log")
     seconds["searched_and_fitted"] = _cpu()
-    outcome = look_back(data, found, fitted, chosen)
+    outcome = examine(data, found, fitted, chosen)
     metrics = metrics_of(outcome)
-    seconds["looked_back"] = _cpu()
+    seconds["examined"] = _cpu()
     taken = np.diff(list(seconds.values()))
     own, worker = (
         resource.getrusage(who).ru_maxrss / 1024

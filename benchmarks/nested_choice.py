@@ -19,25 +19,26 @@ from nested import nested_risks, searched
 
 from rarealert.ensemble.ensemble import CrossFitted, cross_fit, fit_model
 from rarealert.ensemble.features import FeatureMatrix
-from rarealert.ensemble.folds import TrainingSet, disease_folds
-from rarealert.ensemble.search import Search, make_judge, screen
+from rarealert.ensemble.search import Search, cross_validation, screen
+from rarealert.ensemble.training_set import TrainingSet
 from rarealert.evaluation.intervals import delong
 from rarealert.evaluation.metrics import auroc, measure
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.stages.align import part_of, read_inputs
+from rarealert.stages.align import read_data
+from rarealert.visits.store import read_cases
 
-QUICK = ("logistic", "svm_linear", "svm_rbf", "naive_bayes", "nearest_neighbours", "extra_trees")
+QUICK = ("logistic", "svm_linear", "svm_rbf", "extra_trees")
 FOLDS, SEED = 5, 11
 CASES, DISEASES, TEACHERS = 240, 120, 10
 
 
 def screened(data: TrainingSet, features: FeatureMatrix, algorithms: Sequence[str]) -> Search:
     """The screening of ``align`` on ``data``."""
-    fold = disease_folds(data, FOLDS, SEED)
-    judge = make_judge(data, features, fold, SEED)
-    trials = screen(judge, algorithms, repeats=1, deadline=math.inf)
-    return Search(tuple(trials), fold, judge.columns, out_of_time=False)
+    fold = data.folds(FOLDS, SEED)
+    validation = cross_validation(data, features, fold, SEED)
+    trials = screen(validation, algorithms, repeats=1, deadline=math.inf)
+    return Search(tuple(trials), fold, validation.columns, out_of_time=False)
 
 
 def both(
@@ -66,7 +67,7 @@ def on_noise(repetitions: int) -> dict[str, float]:
         number = np.arange(CASES) % DISEASES
         rare = rng.permutation(np.arange(DISEASES) % 2 == 0)[number]
         values = rng.normal(0.5, 0.2, (CASES, len(names)))
-        data = TrainingSet(values, rare, number.astype(str))
+        data = TrainingSet(values, rare, number.astype(str), values)
         features = FeatureMatrix(tuple(f"{n:04d}" for n in range(CASES)), names, values)
         told.append([auroc(rare, risks) for risks in both(data, features, QUICK)])
     rows = np.asarray(told)
@@ -86,12 +87,12 @@ def on_noise(repetitions: int) -> dict[str, float]:
 def on_workspace(kept: Path) -> dict[str, float]:
     """Both on the training part of the current workspace, with DeLong's test."""
     paths = Paths.here()
-    chosen, inputs = load_params(paths.params).align, read_inputs(paths)
-    part = part_of(inputs.train, inputs)
+    chosen, inputs = load_params(paths.params).align, read_data(paths)
+    part, train = inputs.train, read_cases(paths.build("split") / "train.parquet")
     rare, features = part.data.rare, part.features
     found = searched(part.data, features, chosen)
     ours = cross_fit(part.data, found, chosen.folds, chosen.seed).risks(part.data.values)
-    apart = nested_risks(inputs.train, inputs.panel, inputs.visits, chosen, kept)
+    apart = nested_risks(train, inputs.signals, inputs.visits, chosen, kept)
     nested = np.asarray([apart[case_id] for case_id in features.case_ids])
     test = delong(rare, ours, nested)
     return {

@@ -19,13 +19,14 @@ import numpy as np
 from nested import nested_risks
 
 from rarealert.ensemble.features import visit_features
-from rarealert.ensemble.signals import read_panel
+from rarealert.ensemble.signals import read_signals
 from rarealert.evaluation.intervals import Bootstrap
 from rarealert.evaluation.study import Study, compare, evaluate
 from rarealert.knowledge.orphanet import load_index
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.visits.case import LabelledCase
+from rarealert.visits.reading import read_visit
 from rarealert.visits.store import disease_groups, is_rare, read_cases
 
 METRICS = ("auroc", "calibration_slope", "ece")
@@ -42,15 +43,15 @@ def main() -> None:
         for item in read_cases(paths.build("split") / f"{part}.parquet")
     ]
     ids = [item.case.case_id for item in cases]
-    panel = read_panel(paths.build("rationales") / "answers.parquet", ids)
-    visits = visit_features(item.case for item in cases)
+    signals = read_signals(paths.build("rationales") / "answers.parquet", ids)
+    visits = visit_features(read_visit(item.case) for item in cases)
     chosen = load_params(paths.params).align
-    found = nested_risks(cases, panel, visits, chosen, Path(sys.argv[1]))
-    row_of = {case_id: row for row, case_id in enumerate(panel.case_ids)}
+    found = nested_risks(cases, signals, visits, chosen, Path(sys.argv[1]))
+    row_of = {case_id: row for row, case_id in enumerate(signals.case_ids)}
     risks = {"ensemble": np.asarray([found.get(one, np.nan) for one in ids])}
-    for place, teacher in enumerate(panel.teachers):
+    for place, teacher in enumerate(signals.teachers):
         risks[teacher] = np.asarray(
-            [panel.risk[row_of[one], place] if one in row_of else np.nan for one in ids]
+            [signals.risk[row_of[one], place] if one in row_of else np.nan for one in ids]
         )
     sources, doubted = np.asarray([item.case.source for item in cases]), _doubted(cases, paths)
     for source in np.unique(sources):

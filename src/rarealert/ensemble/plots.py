@@ -1,4 +1,4 @@
-"""The plots that a reviewer of the alignment looks at first."""
+"""The plots of the alignment's report."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-_MOST_COLUMNS = 12  # of a plot; the thirteenth moves no risk that one could see
+_MOST_COLUMNS = 12  # of a plot; the thirteenth moves no risk visibly
 
 
 def heat_map(cells: Mapping[tuple[str, str], float]) -> Figure:
@@ -48,15 +48,15 @@ def calibration_plot(curves: Mapping[str, NDArray[np.float64]]) -> Figure:
     return figure
 
 
-def weight_plot(names: Sequence[str], weights: Sequence[float], cases: int) -> Figure:
+def weight_plot(weights: Mapping[str, float], cases: int) -> Figure:
     """Each teacher's share of the permutation importance over ``cases``, heaviest on top."""
-    figure = Figure(figsize=(6, 1 + 0.35 * len(names)))
+    figure = Figure(figsize=(6, 1 + 0.35 * len(weights)))
     axes = figure.subplots()
-    axes.barh(list(names), list(weights), color="tab:blue")
+    axes.barh(list(weights), list(weights.values()), color="tab:blue")
     axes.invert_yaxis()
     axes.set(
         xlabel="share of permutation importance",
-        title=f"Whom the ensemble listens to (n={cases:,})",
+        title=f"Weight of each teacher in the ensemble (n={cases:,})",
     )
     figure.tight_layout()
     return figure
@@ -75,12 +75,12 @@ def beeswarm(
     for line, place in enumerate(heaviest):
         known = ~np.isnan(heights[:, place])
         axes.scatter(
-            values[~known, place], _beside(values[~known, place], line), color="lightgrey", s=9
+            values[~known, place], _spread_out(values[~known, place], line), color="lightgrey", s=9
         )
         ranks = np.argsort(np.argsort(heights[known, place])) / max(1, known.sum() - 1)
         dots = axes.scatter(
             values[known, place],
-            _beside(values[known, place], line),
+            _spread_out(values[known, place], line),
             c=ranks,
             cmap="coolwarm",
             vmin=0,
@@ -88,7 +88,7 @@ def beeswarm(
             s=9,
         )
     axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_yticks(range(len(heaviest)), [_in_words(names[place]) for place in heaviest])
+    axes.set_yticks(range(len(heaviest)), [_label(names[place]) for place in heaviest])
     axes.invert_yaxis()
     axes.set(
         xlabel="contribution to the log odds of rare (grey: the value is unknown)",
@@ -99,16 +99,16 @@ def beeswarm(
     return figure
 
 
-def _in_words(name: str) -> str:
+def _label(name: str) -> str:
     """A column's name as a label: ``spread:vote_share@2`` is "spread: vote share, block 2"."""
     group, _, feature = name.partition(":")
     feature, _, block = feature.partition("@")
-    if group != "risk":  # the others are words of ours, a risk's is a teacher's id
+    if group != "risk":  # a risk column is named after a teacher's id
         feature = feature.replace("_", " ")
     return f"{group}: {feature}" + (f", block {block}" if block else "")
 
 
-def _beside(values: NDArray[np.float64], line: int) -> NDArray[np.float64]:
+def _spread_out(values: NDArray[np.float64], line: int) -> NDArray[np.float64]:
     """Heights around ``line`` that set dots of like value beside each other."""
     heights = np.full(len(values), float(line))
     bins = np.round(values / (np.ptp(values) / 60 + 1e-12)) if len(values) else values
@@ -128,7 +128,7 @@ def waterfall(
     """
     order = np.argsort(-np.abs(values), kind="stable")
     heaviest, rest = order[:_MOST_COLUMNS], order[_MOST_COLUMNS:]
-    labels = [_in_words(names[place]) for place in heaviest]
+    labels = [_label(names[place]) for place in heaviest]
     steps = values[heaviest].tolist()
     if len(rest):
         labels.append(f"{len(rest)} others")
@@ -155,7 +155,7 @@ def waterfall(
     risk = 1 / (1 + np.exp(-(base + sum(steps))))
     label = "rare" if rare else "not rare"
     axes.set(
-        xlabel=f"log odds of rare, from {base:+.2f} where nothing is known",
+        xlabel=f"log odds of rare, from {base:+.2f} with nothing known",
         title=f"{case}: risk {risk:.2f}, labelled {label}",
     )
     return figure
@@ -170,7 +170,7 @@ def abstention_plot(rows: Sequence[Mapping[str, float]]) -> Figure:
         label = name.upper() if name == "auroc" else name
         axes.plot(*zip(*points, strict=True), marker="o", label=label)
     axes.invert_xaxis()
-    axes.set(xlabel="share of cases kept, the least sure sent on", title="What abstaining buys")
+    axes.set(xlabel="share of cases kept, the least certain left out", title="Abstention")
     axes.legend()
     figure.tight_layout()
     return figure

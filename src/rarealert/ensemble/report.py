@@ -1,28 +1,28 @@
-"""What the alignment reports of itself: plain figures, free of NaN, for files and runs."""
+"""The report of the alignment: files under ``reports/align`` and items for its run."""
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from rarealert.calibration.conformal import fit_cuts
-from rarealert.ensemble.ensemble import CONFIDENCES, Ensemble
-from rarealert.ensemble.explanation import (
-    Shapley,
-    TeacherReport,
-    best_teacher,
-    importances,
-    stability,
-)
-from rarealert.ensemble.features import FeatureMatrix
-from rarealert.ensemble.folds import TrainingSet
-from rarealert.ensemble.robustness import Trouble
-from rarealert.ensemble.search import Search, mean_known
-from rarealert.evaluation.metrics import UndefinedMetricError, auroc, measure
+from rarealert.ensemble import plots
+from rarealert.ensemble.alignment import Outcome
+from rarealert.ensemble.ensemble import CONFIDENCES
+from rarealert.ensemble.explanation import best_teacher, importances, stability
+from rarealert.ensemble.search import Search, Trial, mean_known
+from rarealert.evaluation.metrics import UndefinedMetricError, auroc, calibration_points, measure
+from rarealert.files import write_json
+from rarealert.tracking.items import Child, Figure, Item, Metric, Parameters, Table
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 _QUALITY = (
     "auroc",
@@ -33,61 +33,93 @@ _QUALITY = (
     "calibration_slope",
     "calibration_intercept",
 )
-_STRANGE = 0.95  # share 0-1 of training cases that are more familiar
+_BINS = 10  # of the calibration curves
+_UNFAMILIAR = 0.95  # share 0-1 of training cases that are more familiar
 _KEPT = tuple(round(1 - 0.05 * step, 2) for step in range(16))  # shares of cases, 1 to 0.25
 _DIGITS = 6  # of figures in reports: more is noise in a diff
 
 
-@dataclass(frozen=True)
-class Part:
-    """The cases of a part that someone answered, in the order of their ids.
+def report_items(outcome: Outcome, folder: Path) -> Iterator[Item]:
+    """Write the reports into ``folder`` and yield metrics, tables and figures."""
+    metrics = metrics_of(outcome)
+    cells, trials = screening_of(outcome.found)
+    fitted, train, valid = outcome.fitted, outcome.data.train.data, outcome.data.valid.data
+    curves = {
+        "train, out-of-fold": calibration_points(train.rare, fitted.out_of_fold, _BINS),
+        "valid": calibration_points(valid.rare, fitted.valid_risks, _BINS),
+    }
+    tables = tables_of(outcome)
+    uncertainty = uncertainty_of(outcome)
+    files: dict[str, Mapping[str, Any]] = {
+        "metrics": metrics,
+        "screening": {"trials": trials},
+        "calibration": {name: points.tolist() for name, points in curves.items()},
+        "uncertainty": uncertainty,
+        **tables,
+    }
+    for name, content in files.items():
+        write_json(folder / f"{name}.json", rounded(content))
 
-    ``source`` is that of each case, shape ``(n_cases,)``.
-    """
+    for part in ("out_of_fold", "valid"):
+        yield from (Metric(f"{part}_{name}", value) for name, value in metrics[part].items())
+    for row in uncertainty["conformal"]:
+        yield Metric(f"coverage_at_{100 * row['confidence']:.0f}", row["covered"])
+    if metrics["best_teacher"]:
+        yield Metric("best_teacher_auroc", metrics["best_teacher"]["auroc"])
+    chosen = metrics["chosen"]
+    yield Parameters({f"chosen_{key}": chosen[key] for key in ("blend", "calibration")})
+    yield Table("members.json", pd.DataFrame(chosen["members"]))
+    yield Table("trials.json", pd.DataFrame(trials))
+    for name, table in tables.items():
+        yield Table(f"{name}.json", pd.DataFrame(table[name]))
+    yield Figure("screening.png", plots.heat_map(cells))
+    yield Figure("calibration.png", plots.calibration_plot(curves))
+    weights = {report.teacher: report.weight for report in outcome.teachers}
+    yield Figure("teachers.png", plots.weight_plot(weights, outcome.judged))
+    yield Figure("abstention.png", plots.abstention_plot(uncertainty["abstention"]))
+    yield from _explained(outcome)
 
-    features: FeatureMatrix
-    data: TrainingSet
-    source: NDArray[np.str_]
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """All that a run of the alignment found.
-
-    ``out_of_fold`` has a risk for each case of ``train``, ``valid_risks`` for each of ``valid``;
-    ``unanswered`` counts the cases of both parts that no teacher answered, ``judged`` those of
-    ``train`` that the tables of teachers and of what breaks the ensemble rest on.
-    """
-
-    train: Part
-    valid: Part
-    unanswered: int
-    judged: int
-    found: Search
-    ensemble: Ensemble
-    out_of_fold: NDArray[np.float64]
-    valid_risks: NDArray[np.float64]
-    reports: list[TeacherReport]
-    broken: list[Trouble]
-    shapley: Shapley
+def _explained(outcome: Outcome) -> Iterator[Figure]:
+    """A beeswarm over the explained cases; waterfalls of the most wrong, right and undecided."""
+    found, train = outcome.shapley, outcome.data.train
+    if not found.names:
+        return
+    cells = train.features.cells(found.rows, found.names)
+    yield Figure("shapley.png", plots.beeswarm(found.names, found.contributions, cells))
+    risks, rare = outcome.fitted.out_of_fold[found.rows], train.data.rare[found.rows]
+    wrong = np.abs(risks - rare)
+    shown = {
+        "most_wrong": np.argmax(wrong),
+        "most_right": np.argmin(wrong),
+        "most_torn": np.argmin(np.abs(risks - 0.5)),
+    }
+    for name, place in shown.items():
+        figure = plots.waterfall(
+            found.names,
+            found.contributions[place],
+            float(found.base[place]),
+            train.features.case_ids[found.rows[place]],
+            rare=bool(rare[place]),
+        )
+        yield Figure(f"waterfall_{name}.png", figure)
 
 
 def metrics_of(outcome: Outcome) -> dict[str, Any]:
-    """What ``reports/align/metrics.json`` holds, free of NaN."""
-    train, valid, model = outcome.train, outcome.valid, outcome.ensemble.model
+    """The content of ``reports/align/metrics.json``, free of NaN."""
+    data, fitted = outcome.data, outcome.fitted
+    rare, model = data.train.data.rare, fitted.ensemble.model
+    of_source = {str(one): data.train.source == one for one in np.unique(data.train.source)}
     return {
-        "best_teacher": best_teacher(outcome.reports),
+        "best_teacher": best_teacher(outcome.teachers),
         "by_source": {
-            str(source): quality(
-                train.data.rare[train.source == source],
-                outcome.out_of_fold[train.source == source],
-            )
-            for source in np.unique(train.source)
+            source: _quality(rare[rows], fitted.out_of_fold[rows])
+            for source, rows in of_source.items()
         },
         "cases": {
-            "train": len(train.features.case_ids),
-            "valid": len(valid.features.case_ids),
-            "unanswered": outcome.unanswered,
+            "train": len(data.train.features.case_ids),
+            "valid": len(data.valid.features.case_ids),
+            "unanswered": data.unanswered,
         },
         "chosen": {
             "blend": model.blend.method,
@@ -102,9 +134,9 @@ def metrics_of(outcome: Outcome) -> dict[str, Any]:
                 for member, weight in zip(model.members, model.blend.weights, strict=True)
             ],
         },
-        "out_of_fold": quality(train.data.rare, outcome.out_of_fold),
-        "valid": quality(valid.data.rare, outcome.valid_risks),
-        "thresholds": dict(outcome.ensemble.thresholds),
+        "out_of_fold": _quality(rare, fitted.out_of_fold),
+        "valid": _quality(data.valid.data.rare, fitted.valid_risks),
+        "thresholds": dict(fitted.ensemble.thresholds),
         "shapley_rank_correlation_of_folds": stability(outcome.shapley),
         "search": {
             "trials": len(outcome.found.trials),
@@ -114,56 +146,56 @@ def metrics_of(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _quality(rare: Bools, risks: Floats) -> dict[str, float]:
+    """The metrics that these cases define; the slope of a single risk, say, is left out."""
+    found = {}
+    for name in _QUALITY:
+        with contextlib.suppress(UndefinedMetricError):
+            found[name] = measure(name, rare, risks)
+    return found
+
+
 def tables_of(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """What the tables in ``reports/align`` hold, by name, with the cases they rest on."""
-    cases = len(outcome.train.features.case_ids)
+    """The tables in ``reports/align`` by name, with the number of cases they rest on."""
+    cases = len(outcome.data.train.features.case_ids)
     judged = {"cases": outcome.judged, "of": cases}
     explained = {"cases": len(outcome.shapley.rows), "of": cases}
+    ranked = importances(outcome.shapley)
+    by_name = {row.name: row for row in ranked}
+    teachers = []
+    for report in outcome.teachers:
+        row = by_name.get(f"risk:{report.teacher}")
+        shapley = {
+            "shapley_mean_abs": row.mean if row else 0.0,
+            "shapley_sd_over_folds": row.sd_over_folds if row else 0.0,
+        }
+        teachers.append(asdict(report) | shapley)
     return {
-        "teachers": {"teachers": teachers_of(outcome), "judged_on": judged},
+        "teachers": {"teachers": teachers, "judged_on": judged},
         "robustness": {
-            "robustness": [asdict(row) for row in outcome.broken],
+            "robustness": [asdict(row) for row in outcome.perturbations],
             "judged_on": judged,
         },
-        "shapley": {
-            "shapley": [asdict(row) for row in importances(outcome.shapley)],
-            "judged_on": explained,
-        },
+        "shapley": {"shapley": [asdict(row) for row in ranked], "judged_on": explained},
     }
 
 
-def teachers_of(outcome: Outcome) -> list[dict[str, Any]]:
-    """A row for each teacher: its weight, its Shapley values, what is lost without it."""
-    by_name = {row.name: row for row in importances(outcome.shapley)}
-    rows = []
-    for report in outcome.reports:
-        told = by_name.get(f"risk:{report.teacher}")
-        rows.append(
-            asdict(report)
-            | {
-                "shapley_mean_abs": told.mean if told else 0.0,
-                "shapley_sd_over_folds": told.sd_over_folds if told else 0.0,
-            }
-        )
-    return rows
-
-
 def uncertainty_of(outcome: Outcome) -> dict[str, Any]:
-    """What ``reports/align/uncertainty.json`` holds, free of NaN."""
-    rare, fold = outcome.train.data.rare, outcome.found.fold
-    cuts = outcome.ensemble.cuts
-    strange = outcome.ensemble.strangeness(outcome.valid.data.values)
+    """The content of ``reports/align/uncertainty.json``, free of NaN."""
+    data, risks, ensemble = outcome.data, outcome.fitted.out_of_fold, outcome.fitted.ensemble
+    rare = data.train.data.rare
+    unfamiliar = ensemble.unfamiliarity(data.valid.data.values) > _UNFAMILIAR
     return {
-        "abstention": abstention_curve(rare, outcome.out_of_fold),
-        "conformal": [asdict(row) for row in coverages(rare, outcome.out_of_fold, fold)],
-        "cuts": {str(level): one.model_dump() for level, one in cuts.items()},
-        "valid_stranger_than_95_percent": float((strange > _STRANGE).mean()),
+        "abstention": abstention_curve(rare, risks),
+        "conformal": [asdict(row) for row in coverages(rare, risks, outcome.found.fold)],
+        "cuts": {str(level): one.model_dump() for level, one in ensemble.cuts.items()},
+        "valid_stranger_than_95_percent": float(unfamiliar.mean()),
     }
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What sets of a stated ``confidence`` did on diseases that did not set their cuts."""
+    """The measured coverage 0 to 1 of sets of a stated ``confidence`` on unseen diseases."""
 
     confidence: float
     covered: float
@@ -173,61 +205,47 @@ class Coverage:
     cases: int
 
 
-def coverages(
-    rare: NDArray[np.bool_], risks: NDArray[np.float64], fold: NDArray[np.intp]
-) -> list[Coverage]:
-    """Coverage on each fold with cuts from the others; ``risks`` must be out-of-fold."""
-    held = np.zeros((len(CONFIDENCES), len(rare)), dtype=bool)
-    decided = np.zeros_like(held)
-    for number in np.unique(fold):
-        out = fold == number
-        for place, level in enumerate(CONFIDENCES):
+def coverages(rare: Bools, risks: Floats, fold: NDArray[np.intp]) -> list[Coverage]:
+    """Measure coverage on each fold with cuts from the others; ``risks`` must be out-of-fold."""
+    rows = []
+    for level in CONFIDENCES:
+        covered, decided = np.zeros(len(rare), dtype=bool), np.zeros(len(rare), dtype=bool)
+        for number in np.unique(fold):
+            out = fold == number
             cuts = fit_cuts(rare[~out], risks[~out], level)
-            held[place, out] = cuts.covers(rare[out], risks[out])
-            decided[place, out] = cuts.decides(risks[out])
-    return [
-        Coverage(
-            level,
-            float(held[place].mean()),
-            float(held[place, rare].mean()) if rare.any() else None,
-            float(held[place, ~rare].mean()) if (~rare).any() else None,
-            float(decided[place].mean()),
-            len(rare),
+            covered[out] = cuts.covers(rare[out], risks[out])
+            decided[out] = cuts.decides(risks[out])
+        rows.append(
+            Coverage(
+                level,
+                float(covered.mean()),
+                float(covered[rare].mean()) if rare.any() else None,
+                float(covered[~rare].mean()) if (~rare).any() else None,
+                float(decided.mean()),
+                len(rare),
+            )
         )
-        for place, level in enumerate(CONFIDENCES)
-    ]
+    return rows
 
 
-def abstention_curve(rare: NDArray[np.bool_], risks: NDArray[np.float64]) -> list[dict[str, float]]:
-    """Accuracy, Brier score and AUROC of the cases kept when the least sure are sent on.
+def abstention_curve(rare: Bools, risks: Floats) -> list[dict[str, float]]:
+    """Accuracy, Brier score and AUROC of the cases kept when the least certain are left out.
 
-    Sure is far from 0.5; a row for each share of cases that is kept.
+    Certain is far from 0.5; one row for each share of cases that is kept.
     """
     order = np.argsort(-np.abs(risks - 0.5), kind="stable")
     rows = []
     for share in _KEPT:
         kept = order[: max(1, round(share * len(order)))]
-        wrong = risks[kept] - rare[kept]
         row = {
             "kept": share,
             "accuracy": float(((risks[kept] >= 0.5) == rare[kept]).mean()),
-            "brier": float((wrong**2).mean()),
+            "brier": float(((risks[kept] - rare[kept]) ** 2).mean()),
         }
-        with contextlib.suppress(UndefinedMetricError):  # the surest are all of one class
+        with contextlib.suppress(UndefinedMetricError):  # the most certain are all of one class
             row["auroc"] = auroc(rare[kept], risks[kept])
         rows.append(row)
     return rows
-
-
-def quality(rare: NDArray[np.bool_], risks: NDArray[np.float64]) -> dict[str, float]:
-    """Metrics that these cases define; a slope of one single risk, say, is left out."""
-    found = {}
-    for name in _QUALITY:
-        try:
-            found[name] = measure(name, rare, risks)
-        except UndefinedMetricError:
-            continue
-    return found
 
 
 def screening_of(found: Search) -> tuple[dict[tuple[str, str], float], list[dict[str, Any]]]:
@@ -253,6 +271,44 @@ def screening_of(found: Search) -> tuple[dict[tuple[str, str], float], list[dict
             }
         )
     return cells, rows
+
+
+def trial_item(trial: Trial) -> Child:
+    """The child run of one trial; a fold without an AUROC has no metric."""
+    candidate = trial.candidate
+    settings = {"algorithm": candidate.algorithm, "feature_set": candidate.feature_set}
+    name = "auroc_of_folds_done" if trial.pruned else "auroc"
+    folds = (*trial.folds, *trial.repeated)
+    of_folds = [
+        Metric("auroc_of_fold", auroc, step)
+        for step, auroc in enumerate(folds)
+        if not np.isnan(auroc)
+    ]
+    parameters = Parameters({**settings, **candidate.settings, "pruned": trial.pruned})
+    return Child(trial.name, (parameters, Metric(name, trial.auroc), *of_folds))
+
+
+def summary_of(outcome: Outcome, timeout_s: float) -> str:
+    """One sentence for the terminal and the run."""
+    metrics, ensemble = metrics_of(outcome), outcome.fitted.ensemble
+    cases = metrics["cases"]["train"]
+    sentence = (
+        f"{metrics['chosen']['blend']} of {len(ensemble.model.members)} models over "
+        f"{len(ensemble.teachers)} teachers, AUROC {metrics['out_of_fold']['auroc']:.3f} on "
+        "unseen diseases"
+    )
+    best = metrics["best_teacher"]
+    if best:
+        sentence += f", best teacher {best['auroc']:.3f}"
+        if best["cases"] < cases:
+            sentence += f" on the {best['cases']:,} of {cases:,} cases it answered"
+    if outcome.data.unanswered:
+        sentence += f"; {outcome.data.unanswered} unanswered cases left out"
+    if outcome.judged < cases:
+        sentence += f"; tables of teachers and robustness on {outcome.judged:,} cases drawn"
+    if outcome.found.out_of_time:
+        sentence += f"; the search was cut at {timeout_s:g} s"
+    return sentence
 
 
 def rounded(value: Any) -> Any:

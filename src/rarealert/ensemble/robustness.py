@@ -1,98 +1,19 @@
-"""The training part as it stands, and as it would be had the panel said something else.
+"""What changes the ensemble's risks: missing or shuffled teachers, noise, an unseen source."""
 
-What breaks the ensemble: teachers gone, noisy, dealt to other cases, a source never seen.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.ensemble.algorithms import raw_scores
 from rarealert.ensemble.ensemble import CrossFitted, fit_member
-from rarealert.ensemble.features import build_features
-from rarealert.ensemble.folds import TrainingSet, drawn_in_folds
+from rarealert.ensemble.features import VisitFeatures, build_features
 from rarealert.ensemble.search import Search, weighted_auroc
-from rarealert.ensemble.signals import Panel
+from rarealert.ensemble.signals import Signals
+from rarealert.ensemble.training_set import TrainingSet, draw_in_folds
 
-
-@dataclass(frozen=True)
-class Evidence:
-    """Cross-fitted models with what they were fitted on; ``panel`` has the rows of ``data``.
-
-    ``panel`` holds the teachers in the order of ``blocks``; ``places``, ``(n_cases,)``, are the
-    rows of the training part that are looked at.
-    """
-
-    panel: Panel
-    blocks: tuple[tuple[str, ...], ...]
-    visits: Mapping[str, Sequence[float]] | None
-    data: TrainingSet
-    models: CrossFitted
-    weights: NDArray[np.float64]
-    places: NDArray[np.intp]
-
-    def values(self, panel: Panel) -> NDArray[np.float64]:
-        """The features of a tampered ``panel``, one row for each case of ``data``.
-
-        A case that nobody answers any more has no known feature of its answers.
-        """
-        features = build_features(panel, self.blocks, self.visits)
-        if len(features.case_ids) == len(self.data.rare):
-            return features.values
-        row_of = {case_id: row for row, case_id in enumerate(self.panel.case_ids)}
-        values = np.full((len(self.data.rare), len(features.names)), np.nan)
-        values[[row_of[case_id] for case_id in features.case_ids]] = features.values
-        return values
-
-    def risks(self, panel: Panel) -> NDArray[np.float64]:
-        """Out-of-fold risks had the teachers said what ``panel`` says, shape ``(n_cases,)``."""
-        return self.models.risks(self.values(panel))
-
-    def auroc(self, panel: Panel) -> float:
-        """AUROC of these risks, weighted so that who was asked tells nothing."""
-        return weighted_auroc(self.data.rare, self.risks(panel), self.weights)
-
-    def shuffle(self, teacher: str, seed: int) -> NDArray[np.intp]:
-        """A new order of the cases that ``teacher`` answered, within each fold."""
-        rng = np.random.default_rng((seed, crc32(teacher.encode())))
-        order = np.arange(len(self.data.rare))
-        answered = self.panel.answered()[:, self.panel.teachers.index(teacher)]
-        for number in np.unique(self.models.fold):
-            rows = np.flatnonzero(answered & (self.models.fold == number))
-            order[rows] = rng.permutation(rows)
-        return order
-
-    def sample(self, cases: int, seed: int) -> "Evidence":
-        """At most ``cases`` of the cases, drawn by fold and label; the models stay as they are."""
-        mask = drawn_in_folds(self.data.rare, self.models.fold, cases, seed)
-        if mask.all():
-            return self
-        rows = np.flatnonzero(mask)
-        return replace(
-            self,
-            panel=self.panel.rows(rows),
-            data=self.data.part(mask),
-            models=CrossFitted(self.models.models, self.models.fold[rows]),
-            weights=self.weights[rows],
-            places=self.places[rows],
-        )
-
-
-def gather(
-    panel: Panel,
-    blocks: tuple[tuple[str, ...], ...],
-    visits: Mapping[str, Sequence[float]] | None,
-    data: TrainingSet,
-    models: CrossFitted,
-) -> Evidence:
-    """The evidence of a fitted training part."""
-    chosen = panel.of([name for block in blocks for name in block])
-    places = np.arange(len(data.rare))
-    return Evidence(chosen, blocks, visits, data, models, data.weights(), places)
-
+Floats = NDArray[np.float64]
 
 _MISSING = (0.1, 0.3, 0.5)  # shares 0-1 of the answers
 _NOISE = (0.05, 0.1, 0.2)  # standard deviations of a risk of 0-1
@@ -100,10 +21,86 @@ _FEWEST = 10  # cases of a class on either side, for a source to be judged
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """One condition: the AUROC under it, what it costs, and the mean shift of a risk.
+class OutOfFold:
+    """Cross-fitted models with their training cases, to repeat out-of-fold risks on other answers.
 
-    ``lost`` is against the same cases untroubled; ``shift`` is the mean absolute change of the
+    ``signals`` has the rows of ``data`` and the teachers in the order of ``blocks``. ``places``,
+    ``(n_cases,)``, are the rows of the whole training part that are kept.
+    """
+
+    signals: Signals
+    blocks: Sequence[Sequence[str]]
+    visits: VisitFeatures | None
+    data: TrainingSet
+    models: CrossFitted
+    weights: Floats
+    places: NDArray[np.intp]
+
+    def values(self, signals: Signals) -> Floats:
+        """The features of changed ``signals``, one row for each case of ``data``.
+
+        A case without an answer left has no known feature of its answers.
+        """
+        features = build_features(signals, self.blocks, self.visits)
+        if len(features.case_ids) == len(self.data.rare):
+            return features.values
+        row_of = {case_id: row for row, case_id in enumerate(self.signals.case_ids)}
+        values = np.full((len(self.data.rare), len(features.names)), np.nan)
+        values[[row_of[case_id] for case_id in features.case_ids]] = features.values
+        return values
+
+    def risks(self, signals: Signals) -> Floats:
+        """Out-of-fold risks by changed ``signals``, shape ``(n_cases,)``."""
+        return self.models.risks(self.values(signals))
+
+    def auroc(self, signals: Signals) -> float:
+        """AUROC of these risks, weighted as in the search."""
+        return weighted_auroc(self.data.rare, self.risks(signals), self.weights)
+
+    def shuffled(self, teacher: str, seed: int) -> Signals:
+        """The signals with the answers of ``teacher`` permuted within each fold."""
+        rng = np.random.default_rng((seed, crc32(teacher.encode())))
+        order = np.arange(len(self.data.rare))
+        answered = self.signals.answered()[:, self.signals.teachers.index(teacher)]
+        for number in np.unique(self.models.fold):
+            rows = np.flatnonzero(answered & (self.models.fold == number))
+            order[rows] = rng.permutation(rows)
+        return self.signals.permuted(teacher, order)
+
+    def sample(self, cases: int, seed: int) -> "OutOfFold":
+        """Draw at most ``cases`` of the cases by fold and label; the models stay unchanged."""
+        mask = draw_in_folds(self.data.rare, self.models.fold, cases, seed)
+        if mask.all():
+            return self
+        rows = np.flatnonzero(mask)
+        return replace(
+            self,
+            signals=self.signals.rows(rows),
+            data=self.data.part(mask),
+            models=CrossFitted(self.models.models, self.models.fold[rows]),
+            weights=self.weights[rows],
+            places=self.places[rows],
+        )
+
+
+def out_of_fold(
+    signals: Signals,
+    blocks: Sequence[Sequence[str]],
+    visits: VisitFeatures | None,
+    data: TrainingSet,
+    models: CrossFitted,
+) -> OutOfFold:
+    """Combine cross-fitted ``models`` with the answers behind ``data``."""
+    chosen = signals.of([name for block in blocks for name in block])
+    places = np.arange(len(data.rare))
+    return OutOfFold(chosen, blocks, visits, data, models, data.weights(), places)
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """One condition: the AUROC under it, its cost, and the mean shift of a risk.
+
+    ``lost`` is against the same cases unperturbed; ``shift`` is the mean absolute change of the
     risks, ``None`` where another model was fitted.
     """
 
@@ -114,60 +111,54 @@ class Trouble:
     shift: float | None
 
 
-def troubles(
-    evidence: Evidence, found: Search, source: NDArray[np.str_], seed: int
-) -> list[Trouble]:
-    """What each trouble does to out-of-fold risks, models unchanged unless a source is left out.
+def perturbations(
+    study: OutOfFold, found: Search, source: NDArray[np.str_], seed: int
+) -> list[Perturbation]:
+    """Measure each perturbation on out-of-fold risks.
 
-    ``source`` is that of each case, shape ``(n_cases,)``.
+    The models stay unchanged unless a source is left out. ``source`` is that of each case, shape
+    ``(n_cases,)``.
     """
-    before = evidence.risks(evidence.panel)
-    full = weighted_auroc(evidence.data.rare, before, evidence.weights)
+    before = study.risks(study.signals)
+    full = weighted_auroc(study.data.rare, before, study.weights)
     rows = []
-    for kind, detail, panel in _tampered(evidence, seed):
-        after = evidence.risks(panel)
-        auroc = weighted_auroc(evidence.data.rare, after, evidence.weights)
+    for kind, detail, signals in _perturbed(study, seed):
+        after = study.risks(signals)
+        auroc = weighted_auroc(study.data.rare, after, study.weights)
         shift = float(np.abs(after - before).mean())
-        rows.append(Trouble(kind, detail, auroc, full - auroc, shift))
-    return [*rows, *_sources(evidence, found, source, before, seed)]
+        rows.append(Perturbation(kind, detail, auroc, full - auroc, shift))
+    return [*rows, *_sources_left_out(study, found, source, before, seed)]
 
 
-def _tampered(evidence: Evidence, seed: int) -> Iterator[tuple[str, str, Panel]]:
-    panel, rng = evidence.panel, np.random.default_rng(seed)
-    for name in panel.teachers:
-        gaps = np.zeros_like(panel.answered())
-        gaps[:, panel.teachers.index(name)] = True
-        yield "teacher absent", name, panel.silenced(gaps)
-    for name in panel.teachers:
-        yield "teacher shuffled", name, panel.dealt(name, evidence.shuffle(name, seed))
+def _perturbed(study: OutOfFold, seed: int) -> Iterator[tuple[str, str, Signals]]:
+    """Kind, detail and the changed signals."""
+    signals, rng = study.signals, np.random.default_rng(seed)
+    for name in signals.teachers:
+        yield "teacher absent", name, signals.without_teacher(name)
+    for name in signals.teachers:
+        yield "teacher shuffled", name, study.shuffled(name, seed)
     for share in _MISSING:
-        gaps = rng.random(panel.risk.shape) < share
-        yield "answers missing", f"{share:.0%}", panel.silenced(gaps)
+        gaps = rng.random(signals.risk.shape) < share
+        yield "answers missing", f"{share:.0%}", signals.without(gaps)
     for deviation in _NOISE:
-        noise = rng.normal(0, deviation, panel.risk.shape)
-        risk = np.clip(panel.risk + noise, 0, 1)
-        yield "risks noisy", f"sd {deviation:g}", replace(panel, risk=risk)
+        noise = rng.normal(0, deviation, signals.risk.shape)
+        risk = np.clip(signals.risk + noise, 0, 1)
+        yield "risks noisy", f"sd {deviation:g}", replace(signals, risk=risk)
 
 
-def _sources(
-    evidence: Evidence,
-    found: Search,
-    source: NDArray[np.str_],
-    before: NDArray[np.float64],
-    seed: int,
-) -> Iterator[Trouble]:
+def _sources_left_out(
+    study: OutOfFold, found: Search, source: NDArray[np.str_], before: Floats, seed: int
+) -> Iterator[Perturbation]:
     """The best candidate fitted on the other sources alone, judged on the one left out."""
-    data = evidence.data
+    data = study.data
     for name in np.unique(source):
         out = source == name
-        sides = [data.rare[out].sum(), (~data.rare[out]).sum()]
-        sides += [data.rare[~out].sum(), (~data.rare[~out]).sum()]
-        if min(sides) < _FEWEST:
+        inside, outside = data.part(~out), data.part(out)
+        counts = [part.sum() for one in (inside, outside) for part in (one.rare, ~one.rare)]
+        if min(counts) < _FEWEST:
             continue
-        inside: TrainingSet = data.part(~out)
         member = fit_member(found.best.candidate, inside, found.columns, seed)
-        scores = raw_scores(member.pipeline, data.values[out][:, member.columns])
-        weights = data.part(out).weights()
-        auroc = weighted_auroc(data.rare[out], scores, weights)
-        full = weighted_auroc(data.rare[out], before[out], weights)
-        yield Trouble("source left out", str(name), auroc, full - auroc, None)
+        weights = outside.weights()
+        auroc = weighted_auroc(outside.rare, member.scores(outside.values), weights)
+        full = weighted_auroc(outside.rare, before[out], weights)
+        yield Perturbation("source left out", str(name), auroc, full - auroc, None)

@@ -1,17 +1,13 @@
-"""Find what weighs the teachers best: every algorithm on every feature set, then Optuna.
+"""The search for the best algorithms, feature sets and settings.
 
-Stage one screens each cell of algorithm and feature set with the algorithm's default settings, by
-repeated cross-validation. Stage two tunes the best few algorithms, feature set included.
-Everything is judged by the AUROC on folds of diseases the model never saw, weighted so that who
-was asked tells nothing.
+First, every cell of algorithm and feature set is screened with the algorithm's default settings, by
+repeated cross-validation. Then Optuna tunes the best few algorithms, feature set included, in
+studies that survive a kill and can be shared. The criterion is the AUROC on folds of diseases that
+the model never saw, weighted so that label and answering teachers are independent.
 
-Stage two: Optuna on the best algorithms, in studies that outlive a kill and can be shared.
-
-A study is named after its data, so a rerun goes on where it stopped and other data start afresh
-beside it. It lies in a journal file, which ``optuna-dashboard`` opens, or, where
-``OPTUNA_STORAGE`` names a database, there: then all workers that search the same data share it.
-
-Stages one and two together: screen every cell, then tune the best algorithms.
+A study is named after its data, so a rerun continues where it stopped and other data start another
+study. It is stored in a journal file, which ``optuna-dashboard`` opens, or in the database that
+``OPTUNA_STORAGE`` names: then all workers that search the same data share it.
 """
 
 import os
@@ -37,13 +33,22 @@ from rarealert.ensemble.algorithms import (
     raw_scores,
 )
 from rarealert.ensemble.features import FeatureMatrix
-from rarealert.ensemble.folds import TrainingSet, disease_folds, drawn_in_folds
+from rarealert.ensemble.training_set import TrainingSet, draw_in_folds
 from rarealert.errors import BadInputError
+from rarealert.params import AlignParams
+
+Floats = NDArray[np.float64]
+Columns = Mapping[str, NDArray[np.intp]]
+"""Positions of the columns of each feature set."""
 
 FINALISTS = 3  # algorithms that are tuned; each costs align.trials fits a fold
 
-Columns = Mapping[str, NDArray[np.intp]]
-"""Positions of the columns of each feature set."""
+_SCREENING = 0.6  # share of the time that screening may take before tuning must begin
+_NOT_PRUNED = 2  # folds before a trial may be pruned: one fold's AUROC is too noisy
+_STARTUP = 4  # trials drawn at random before TPE models them, and before any is pruned
+_HEARTBEAT_S = 30  # of a worker on a shared study; after three missed beats its trial has failed
+_POLL_S = 0.5  # between checks for trials that other workers still run
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate with the AUROC on each fold that was done; NaN where it has none.
+    """A candidate with its AUROC on each fold that was run; NaN where it has none.
 
     ``repeated`` holds the folds' AUROC of further repeats of the cross-validation.
     """
@@ -86,7 +91,7 @@ def mean_known(folds: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Search:
-    """All trials in the order in which they ran, and the folds they were judged on."""
+    """All trials in the order in which they ran, and the fold of each case, ``(n_cases,)``."""
 
     trials: tuple[Trial, ...]
     fold: NDArray[np.intp]
@@ -96,7 +101,7 @@ class Search:
     @property
     def best(self) -> Trial:
         """The finished trial of the highest AUROC; of equals the one that ran first."""
-        return max((trial for trial in self.trials if not trial.pruned), key=_auroc)
+        return max(self._finished(), key=_auroc)
 
     def finalists(self, without: int | None = None) -> list[Candidate]:
         """The best candidate of each of the best algorithms, best first.
@@ -107,20 +112,20 @@ class Search:
         def merit(trial: Trial) -> float:
             return trial.auroc if without is None else trial.without(without)
 
-        ranked = sorted((one for one in self.trials if not one.pruned), key=merit, reverse=True)
         chosen: dict[str, Candidate] = {}
-        for trial in ranked:
+        for trial in sorted(self._finished(), key=merit, reverse=True):
             chosen.setdefault(trial.candidate.algorithm, trial.candidate)
         return list(chosen.values())[:FINALISTS]
+
+    def _finished(self) -> list[Trial]:
+        return [trial for trial in self.trials if not trial.pruned]
 
 
 def _auroc(trial: Trial) -> float:
     return trial.auroc
 
 
-def weighted_auroc(
-    rare: NDArray[np.bool_], scores: NDArray[np.float64], weights: NDArray[np.float64]
-) -> float:
+def weighted_auroc(rare: NDArray[np.bool_], scores: Floats, weights: Floats) -> float:
     """Area under the ROC curve of weighted cases, 0 to 1; NaN for one class."""
     if np.unique(rare).size < 2:
         return float("nan")
@@ -128,22 +133,22 @@ def weighted_auroc(
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Judges candidates fold by fold on one training set."""
+class CrossValidation:
+    """The cross-validation of candidates on one training set, whose cases have ``weights``."""
 
     data: TrainingSet
     columns: Columns
     fold: NDArray[np.intp]
-    weights: NDArray[np.float64]
+    weights: Floats
     seed: int
 
-    def folds(self, candidate: Candidate) -> Iterator[float]:
-        """The AUROC of ``candidate`` on one fold after the other.
+    def aurocs(self, candidate: Candidate) -> Iterator[float]:
+        """Yield the AUROC of ``candidate`` on one fold after the other.
 
         NaN where a fold has no case, or the others have cases of one class only: a teacher who
         answered on few diseases leaves such folds.
         """
-        data = self.data.only(self.columns[candidate.feature_set])
+        data, columns = self.data, self.columns[candidate.feature_set]
         for number in range(int(self.fold.max()) + 1):
             out = self.fold == number
             inside = data.part(~out)
@@ -153,21 +158,21 @@ class Judge:
             model = fit_pipeline(
                 candidate.algorithm,
                 candidate.settings,
-                inside.values,
+                inside.values[:, columns],
                 inside.rare,
-                self.seed,
                 inside.weights(),
+                self.seed,
             )
-            scores = raw_scores(model, data.values[out])
+            scores = raw_scores(model, data.values[out][:, columns])
             yield weighted_auroc(data.rare[out], scores, self.weights[out])
 
 
-def make_judge(
+def cross_validation(
     data: TrainingSet, features: FeatureMatrix, fold: NDArray[np.intp], seed: int
-) -> Judge:
-    """A judge of ``data``, which has the columns of ``features``, on the folds given."""
+) -> CrossValidation:
+    """The cross-validation of ``data``, which has the columns of ``features``, on given folds."""
     columns = {name: features.columns(name) for name in features.useful_sets()}
-    return Judge(data, columns, fold, data.weights(), seed)
+    return CrossValidation(data, columns, fold, data.weights(), seed)
 
 
 def workers_for(cases: int) -> int:
@@ -177,93 +182,127 @@ def workers_for(cases: int) -> int:
     return 1 if cases < 400 else min(2, int(cpu_count()))
 
 
-def screen(
-    judge: Judge, algorithms: Sequence[str], *, repeats: int, deadline: float
-) -> list[Trial]:
-    """Stage one: every cell, by ``repeats`` cross-validations grouped by disease.
+def search(data: TrainingSet, features: FeatureMatrix, params: AlignParams, storage: str) -> Search:
+    """Screen all cells, then tune the best algorithms.
 
-    The first repeat has the folds of ``judge``, the others as many, drawn anew.
+    Of more than ``params.search_cases`` cases, that many are drawn in all folds to search on; only
+    algorithms that can be fitted on every case take part. The same inputs give the same search,
+    bit for bit, unless ``params.timeout_s`` ends it early, which ``out_of_time`` reports.
 
-    Cells that come after ``deadline``, in seconds of ``time.monotonic``, are left out, never all.
+    Args:
+        data: the training set.
+        features: the matrix whose values ``data`` has, with the names of its columns.
+        params: folds, repeats, trials, seed and limits.
+        storage: of the studies, as from ``storage_of``.
+
+    Raises:
+        BadInputError: ``storage`` is a database that can't be reached.
     """
-    folds = int(judge.fold.max()) + 1
-    judges = [judge]
+    started = time.monotonic()
+    fold = data.folds(params.folds, params.seed)
+    drawn = draw_in_folds(data.rare, fold, params.search_cases, params.seed)
+    validation = cross_validation(data.part(drawn), features, fold[drawn], params.seed)
+    screened = screen(
+        validation,
+        algorithms_for(len(data.rare)),
+        repeats=params.repeats,
+        deadline=started + _SCREENING * params.timeout_s,
+    )
+    tuned = tune(
+        validation,
+        _best_algorithms(screened),
+        trials=params.trials,
+        storage=storage,
+        deadline=started + params.timeout_s,
+    )
+    late = time.monotonic() > started + params.timeout_s
+    return Search((*screened, *tuned), fold, validation.columns, late)
+
+
+def screen(
+    validation: CrossValidation, algorithms: Sequence[str], *, repeats: int, deadline: float
+) -> list[Trial]:
+    """Cross-validate every cell of ``algorithms`` and feature sets ``repeats`` times.
+
+    The first repeat has the folds of ``validation``, each other one its own. Cells that come after
+    ``deadline``, in seconds of ``time.monotonic``, are left out, but never all.
+    """
+    folds = int(validation.fold.max()) + 1
+    repeated = [validation]
     for repeat in range(1, repeats):
-        fold = disease_folds(judge.data, folds, judge.seed + repeat)
-        judges.append(replace(judge, fold=fold))
-    done: list[Trial] = []
-    with Parallel(workers_for(len(judge.data.rare))) as parallel:
-        for feature_set in judge.columns:
+        fold = validation.data.folds(folds, validation.seed + repeat)
+        repeated.append(replace(validation, fold=fold))
+    trials: list[Trial] = []
+    with Parallel(workers_for(len(validation.data.rare))) as parallel:
+        for feature_set in validation.columns:
             for algorithm in algorithms:
-                if done and time.monotonic() > deadline:
-                    return done
+                if trials and time.monotonic() > deadline:
+                    return trials
                 candidate = Candidate(algorithm, feature_set, ALGORITHMS[algorithm].default)
-                aurocs = parallel(delayed(_all_folds)(one, candidate) for one in judges)
-                repeated = tuple(auroc for later in aurocs[1:] for auroc in later)
+                first, *others = parallel(delayed(_aurocs)(one, candidate) for one in repeated)
+                further = tuple(auroc for aurocs in others for auroc in aurocs)
                 name = f"screen {algorithm} {feature_set}"
-                done.append(Trial(name, candidate, aurocs[0], repeated=repeated))
-    return done
+                trials.append(Trial(name, candidate, first, repeated=further))
+    return trials
 
 
-def _all_folds(judge: Judge, candidate: Candidate) -> tuple[float, ...]:
-    return tuple(judge.folds(candidate))
+def _aurocs(validation: CrossValidation, candidate: Candidate) -> tuple[float, ...]:
+    return tuple(validation.aurocs(candidate))  # a generator can't leave its process
 
 
-def best_algorithms(screened: Sequence[Trial]) -> list[str]:
-    """The algorithms with the best cells, best first."""
+def _best_algorithms(screened: Sequence[Trial]) -> list[str]:
     ranked = sorted(screened, key=_auroc, reverse=True)
     return list(dict.fromkeys(trial.candidate.algorithm for trial in ranked))[:FINALISTS]
 
 
-_NOT_PRUNED = 2  # folds before a trial may be given up: one fold's AUROC says too little
-_STARTUP = 4  # trials drawn at random before TPE models them, and before any is pruned
-_HEARTBEAT_S = 30  # of a worker on a shared study; three missed beats and its trial is given up
-_POLL_S = 0.5  # between looks at trials that other workers still run
-_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
 def storage_of(journal: Path) -> str:
-    """Where studies lie: what ``OPTUNA_STORAGE`` names, else the file ``journal``."""
+    """The storage of studies: what ``OPTUNA_STORAGE`` names, else the file ``journal``."""
     return os.environ.get("OPTUNA_STORAGE") or str(journal)
 
 
-def study_name(judge: Judge, algorithm: str) -> str:
+def study_name(validation: CrossValidation, algorithm: str) -> str:
     """A name that only the same data, folds and feature sets share."""
     digest = sha256()
-    for array in (judge.data.values, judge.data.rare, judge.fold):
+    for array in (validation.data.values, validation.data.rare, validation.fold):
         digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update(repr((sorted(judge.columns), judge.seed, ALGORITHMS[algorithm].default)).encode())
+    chosen = sorted(validation.columns), validation.seed, ALGORITHMS[algorithm].default
+    digest.update(repr(chosen).encode())
     return f"align-{digest.hexdigest()[:12]}-{algorithm}"
 
 
 def tune(
-    judge: Judge, algorithms: Sequence[str], *, trials: int, storage: str, deadline: float
+    validation: CrossValidation,
+    algorithms: Sequence[str],
+    *,
+    trials: int,
+    storage: str,
+    deadline: float,
 ) -> list[Trial]:
-    """``trials`` trials for each of ``algorithms``, fewer where ``deadline`` cuts them.
+    """Run ``trials`` trials for each of ``algorithms``, fewer where ``deadline`` ends them.
 
     ``deadline`` is in seconds of ``time.monotonic``. The same inputs give the same trials, bit for
-    bit and however often the work was interrupted, unless time or another worker steps in.
+    bit and however often the work was interrupted, unless time or another worker intervenes.
 
     Raises:
         BadInputError: ``storage`` is a database that can't be reached.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for algorithm in algorithms:  # created here, so that workers never race to make the tables
-        _open(storage, study_name(judge, algorithm))
+        _open(storage, study_name(validation, algorithm))
     left = deadline - time.monotonic()
-    parallel = Parallel(workers_for(len(judge.data.rare)))
+    parallel = Parallel(workers_for(len(validation.data.rare)))
     found = parallel(
-        delayed(_tune_one)(judge, algorithm, trials, storage, left) for algorithm in algorithms
+        delayed(_tune_one)(validation, algorithm, trials, storage, left) for algorithm in algorithms
     )
     return [trial for of_algorithm in found for trial in of_algorithm]
 
 
 def _tune_one(
-    judge: Judge, algorithm: str, trials: int, storage: str, seconds: float
+    validation: CrossValidation, algorithm: str, trials: int, storage: str, seconds: float
 ) -> list[Trial]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     deadline = time.monotonic() + seconds
-    study = _open(storage, study_name(judge, algorithm))
+    study = _open(storage, study_name(validation, algorithm))
     if not _shared(storage):  # of a run that was killed
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
@@ -272,11 +311,11 @@ def _tune_one(
         if len(underway) < trials:
             # seeded by place, so that a resumed study draws what an unbroken one would have drawn
             study.sampler = optuna.samplers.TPESampler(
-                seed=judge.seed + len(underway),
+                seed=validation.seed + len(underway),
                 n_startup_trials=_STARTUP,
                 constant_liar=_shared(storage),
             )
-            study.optimize(_objective(judge, algorithm), n_trials=1)
+            study.optimize(_objective(validation, algorithm), n_trials=1)
         elif any(trial.state == TrialState.RUNNING for trial in underway):
             optuna.storages.fail_stale_trials(study)
             time.sleep(_POLL_S)
@@ -286,15 +325,15 @@ def _tune_one(
     return [_as_trial(trial, algorithm) for trial in finished[:trials]]
 
 
-def _objective(judge: Judge, algorithm: str) -> Callable[[optuna.Trial], float]:
-    """One trial, fold by fold, given up where it lags."""
+def _objective(validation: CrossValidation, algorithm: str) -> Callable[[optuna.Trial], float]:
+    """One trial, fold by fold, pruned where it lags."""
 
     def objective(trial: optuna.Trial) -> float:
-        feature_set = trial.suggest_categorical("feature_set", list(judge.columns))
+        feature_set = trial.suggest_categorical("feature_set", list(validation.columns))
         candidate = Candidate(algorithm, feature_set, ALGORITHMS[algorithm].suggest(trial))
         done: list[float] = []
-        last = int(judge.fold.max())
-        for number, auroc in enumerate(judge.folds(candidate)):
+        last = int(validation.fold.max())
+        for number, auroc in enumerate(validation.aurocs(candidate)):
             done.append(auroc)
             trial.set_user_attr("folds", [None if np.isnan(one) else one for one in done])
             trial.report(mean_known(done), number)
@@ -347,47 +386,3 @@ def _backend(storage: str) -> Any:
             f"OPTUNA_STORAGE can't be used ({type(error).__name__}); check the address, or unset "
             "it to search in a file. For PostgreSQL: pip install 'rarealert[postgres]'."
         ) from error
-
-
-_SCREENING = 0.6  # share of the time that screening may take before tuning must begin
-
-
-def search(
-    data: TrainingSet,
-    features: FeatureMatrix,
-    *,
-    folds: int,
-    repeats: int,
-    trials: int,
-    timeout_s: float,
-    most_cases: int,
-    seed: int,
-    storage: str,
-) -> Search:
-    """Screen all cells, then tune the best algorithms with ``trials`` Optuna trials each.
-
-    ``data.values`` and ``features`` hold the same rows. Of more than ``most_cases`` cases, that
-    many are drawn in all folds to search on; only algorithms that can be fitted on every case
-    stand for election. ``storage`` is where the studies lie (``study.storage_of``). The same inputs
-    give the same search, bit for bit, unless ``timeout_s`` ends it early, which ``out_of_time``
-    tells.
-    """
-    started = time.monotonic()
-    fold = disease_folds(data, folds, seed)
-    drawn = drawn_in_folds(data.rare, fold, most_cases, seed)
-    judge = make_judge(data.part(drawn), features, fold[drawn], seed)
-    screened = screen(
-        judge,
-        algorithms_for(len(data.rare)),
-        repeats=repeats,
-        deadline=started + _SCREENING * timeout_s,
-    )
-    tuned = tune(
-        judge,
-        best_algorithms(screened),
-        trials=trials,
-        storage=storage,
-        deadline=started + timeout_s,
-    )
-    late = time.monotonic() > started + timeout_s
-    return Search((*screened, *tuned), fold, judge.columns, late)

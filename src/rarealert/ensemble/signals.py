@@ -1,29 +1,15 @@
-"""How much a disease's name reads like one that Orphanet lists, whether or not it is known.
-
-A language model's diagnosis is free text, and what no table resolves need not be common: "malignant
-spindle cell tumour of the palate" names nothing that Orphanet lists, yet reads like it. The names
-of MONDO teach the difference, those with an Orphanet code against those without. No case and no
-label of a case takes part, so nothing here can know one.
-
-How an explanation is worded, in numbers: hedged, certain, negated, long, about what.
-
-The words are general English and medicine, none of a certain teacher, and the embedding is a
-fixed hash: nothing here is fitted, so nothing can know a label.
-
-Who said what, as arrays: one row a case, one column a teacher, gaps where nobody answered.
+"""The teachers' answers as arrays: one row a case, one column a teacher, gaps where none answered.
 
 Arrays, because a national panel of 1.6 million answers as objects would not fit into memory.
+Nothing here is fitted on cases or labels.
 """
 
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,133 +18,26 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from rarealert.errors import BadInputError
+from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.mondo import load_mondo
 from rarealert.knowledge.names import normalise_name
+from rarealert.knowledge.profiles import load_rare_profiles
 from rarealert.teachers.answer import SCHEMA, AnswerRow, graded_risk
-
-_LENGTHS = (2, 4)  # characters of the pieces that a name is cut into
-_FEWEST_NAMES = 3  # that must hold a piece, for it to be learnt from
-_C = 3.0
-
-
-def rarity_of(names: Sequence[str]) -> NDArray[np.float32]:
-    """Log odds, shape ``(n_names,)``, that a disease of this name is one of Orphanet's.
-
-    The classes weigh alike, so 0 is a name that could be either. The first call learns from some
-    22,000 names, which takes a second or two.
-
-    Raises:
-        BadInputError: MONDO is not installed.
-    """
-    if not names:
-        return np.empty(0, dtype=np.float32)
-    told: Any = _model().decision_function([normalise_name(name) for name in names])
-    return np.asarray(told, dtype=np.float32)
-
-
-@lru_cache(maxsize=1)
-def _model() -> Pipeline:
-    """A logistic regression on the pieces of each name."""
-    listed: dict[str, bool] = {}
-    for term in load_mondo().terms.values():
-        name = normalise_name(term.name)
-        listed[name] = listed.get(name, False) or "Orphanet" in term.codes
-    names = sorted(listed)
-    model = make_pipeline(
-        TfidfVectorizer(
-            analyzer="char_wb",
-            ngram_range=_LENGTHS,
-            min_df=_FEWEST_NAMES,
-            sublinear_tf=True,
-            dtype=np.float32,
-        ),
-        LogisticRegression(C=_C, class_weight="balanced", solver="liblinear", random_state=0),
-    )
-    return model.fit(names, np.asarray([listed[name] for name in names]))
-
-
-def _words(listed: str) -> frozenset[str]:
-    return frozenset(listed.split())
-
-
-_HEDGES = _words(
-    """
-    may might could possible possibly perhaps likely unlikely suggest suggests suggesting
-    consider considered appears seems suspected uncertain unclear probable probably
-    """
-)
-_CERTAINTIES = _words(
-    """
-    definite definitely certain certainly clearly diagnostic pathognomonic classic classical
-    typical characteristic confirms confirmed always strongly
-    """
-)
-_NEGATIONS = _words(
-    """
-    no not without absent absence denies denied negative never neither nor nobody none
-    """
-)
-_RARE = _words(
-    """
-    rare rarely uncommon orphanet genetic inherited hereditary congenital familial syndrome
-    mutation dysplasia autosomal recessive dominant
-    """
-)
-_VOCABULARIES = (_HEDGES, _CERTAINTIES, _NEGATIONS, _RARE)
-_DIMENSIONS = 8  # of the embedding; every column is paid for in each cell of the screening
-_WORD = re.compile(r"[a-z]+")
-
-WORDING = (
-    "hedging",
-    "certainty",
-    "negation",
-    "rarity",
-    "log_words",
-    *(f"embedding_{n}" for n in range(_DIMENSIONS)),
-)
-"""What ``wording_of`` counts, in order."""
-
-
-def wording_of(text: str) -> list[float]:
-    """Shares of hedging, certain, negating and rarity words, log of the length, an embedding.
-
-    The embedding is the mean over words of a signed hash (Weinberger et al., Feature hashing for
-    large scale multitask learning, ICML 2009), scaled to length 1; all 0 for a text without words.
-    """
-    words = _WORD.findall(text.lower())
-    shares = [
-        sum(word in vocabulary for word in words) / max(1, len(words))
-        for vocabulary in _VOCABULARIES
-    ]
-    embedding = [0.0] * _DIMENSIONS
-    for word in words:
-        place, sign = _bucket(word)
-        embedding[place] += sign
-    length = math.hypot(*embedding) or 1.0
-    return [*shares, math.log1p(len(words)), *(value / length for value in embedding)]
-
-
-@lru_cache(maxsize=100_000)
-def _bucket(word: str) -> tuple[int, float]:
-    digest = crc32(word.encode())
-    return digest % _DIMENSIONS, 1.0 if digest & 1 << 16 else -1.0
-
 
 PLACES = 5  # of a differential and of the insights, as the answer's schema has it
 _BATCH = 20_000  # rows read at a time; one such batch as Python objects takes about 100 MB
 
 
 @dataclass(frozen=True)
-class Panel:
+class Signals:
     """Answers of ``t`` teachers to ``n`` cases; failed and missing ones are gaps.
 
     ``risk`` has shape ``(n, t)``, 0 to 1 with ties broken as ``graded_risk`` does, NaN where a
-    teacher is silent. ``named``, ``(n, t, 5)``, are numbers of diseases, most likely first, each
-    once, 0 for an empty place; ``orphanet`` says whether each is an Orphanet disorder, ``systems``
-    which organ systems it affects, a bit each, and ``rarity`` what ``rarity_of`` makes of its
-    name, NaN at an empty place. ``reasons``, ``(n, t, 5)``, are numbers of insights;
-    ``attention``, ``(n, t, 3)``, is entropy, concentration and largest weight of them;
-    ``wording``, ``(n, t, 13)``, is what ``wording_of`` counts in the explanation.
+    teacher did not answer. ``named``, ``(n, t, 5)``, are numbers of diseases, most likely first,
+    each once, 0 for an empty place. ``orphanet`` is whether each is an Orphanet disorder,
+    ``systems`` the organ systems it affects, one bit each, and ``rarity`` the log odds of
+    ``rarity_of``, NaN at an empty place. ``reasons``, ``(n, t, 5)``, are numbers of insights;
+    ``attention``, ``(n, t, 3)``, is entropy, concentration and largest weight of them.
     """
 
     case_ids: tuple[str, ...]
@@ -170,69 +49,72 @@ class Panel:
     rarity: NDArray[np.float32]
     reasons: NDArray[np.int32]
     attention: NDArray[np.float64]
-    wording: NDArray[np.float64]
 
     def answered(self) -> NDArray[np.bool_]:
         """Whether each teacher answered each case, shape ``(n, t)``."""
         return ~np.isnan(self.risk)
 
-    def rows(self, chosen: NDArray[Any]) -> "Panel":
-        """The cases at ``chosen``: a mask of shape ``(n,)`` or positions."""
+    def rows(self, chosen: NDArray[Any]) -> "Signals":
+        """Select the cases at ``chosen``: a mask of shape ``(n,)`` or positions."""
         positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
         case_ids = tuple(self.case_ids[place] for place in positions)
         return replace(self, case_ids=case_ids, **self._arrays(lambda array: array[positions]))
 
-    def among(self, case_ids: Iterable[str]) -> "Panel":
-        """The cases that are in ``case_ids``."""
+    def among(self, case_ids: Iterable[str]) -> "Signals":
+        """Select the cases that are in ``case_ids``."""
         wanted = set(case_ids)
         return self.rows(np.asarray([one in wanted for one in self.case_ids], dtype=bool))
 
-    def of(self, teachers: Sequence[str]) -> "Panel":
-        """The panel of exactly ``teachers``, by case id; one it does not know stays silent.
+    def of(self, teachers: Sequence[str]) -> "Signals":
+        """Select exactly ``teachers``, cases in the order of their ids.
 
-        A case that none of them answered is left out.
+        An unknown teacher has gaps; a case that none of them answered is left out.
         """
-        silent = _empty(len(self.case_ids), len(teachers))
+        arrays = _gaps(len(self.case_ids), len(teachers))
         places = [self.teachers.index(name) if name in self.teachers else None for name in teachers]
-        for name, array in silent.items():
+        for name, array in arrays.items():
             for column, place in enumerate(places):
                 if place is not None:
                     array[:, column] = getattr(self, name)[:, place]
-        chosen = Panel(self.case_ids, tuple(teachers), **silent)
-        heard = np.flatnonzero(chosen.answered().any(axis=1))
-        return chosen.rows(np.asarray(sorted(heard, key=lambda row: self.case_ids[row]), dtype=int))
+        chosen = Signals(self.case_ids, tuple(teachers), **arrays)
+        answered = np.flatnonzero(chosen.answered().any(axis=1))
+        in_order = sorted(answered, key=lambda row: self.case_ids[row])
+        return chosen.rows(np.asarray(in_order, dtype=int))
 
-    def columns(self, chosen: slice) -> "Panel":
-        """All cases with the chosen teachers, answered or not."""
-        return replace(
-            self,
-            teachers=self.teachers[chosen],
-            **self._arrays(lambda array: array[:, chosen]),
-        )
+    def columns(self, chosen: slice) -> "Signals":
+        """Select teachers and keep all cases, answered or not."""
+        arrays = self._arrays(lambda array: array[:, chosen])
+        return replace(self, teachers=self.teachers[chosen], **arrays)
 
-    def dealt(self, teacher: str, order: NDArray[np.intp]) -> "Panel":
-        """The panel in which ``teacher`` says of case ``i`` what it said of case ``order[i]``."""
+    def permuted(self, teacher: str, order: NDArray[np.intp]) -> "Signals":
+        """Give case ``i`` the answer of ``teacher`` to case ``order[i]``."""
         column = self.teachers.index(teacher)
 
-        def deal(array: NDArray[Any]) -> NDArray[Any]:
-            dealt = array.copy()
-            dealt[:, column] = array[order, column]
-            return dealt
+        def permute(array: NDArray[Any]) -> NDArray[Any]:
+            permuted = array.copy()
+            permuted[:, column] = array[order, column]
+            return permuted
 
-        return replace(self, **self._arrays(deal))
+        return replace(self, **self._arrays(permute))
 
-    def silenced(self, gaps: NDArray[np.bool_]) -> "Panel":
-        """The panel without the answers at ``gaps``, shape ``(n, t)``."""
-        nothing = _empty(1, 1)
+    def without(self, gaps: NDArray[np.bool_]) -> "Signals":
+        """Remove the answers at ``gaps``, shape ``(n, t)``."""
+        empty = _gaps(1, 1)
 
-        def silence(name: str, array: NDArray[Any]) -> NDArray[Any]:
+        def remove(name: str, array: NDArray[Any]) -> NDArray[Any]:
             shape = gaps.shape + (1,) * (array.ndim - 2)
-            return np.where(gaps.reshape(shape), nothing[name][0, 0], array)
+            return np.where(gaps.reshape(shape), empty[name][0, 0], array)
 
-        changed: dict[str, Any] = {name: silence(name, getattr(self, name)) for name in nothing}
+        changed: dict[str, Any] = {name: remove(name, getattr(self, name)) for name in empty}
         return replace(self, **changed)
 
-    def _arrays(self, change: Any) -> dict[str, Any]:
+    def without_teacher(self, teacher: str) -> "Signals":
+        """Remove all answers of ``teacher``; its column stays, as gaps."""
+        gaps = np.zeros_like(self.answered())
+        gaps[:, self.teachers.index(teacher)] = True
+        return self.without(gaps)
+
+    def _arrays(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[str, Any]:
         return {
             field.name: change(getattr(self, field.name))
             for field in fields(self)
@@ -240,19 +122,19 @@ class Panel:
         }
 
 
-def panel_of(answers: Iterable[AnswerRow]) -> Panel:
-    """The given answers of ``answers``, cases and teachers in the order of their names."""
-    given = [item for item in answers if item.answer is not None]
-    panel = _Builder(
-        sorted({item.case_id for item in given}), sorted({item.teacher for item in given})
+def signals_of(answers: Iterable[AnswerRow]) -> Signals:
+    """Convert the successful ones of ``answers``; cases and teachers are in alphabetical order."""
+    given = [(item, item.answer) for item in answers if item.answer is not None]
+    builder = _Builder(
+        sorted({item.case_id for item, _ in given}), sorted({item.teacher for item, _ in given})
     )
-    for item in given:
-        panel.add({**item.model_dump(include={"case_id", "teacher"}), **_said(item)})
-    return panel.done()
+    for item, answer in given:
+        builder.add({"case_id": item.case_id, "teacher": item.teacher, **answer.model_dump()})
+    return builder.build()
 
 
-def read_panel(path: Path, case_ids: Iterable[str]) -> Panel:
-    """The answers to ``case_ids`` in a file that ``write_answers`` made; a part at a time.
+def read_signals(path: Path, case_ids: Iterable[str]) -> Signals:
+    """Read the answers to ``case_ids`` from a file that ``write_answers`` made, batch by batch.
 
     Raises:
         BadInputError: the file is missing or not an answers file.
@@ -267,36 +149,32 @@ def read_panel(path: Path, case_ids: Iterable[str]) -> Panel:
             raise pa.ArrowInvalid("other columns")
         keys = pq.read_table(path, columns=["teacher", "status"]).to_pandas()
         teachers = sorted(keys.loc[keys["status"] == "ok", "teacher"].unique())
-        panel = _Builder(sorted(set(case_ids)), teachers)
-        for row in _rows(path, panel.case_ids):
-            panel.add(row)
+        builder = _Builder(sorted(set(case_ids)), teachers)
+        for row in _rows(path, builder.case_ids):
+            builder.add(row)
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInputError(
             f"{path} can't be read as an answers file; delete it and run dvc repro."
         ) from error
-    return panel.done()
+    return builder.build()
 
 
 def _rows(path: Path, case_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The given answers to ``case_ids``; a row that is not wanted never becomes an object."""
+    """The successful answers to ``case_ids``; no other row becomes an object."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    asked = pa.array(case_ids, pa.string())
+    wanted = pa.array(case_ids, pa.string())
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_BATCH):
             given = pc.equal(batch["status"], "ok")
-            known = pc.is_in(batch["case_id"], value_set=asked)
+            known = pc.is_in(batch["case_id"], value_set=wanted)
             yield from batch.filter(pc.and_(given, known)).to_pylist()
 
 
-def _said(item: AnswerRow) -> dict[str, Any]:
-    return item.answer.model_dump() if item.answer else {}
-
-
-def _empty(cases: int, teachers: int) -> dict[str, NDArray[Any]]:
-    """Arrays of a panel in which nobody says anything."""
+def _gaps(cases: int, teachers: int) -> dict[str, NDArray[Any]]:
+    """The arrays of ``Signals`` without any answer."""
     shape = (cases, teachers)
     return {
         "risk": np.full(shape, np.nan),
@@ -306,52 +184,50 @@ def _empty(cases: int, teachers: int) -> dict[str, NDArray[Any]]:
         "rarity": np.full((*shape, PLACES), np.nan, dtype=np.float32),
         "reasons": np.zeros((*shape, PLACES), dtype=np.int32),
         "attention": np.full((*shape, 3), np.nan),
-        "wording": np.full((*shape, len(WORDING)), np.nan),
     }
 
 
 class _Builder:
-    """Fills a panel answer by answer."""
+    """Fills the arrays answer by answer; the rarity of names is looked up once, at the end."""
 
     def __init__(self, case_ids: Sequence[str], teachers: Sequence[str]) -> None:
         self.case_ids, self.teachers = tuple(case_ids), tuple(teachers)
-        self.row_of = {name: row for row, name in enumerate(case_ids)}
+        self._row_of = {name: row for row, name in enumerate(case_ids)}
         self._column_of = {name: column for column, name in enumerate(teachers)}
         self._number_of: dict[str, int] = {}
-        self._arrays = _empty(len(case_ids), len(teachers))
+        self._arrays = _gaps(len(case_ids), len(teachers))
         self._spelling_of: dict[str, int] = {}
-        self._spelt = np.full(self._arrays["named"].shape, -1, dtype=np.int32)
+        self._spelling = np.full(self._arrays["named"].shape, -1, dtype=np.int32)
 
-    def add(self, said: Mapping[str, Any]) -> None:
+    def add(self, answer: Mapping[str, Any]) -> None:
         """Enter one answer, a row of the answers file."""
-        at = self.row_of[said["case_id"]], self._column_of[said["teacher"]]
+        at = self._row_of[answer["case_id"]], self._column_of[answer["teacher"]]
         arrays = self._arrays
-        arrays["risk"][at] = graded_risk(said["risk"], said["expected_risk"])
+        arrays["risk"][at] = graded_risk(answer["risk"], answer["expected_risk"])
         diseases: dict[str, tuple[str | None, str]] = {}
-        for item in said["differential"]:
+        for item in answer["differential"]:
             spelling = _key(item["name"])
             diseases.setdefault(item["orpha_code"] or spelling, (item["orpha_code"], spelling))
         for place, (key, (code, spelling)) in enumerate(islice(diseases.items(), PLACES)):
             arrays["named"][(*at, place)] = self._number(key)
             arrays["orphanet"][(*at, place)] = code is not None
-            self._spelt[(*at, place)] = self._spelling_of.setdefault(
-                spelling, len(self._spelling_of)
-            )
+            number = self._spelling_of.setdefault(spelling, len(self._spelling_of))
+            self._spelling[(*at, place)] = number
             if code is not None:
-                arrays["systems"][(*at, place)] = systems_of_disorders().get(code, 0)
-        if said["insights"]:
-            reasons = dict.fromkeys(_key(item["name"]) for item in said["insights"])
+                arrays["systems"][(*at, place)] = _systems_of_disorders().get(code, 0)
+        if answer["insights"]:
+            reasons = dict.fromkeys(_key(item["name"]) for item in answer["insights"])
             for place, key in enumerate(islice(reasons, PLACES)):
                 arrays["reasons"][(*at, place)] = self._number(key)
-            arrays["attention"][at] = _attention([item["weight"] for item in said["insights"]])
-        arrays["wording"][at] = wording_of(said["explanation"])
+            weights = np.asarray([item["weight"] for item in answer["insights"]])
+            arrays["attention"][at] = _attention(weights)
 
-    def done(self) -> Panel:
-        """The panel of the cases that someone answered."""
-        known = self._spelt >= 0
-        self._arrays["rarity"][known] = rarity_of(list(self._spelling_of))[self._spelt[known]]
-        panel = Panel(self.case_ids, self.teachers, **self._arrays)
-        return panel.rows(np.flatnonzero(panel.answered().any(axis=1)))
+    def build(self) -> Signals:
+        """The signals of the cases with at least one answer."""
+        known = self._spelling >= 0
+        self._arrays["rarity"][known] = rarity_of(list(self._spelling_of))[self._spelling[known]]
+        found = Signals(self.case_ids, self.teachers, **self._arrays)
+        return found.rows(np.flatnonzero(found.answered().any(axis=1)))
 
     def _number(self, key: str) -> int:
         return self._number_of.setdefault(key, len(self._number_of) + 1)
@@ -362,21 +238,17 @@ def _key(name: str) -> str:
     return normalise_name(name)
 
 
-def _attention(given: Sequence[float]) -> tuple[float, float, float]:
+def _attention(weights: NDArray[np.float64]) -> tuple[float, float, float]:
     """Normalised Shannon entropy, Herfindahl index and largest of the weights, each 0 to 1."""
-    weights = np.asarray(given)
-    told = weights[weights > 0]
+    positive = weights[weights > 0]
     most = np.log(len(weights))
-    entropy = float(-(told * np.log(told)).sum() / most) if most else 0.0
+    entropy = float(-(positive * np.log(positive)).sum() / most) if most else 0.0
     return entropy, float(weights @ weights), float(weights.max())
 
 
 @lru_cache(maxsize=1)
-def systems_of_disorders() -> Mapping[str, int]:
-    """The organ systems that each Orphanet disorder's findings belong to, a bit each."""
-    from rarealert.knowledge.hpo import load_ontology
-    from rarealert.knowledge.profiles import load_rare_profiles
-
+def _systems_of_disorders() -> Mapping[str, int]:
+    """The organ systems that each Orphanet disorder's findings belong to, one bit each."""
     ontology = load_ontology()
     bit_of: dict[str, int] = {}
     found = {}
@@ -388,3 +260,47 @@ def systems_of_disorders() -> Mapping[str, int]:
                     bits |= 1 << bit_of.setdefault(system, len(bit_of))
         found[profile.disease_id] = bits
     return found
+
+
+_NAME_PIECES = (2, 4)  # characters of the pieces that a name is cut into
+_FEWEST_NAMES = 3  # that must contain a piece for it to be used
+_NAME_C = 3.0  # inverse penalty
+
+
+def rarity_of(names: Sequence[str]) -> NDArray[np.float32]:
+    """Log odds, shape ``(n_names,)``, that a disease of this name is one of Orphanet's.
+
+    A language model's diagnosis is free text, and a name that no table resolves need not be
+    common: "malignant spindle cell tumour of the palate" is in no table, yet reads like a rare
+    disease. The classifier is fitted on MONDO's 22,000 names, those with an Orphanet code against
+    those without, in a second or two at the first call. The classes weigh alike, so 0 is a name
+    that could be either.
+
+    Raises:
+        BadInputError: MONDO is not installed.
+    """
+    if not names:
+        return np.empty(0, dtype=np.float32)
+    log_odds: Any = _rarity_model().decision_function([normalise_name(name) for name in names])
+    return np.asarray(log_odds, dtype=np.float32)
+
+
+@lru_cache(maxsize=1)
+def _rarity_model() -> Pipeline:
+    """A logistic regression on the pieces of each name."""
+    listed: dict[str, bool] = {}
+    for term in load_mondo().terms.values():
+        name = normalise_name(term.name)
+        listed[name] = listed.get(name, False) or "Orphanet" in term.codes
+    names = sorted(listed)
+    model = make_pipeline(
+        TfidfVectorizer(
+            analyzer="char_wb",
+            ngram_range=_NAME_PIECES,
+            min_df=_FEWEST_NAMES,
+            sublinear_tf=True,
+            dtype=np.float32,
+        ),
+        LogisticRegression(C=_NAME_C, class_weight="balanced", solver="liblinear", random_state=0),
+    )
+    return model.fit(names, np.asarray([listed[name] for name in names]))

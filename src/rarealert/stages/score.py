@@ -30,7 +30,7 @@ from rarealert.splits.parts import lock_digest
 from rarealert.stages.harness import run_stage
 from rarealert.teachers.answer import AnswerRow, graded_risk, read_answers
 from rarealert.tracking.items import Dataset, Item, Metric, Summary
-from rarealert.visits.case import Case, LabelledCase
+from rarealert.visits.case import LabelledCase
 from rarealert.visits.reading import Reading, read_visit
 from rarealert.visits.store import is_rare, read_cases
 
@@ -60,7 +60,7 @@ def score(params: Params, paths: Paths) -> Iterator[Item]:
     models: dict[str, Risks] = dict(_teacher_risks(answers))
     visits = [item.case for item in scored]
     readings = [read_visit(case) for case in visits]
-    models[ENSEMBLE] = ensemble_risks(paths.build("align") / "model.skops", answers, visits)
+    models[ENSEMBLE] = ensemble_risks(paths.build("align") / "model.skops", answers, readings)
     started = time.perf_counter()
     models[STUDENT] = student_risks(
         paths.build("distil") / "adapter", readings, params.score.batch_size
@@ -103,11 +103,11 @@ def check_lock(test: Sequence[LabelledCase], lock: Path) -> None:
         )
 
 
-def ensemble_risks(model: Path, answers: Sequence[AnswerRow], cases: Sequence[Case]) -> Risks:
-    """The frozen ensemble's risk of each of ``cases`` that a teacher answered."""
+def ensemble_risks(model: Path, answers: Sequence[AnswerRow], readings: Sequence[Reading]) -> Risks:
+    """The frozen ensemble's risk of each visit that a teacher answered."""
     from rarealert.ensemble.ensemble import load_ensemble
 
-    return load_ensemble(model).predict(answers, cases)
+    return load_ensemble(model).predict(answers, readings)
 
 
 def student_risks(adapter: Path, readings: Sequence[Reading], batch_size: int) -> Risks:
