@@ -1,5 +1,5 @@
-// What Great Expectations' pages ask of jQuery, Bootstrap and bootstrap-table, which they would
-// fetch from the network: tables of the index, the filter of failed checks, and folded parts.
+// Replaces jQuery, Bootstrap and bootstrap-table, which Great Expectations' pages would fetch from
+// the network: tables of the index, the filter of failed checks, and collapsible parts.
 (() => {
   const table = (element, options) => {
     const head = options.columns.map((column) => `<th>${column.title}</th>`).join("");

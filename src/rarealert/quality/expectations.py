@@ -74,7 +74,7 @@ def _of_columns(sources: Sequence[str]) -> list[Any]:
         ),
         _expectation("ColumnValuesToBeUnique", "case_id is unique", column="case_id"),
         _in_set("source", "source is one of ingest.sources", *sources),
-        _between("age_years", "age_years lies between 0 and 120 years", 0, 120),
+        _between("age_years", "age_years is between 0 and 120 years", 0, 120),
         _in_set("sex", "sex is female or male", "female", "male"),
         _in_set("label", "label is rare or nonrare", "rare", "nonrare"),
         _expectation(
@@ -96,7 +96,7 @@ def _of_cases() -> list[Any]:
         _in_set("disease_agrees", "disease_id is an ORPHA code exactly where it is rare", True),
         _in_set("head_agrees", "no case that is not rare has an orphanet_head", True),
         _in_set("findings_agree", "findings are HPO ids, none both present and excluded", True),
-        _in_set("text_has_both_labels", "no text stands with both labels", False),
+        _in_set("text_has_both_labels", "no text has both labels", False),
     ]
 
 

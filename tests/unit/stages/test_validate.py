@@ -101,7 +101,7 @@ FIELDS = [
     (_set("case_id", "c1"), "case_id is unique"),
     (_set("case_id", None, slice(2, 3)), "case_id is never missing"),
     (_set("source", "elsewhere", slice(3, 4)), "source is one of ingest.sources"),
-    (_set("age_years", 400.0), "age_years lies between 0 and 120 years"),
+    (_set("age_years", 400.0), "age_years is between 0 and 120 years"),
     (_set("sex", "f"), "sex is female or male"),
     (_set("label", "maybe", slice(4, 5)), "label is rare or nonrare"),
     (_set("orpha_code", "58"), "orpha_code looks like ORPHA:<number>"),
@@ -117,7 +117,7 @@ TIES = [
     (_set("orphanet_head", BONE, slice(-1, None)), "no case that is not rare has an orphanet_head"),
     (_set("findings_excluded", ["HP:0000001"], slice(0, 3)),
      "findings are HPO ids, none both present and excluded"),
-    (_set("chief_complaint", f"{SECRET} twice", slice(29, 31)), "no text stands with both labels"),
+    (_set("chief_complaint", f"{SECRET} twice", slice(29, 31)), "no text has both labels"),
 ]  # fmt: skip
 SHARES = [
     (_set("age_years", None, slice(None)), "age is missing in at most 0.5 of a source"),
