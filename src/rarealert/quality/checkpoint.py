@@ -19,8 +19,8 @@ from rarealert.quality.expectations import (
     suites,
 )
 from rarealert.quality.profile import Profile, digest, drift, profiles, read_pinned
-from rarealert.sources.importing import read_refused
 from rarealert.templates import render_template
+from rarealert.visits.refused import read_refused
 from rarealert.visits.store import SCHEMA
 
 if TYPE_CHECKING:

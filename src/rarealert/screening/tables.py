@@ -19,7 +19,7 @@ from rarealert.calibration.bands import Band
 from rarealert.errors import BadInputError
 from rarealert.screening.answer import COLUMNS, Answer
 from rarealert.screening.champion import ScreeningModel
-from rarealert.sources.files import json_lines, no_tick
+from rarealert.sources.files import no_tick
 from rarealert.sources.rows import rows
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def holds_answers(path: Path) -> bool:
         raise BadInputError(f"{path} is missing; name a file of visits or of answers.")
     if path.suffix.lower() not in _ENDINGS:
         return False
-    first = next((row for _, row in _rows(path) if not isinstance(row, str)), {})
+    first = next((row for _, row in rows(path, no_tick) if not isinstance(row, str)), {})
     return {"risk", "band"} <= first.keys()
 
 
@@ -171,15 +171,11 @@ def read_answers(path: Path) -> Iterator[SaidRow]:
         BadInputError: a row is none; the sentence names its number (a line of CSV or JSONL) and
             column.
     """
-    for number, row in _rows(path):
+    for number, row in rows(path, no_tick):
         place = f"{path}, {'row' if path.suffix.lower() == '.parquet' else 'line'} {number}"
         if isinstance(row, str):
             raise BadInputError(f"{place}: {row}; screen the visits again.")
         yield _Checked(place, row).said()
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    return json_lines(path) if path.suffix.lower() == ".jsonl" else rows(path, no_tick)
 
 
 @dataclass(frozen=True)

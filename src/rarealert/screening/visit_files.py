@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from rarealert.errors import BadInputError
+from rarealert.sources.files import documents, printable_name
 from rarealert.visits.case import TEXT_FIELDS, Case
 
 MAX_TEXT = 20_000
@@ -34,14 +35,6 @@ def wordless_field(case: Case) -> str | None:
     if any(_LETTER.search(text) for text in told.values()):
         return None
     return next(iter(told))
-
-
-def tellable(name: str) -> str:
-    """The name of a file, where its bytes are no UTF-8 or can't be printed as an escape of them."""
-    if name.isprintable():
-        return name
-    shown = name.encode("ascii", "backslashreplace").decode()
-    return "".join(char if char.isprintable() else "?" for char in shown)
 
 
 SOURCE = "screening"
@@ -79,7 +72,7 @@ class Row:
             "case_id": self.case_id,
             "reason": self.reason,
         }
-        return said | ({"file": tellable(self.file)} if self.file else {})
+        return said | ({"file": printable_name(self.file)} if self.file else {})
 
 
 def kind_of(path: Path) -> Kind:
@@ -102,8 +95,6 @@ def kind_of(path: Path) -> Kind:
 
 
 def _is_fhir(path: Path) -> bool:
-    from rarealert.sources.files import documents
-
     if path.is_file() and path.suffix.lower() != ".zip":
         with path.open("rb") as stream:
             held = stream.read(_PEEKED_BYTES)
@@ -134,13 +125,11 @@ def _with_words(row: Row) -> Row:
 
 
 def _entries(path: Path, kind: Kind) -> Iterator[Row]:
-    from rarealert.sources import phenopackets, table
-    from rarealert.sources.fhir_patients import read_patients
+    from rarealert.sources import fhir, phenopackets, table
     from rarealert.visits.refused import Refused
 
-    reader = {"fhir": read_patients, "phenopackets": phenopackets.read_visits}.get(
-        kind, table.read_visits
-    )
+    readers = {"fhir": fhir.read_recorded, "phenopackets": phenopackets.read_recorded}
+    reader = readers.get(kind, table.read_recorded)
     read = 0
 
     def tick(count: int) -> None:

@@ -1,7 +1,7 @@
-"""CRAFT-MD: exam and dermatology vignettes with reference labels in a table beside them.
+"""CRAFT-MD: exam and dermatology vignettes with reference labels in a second table.
 
-Johri et al. 2025, Nature Medicine; https://github.com/rajpurkarlab/craft-md. The vignette is the
-history of present illness; the exam's closing question is cut, because no patient asks it.
+Johri et al. 2025, Nature Medicine; https://github.com/rajpurkarlab/craft-md. The vignette becomes
+the history of present illness, without the exam's closing question, which no visit contains.
 """
 
 import re
@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rarealert.sources.files import Tick, no_tick
+from rarealert.sources.labelling import without_diagnosis
 from rarealert.sources.rows import csv_records
+from rarealert.visits.case import LabelledCase
 from rarealert.visits.demographics import parse_age, parse_sex
-from rarealert.visits.diagnosis import disease_key, names_diagnosis
-from rarealert.visits.reading import render
-from rarealert.visits.refused import Place, Read, Refused, build_case
+from rarealert.visits.diagnosis import disease_key
+from rarealert.visits.refused import Place, Refused, build_case, build_labelled
 
 VIGNETTES = "usmle_and_derm_dataset.csv"
 LABELS = "labels.csv"
@@ -24,11 +25,11 @@ _QUESTION = re.compile(r"(?:^|(?<=[.!?:\"”])\s+|\n\s*)[^.!?\n]*\?[\"”'\s]*$"
 _Row = Mapping[str, str]
 
 
-def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
-    """Every vignette of ``folder`` as a labelled case or refused, in the published order.
+def read(folder: Path, tick: Tick = no_tick) -> Iterator[LabelledCase | Refused]:
+    """Read every vignette of ``folder`` as a labelled case or refused, in the published order.
 
     Raises:
-        BadInputError: a file is missing, empty, UTF-16 or lacks a column.
+        BadInputError: a file is missing, empty, UTF-16 or without a needed column.
     """
     labels: dict[str, list[_Row]] = {}
     for place, row in _table(folder / LABELS, _LABEL_COLUMNS, tick):
@@ -36,7 +37,7 @@ def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
             yield place.refuse("line", row)
             continue
         given = labels.setdefault(row["case_id"], [])
-        if row not in given:  # one that is given twice in the same words counts once
+        if row not in given:  # a repeated row counts once
             given.append(row)
     for place, row in _table(folder / VIGNETTES, _VIGNETTE_COLUMNS, tick):
         if isinstance(row, str):
@@ -51,41 +52,38 @@ def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
 
 
 def _table(path: Path, columns: tuple[str, ...], tick: Tick) -> Iterator[tuple[Place, _Row | str]]:
-    """The columns of every row, an empty cell as an empty text; or what is wrong with a row."""
+    """Rows with an empty text for each empty cell, or the reason why a row can't be read."""
     for number, row in csv_records(path, tick, columns):
         place = Place("craftmd", path.name, number)
-        whole = row if isinstance(row, str) else {name: str(row.get(name, "")) for name in columns}
-        yield place, whole
+        if isinstance(row, str):
+            yield place, row
+        else:
+            yield place, {name: str(row.get(name, "")) for name in columns}
 
 
-def _labelled(place: Place, row: _Row, label: _Row) -> Read:
+def _labelled(place: Place, row: _Row, label: _Row) -> LabelledCase | Refused:
     vignette = without_question(row["case_vignette"])
     if not vignette:
         return place.refuse("case_vignette", "no text")
     verdict = label["label"]
     if verdict not in _LABELS_KNOWN:
-        return place.refuse("label", f"{LABELS} says neither {', '.join(_LABELS_KNOWN)}")
+        return place.refuse("label", f"in {LABELS} neither {', '.join(_LABELS_KNOWN)}")
     if verdict == "excluded":
         return place.refuse("label", label["reason"] or "no reason given", "excluded")
-    built = build_case(place, _case(row, vignette), _label(label))
-    if isinstance(built, Refused):
-        return built
-    if names_diagnosis(render(built.case), {built.label.disease_name, row["answer"]}):
-        return place.refuse(
-            "case_vignette", "the diagnosis stands in the text", "diagnosis_in_text"
-        )
-    return built
+    case = build_case(place, _fields(row, vignette))
+    labelled = build_labelled(place, case, _label(label))
+    return without_diagnosis(place, labelled, row["answer"], field="case_vignette")
 
 
 def without_question(vignette: str) -> str:
-    """The vignette without the questions that close it."""
+    """Cut the questions at the end of a vignette."""
     text = vignette.strip()
     while (shorter := _QUESTION.sub("", text, count=1).rstrip()) != text:
         text = shorter
     return text
 
 
-def _case(row: _Row, vignette: str) -> dict[str, object]:
+def _fields(row: _Row, vignette: str) -> dict[str, object]:
     return {
         "case_id": row["case_id"],
         "source": "craftmd",

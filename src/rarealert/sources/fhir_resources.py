@@ -1,16 +1,12 @@
-"""FHIR's coded concepts: which codes we know, and in which words they are said.
+"""What one FHIR resource contributes to a visit: dates, codes, answers, findings and texts.
 
-FHIR's dates, which may be a moment, a day, a month or a year.
-
-What an observation that asks after a finding answers: it is there, it is not, or nothing.
-
-FHIR resources of one patient, taken apart into what a visit may need; nothing else is kept.
+HL7 FHIR R4, https://hl7.org/fhir/R4. Names, addresses and identifiers of a patient are not read.
 """
 
 import re
 from calendar import monthrange
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
@@ -37,7 +33,7 @@ NARRATIVES: Mapping[str, str] = {
     "29545-1": "physical_examination",
     "10187-3": "history_of_present_illness",
 }
-"""LOINC codes of narrative sections, and the field of a case that each is."""
+"""LOINC codes of narrative sections, each with its field of a case."""
 
 CATEGORIES: Mapping[str, str] = {
     "vital-signs": "vitals",
@@ -48,7 +44,7 @@ CATEGORIES: Mapping[str, str] = {
 
 
 def raw_codes(concepts: object) -> Iterator[str]:
-    """Codes of a concept or a list of concepts in JSON that nobody has checked yet."""
+    """Codes of a concept or a list of concepts in JSON that is not validated yet."""
     for concept in concepts if isinstance(concepts, list) else [concepts]:
         codings = concept.get("coding") if isinstance(concept, dict) else None
         for coding in codings if isinstance(codings, list) else []:
@@ -58,24 +54,23 @@ def raw_codes(concepts: object) -> Iterator[str]:
 
 
 def codes(concept: Any) -> list[str]:
-    """The codes of a CodeableConcept, or of nothing."""
+    """The codes of a CodeableConcept; none of ``None``."""
     return [coding.code for coding in (concept.coding if concept else None) or () if coding.code]
 
 
-def said(concept: Any) -> str | None:
-    """A CodeableConcept in words: its text, else the display of its first coding that has one."""
-    words = next((text for text in wordings(concept) if text.strip()), None)
-    return _KIND_OF_CONCEPT.sub("", " ".join(words.split())) if words else None
+def concept_text(concept: Any) -> str | None:
+    """The text of a CodeableConcept, else the first display of its codings."""
+    text = next((text for text in _texts(concept) if text.strip()), None)
+    return _KIND_OF_CONCEPT.sub("", " ".join(text.split())) if text else None
 
 
-def wordings(concept: Any) -> list[str]:
-    """The text of a CodeableConcept and the displays of its codings; none of nothing."""
+def _texts(concept: Any) -> list[str]:
     displays = [coding.display for coding in (concept.coding if concept else None) or ()]
     return [text for text in (concept.text if concept else None, *displays) if text]
 
 
-def disease_codes(concept: Any) -> tuple[str, ...]:
-    """Codes of disease vocabularies that the labels know, such as ``ORPHA:558``."""
+def _disease_codes(concept: Any) -> tuple[str, ...]:
+    """Codes of the disease vocabularies that labels know, such as ``ORPHA:558``."""
     return tuple(
         prefix + _PREFIX.sub("", coding.code)
         for coding in (concept.coding if concept else None) or ()
@@ -84,13 +79,12 @@ def disease_codes(concept: Any) -> tuple[str, ...]:
     )
 
 
-def hpo_code(concept: Any) -> str | None:
-    """The first HPO code of a concept."""
+def _hpo_code(concept: Any) -> str | None:
     return next((code for code in codes(concept) if HPO.fullmatch(code)), None)
 
 
 def joined(texts: Iterable[str | None], mark: str = "; ") -> str | None:
-    """The distinct texts in alphabetical order, so that the order of a bundle says nothing."""
+    """Join the distinct texts in alphabetical order, which is independent of a bundle's order."""
     return mark.join(sorted({text for text in texts if text})) or None
 
 
@@ -99,9 +93,9 @@ _DAYS_A_YEAR = 365.25
 
 @dataclass(frozen=True)
 class When:
-    """The days between which something happened, both included, and the moment if it is known.
+    """The first and last day on which something may have happened, and the moment if known.
 
-    A moment's day is the one of its own time zone: the clinic's.
+    A moment's day is that of its own time zone, the clinic's.
     """
 
     first: date
@@ -110,7 +104,7 @@ class When:
 
 
 def when(value: object) -> When | None:
-    """``value`` as ``fhir.resources`` gives a date; ``None`` where it is absent."""
+    """Read a date of ``fhir.resources``, which may be a moment, a day, a month or a year."""
     if isinstance(value, datetime):
         return When(value.date(), value.date(), value if value.tzinfo else None)
     if isinstance(value, date):
@@ -125,9 +119,9 @@ def when(value: object) -> When | None:
 
 
 def age_in_years(born: When, day: date) -> float:
-    """Age on ``day``: completed years, and below two years their fraction.
+    """Age on ``day``: completed years, below two years with their fraction.
 
-    A birth known to the year or month counts as its middle. Before the birth it is negative.
+    A birth known to the month or year counts as the middle. Before the birth the age is negative.
     """
     birth = born.first + (born.last - born.first) / 2
     if born.first <= day < birth:
@@ -185,10 +179,10 @@ _ABSENT = frozenset(
 """Codes for "absent", "no" and "negative" (LOINC, SNOMED CT, HPO, HL7)."""
 
 _ABNORMAL = frozenset({"A", "AA", "H", "HH", "HU", "L", "LL", "LU", "DET"})
-"""HL7's interpretations of a measurement that bear the finding out; as answers they may be a form's
-own letters."""
+"""HL7's interpretations of a measurement that confirm the finding. They do not count in an answer,
+where they may be letters of a form."""
 
-_SAYS_PRESENT = frozenset(
+_PRESENT_WORDS = frozenset(
     {
         "yes",
         "true",
@@ -202,7 +196,7 @@ _SAYS_PRESENT = frozenset(
         "severe",
     }
 )
-_SAYS_ABSENT = frozenset(
+_ABSENT_WORDS = frozenset(
     {
         "no",
         "none",
@@ -217,55 +211,61 @@ _SAYS_ABSENT = frozenset(
 )
 
 
-def answer(observation: Any) -> bool | None:
-    """Whether the finding in the observation's code is there; ``None`` if nobody can say.
+def is_present(observation: Any) -> bool | None:
+    """Whether the finding that an observation is coded for is present; ``None`` if undecided.
 
-    Without a value the observation itself says so. A number alone affirms nothing, since 36.5 °C is
-    no fever; its interpretation may. An answer that is not known ("unknown", a local code) is none.
+    Without a value, the observation affirms the finding. A number alone does not, since 36.5 °C is
+    no fever, but its interpretation may. Any other answer, such as "unknown" or a local code, is
+    undecided. One negative answer outweighs the others.
     """
     if observation.dataAbsentReason is not None:
         return None
     interpretations = observation.interpretation or ()
-    said = {observation.valueBoolean, _of_text(observation.valueString)}
-    said.update(map(_of_concept, (observation.valueCodeableConcept, *interpretations)))
+    answers = {observation.valueBoolean, _answer_in_text(observation.valueString)}
+    answers.update(map(_answer_in_concept, (observation.valueCodeableConcept, *interpretations)))
     if any(code in _ABNORMAL for item in interpretations for code in codes(item)):
-        said.add(True)
-    if False in said:
+        answers.add(True)
+    if False in answers:
         return False
-    nothing = not interpretations and all(getattr(observation, name) is None for name in _VALUES)
-    return True if nothing or True in said else None
+    has_value = any(getattr(observation, name) is not None for name in _VALUES)
+    return True if True in answers or not (interpretations or has_value) else None
 
 
-def _of_concept(concept: Any) -> bool | None:
-    """What the codes say, and else the words; a code of HPO, such as a severity, affirms."""
+def _answer_in_concept(concept: Any) -> bool | None:
+    """The answer by code, else by words; a code of HPO, such as a severity, affirms."""
     known = set(codes(concept))
     if known & _ABSENT:
         return False
     if known & _PRESENT or any(map(HPO.fullmatch, known)):
         return True
-    return _first(map(_of_text, wordings(concept)))
+    answers = map(_answer_in_text, _texts(concept))
+    return next((answer for answer in answers if answer is not None), None)
 
 
-def _of_text(text: str | None) -> bool | None:
+def _answer_in_text(text: str | None) -> bool | None:
     words = " ".join((text or "").split("(")[0].casefold().split()).rstrip(".")
-    if words in _SAYS_ABSENT:
+    if words in _ABSENT_WORDS:
         return False
-    return True if words in _SAYS_PRESENT else None
+    return True if words in _PRESENT_WORDS else None
 
 
-def _first(said: Iterable[bool | None]) -> bool | None:
-    return next((item for item in said if item is not None), None)
-
-
-_NOT_SAID = frozenset({"entered-in-error", "cancelled", "unknown"})
+_NO_RESULT = frozenset({"entered-in-error", "cancelled", "unknown"})
 _NO_ENCOUNTER = frozenset({"planned", "cancelled", "entered-in-error"})
 _UNSURE = frozenset({"unconfirmed", "provisional", "differential"})
 _SEX = {"female": "female", "male": "male"}
 
 
 @dataclass(frozen=True)
+class Person:
+    """Birth and sex of a patient."""
+
+    born: When | None
+    sex: str | None
+
+
+@dataclass(frozen=True)
 class Encounter:
-    """A visit. ``start`` is ``None`` where the record doesn't say the day."""
+    """An encounter; ``start`` is ``None`` where its day is not recorded."""
 
     id: str
     start: When | None
@@ -274,19 +274,28 @@ class Encounter:
 
 
 @dataclass(frozen=True)
-class Note:
-    """Something written down: ``target`` is a field of the case, or an HPO code."""
+class Passage:
+    """A text for a field of the case, known from ``known`` on."""
 
-    target: str
+    field: str
     text: str
-    at: When | None
+    known: When | None
     encounter: str | None
-    absent: bool = False
+
+
+@dataclass(frozen=True)
+class CodedFinding:
+    """An HPO term coded as present or absent, known from ``known`` on."""
+
+    hpo_id: str
+    is_absent: bool
+    known: When | None
+    encounter: str | None
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A disease, with the day on which it was known."""
+    """A disease, known from ``known`` on, else from its encounter on."""
 
     name: str | None
     codes: tuple[str, ...]
@@ -294,95 +303,95 @@ class Condition:
     encounter: str | None
 
 
-@dataclass
-class Record:
-    """What is kept of one patient. ``doubt`` says why no first visit can be made of it."""
+Part = Person | Encounter | Passage | CodedFinding | Condition
+"""What is kept of a resource."""
 
-    place: Place | None = None
-    born: When | None = None
-    sex: str | None = None
-    encounters: list[Encounter] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    conditions: list[Condition] = field(default_factory=list)
-    doubt: str | None = None
+Identify = Callable[[Any], str | None]
+"""Returns the id of the resource that a reference names."""
 
 
-def add(record: Record, resource: Any, place: Place, name: Callable[[Any], str | None]) -> None:
-    """Put a validated resource of the record's patient into it; ``name`` reads references."""
-    _ADD[type(resource).__name__](record, resource, place, name)
+@dataclass(frozen=True)
+class PatientRecord:
+    """All parts of one patient's record; ``place`` is that of the first resource."""
+
+    patient: str
+    place: Place
+    parts: tuple[Part, ...]
 
 
-def _add_patient(record: Record, patient: Any, place: Place, _: Any) -> None:
-    record.place = record.place or place
-    record.born = when(patient.birthDate)
-    record.sex = _SEX.get(patient.gender or "")
+def extract(resource: Any, identify: Identify) -> tuple[Part, ...]:
+    """Extract the parts of a validated resource of one of ``TYPES``."""
+    return tuple(_EXTRACT[type(resource).__name__](resource, identify))
 
 
-def _add_encounter(record: Record, encounter: Any, _: Place, __: Any) -> None:
+def _person(patient: Any, _: Identify) -> Iterator[Part]:
+    yield Person(when(patient.birthDate), _SEX.get(patient.gender or ""))
+
+
+def _encounter(encounter: Any, _: Identify) -> Iterator[Part]:
     if encounter.status in _NO_ENCOUNTER:
         return
     period = encounter.period
     start = when(period.start) if period else None
     exact = start if start and start.first == start.last else None
-    reasons = joined(said(concept) for concept in encounter.reasonCode or ())
-    record.encounters.append(
-        Encounter(encounter.id, exact, when(period.end) if period else None, reasons)
-    )
+    reasons = joined(concept_text(concept) for concept in encounter.reasonCode or ())
+    yield Encounter(encounter.id, exact, when(period.end) if period else None, reasons)
 
 
-def _add_condition(record: Record, condition: Any, _: Place, name: Any) -> None:
+def _condition(condition: Any, identify: Identify) -> Iterator[Part]:
     status = set(codes(condition.verificationStatus))
     if "entered-in-error" in status:
         return
+    recorded = when(condition.recordedDate)
     onset = condition.onsetDateTime or (condition.onsetPeriod and condition.onsetPeriod.start)
-    known = when(condition.recordedDate) or when(onset)
-    encounter = name(condition.encounter)
-    wording = said(condition.code)
-    if hpo := hpo_code(condition.code):
-        record.notes.append(Note(hpo, wording or "", known, encounter, "refuted" in status))
-    elif not status & {"refuted", *_UNSURE} and condition.code is not None:
-        # known at the encounter that it hangs on, where nobody wrote when it was recorded
-        at = when(condition.recordedDate) or (None if encounter else known)
-        coded = disease_codes(condition.code)
-        if wording or coded:
-            record.conditions.append(Condition(wording, coded, at, encounter))
+    encounter = identify(condition.encounter)
+    if hpo_id := _hpo_code(condition.code):
+        yield CodedFinding(hpo_id, "refuted" in status, recorded or when(onset), encounter)
+    elif not status & {"refuted", *_UNSURE}:
+        name, disease_codes = concept_text(condition.code), _disease_codes(condition.code)
+        # without a date of recording, the encounter dates it better than the onset
+        known = recorded or (None if encounter else when(onset))
+        if name or disease_codes:
+            yield Condition(name, disease_codes, known, encounter)
 
 
-def _add_observation(record: Record, observation: Any, _: Place, name: Any) -> None:
-    if observation.status in _NOT_SAID:
+def _observation(observation: Any, identify: Identify) -> Iterator[Part]:
+    if observation.status in _NO_RESULT:
         return
-    # a result counts from its release on
-    at = when(observation.effectiveDateTime or observation.effectiveInstant)
-    if at is None and observation.effectivePeriod is not None:
-        at = when(observation.effectivePeriod.start)
-    issued = when(observation.issued)
-    at = max(at, issued, key=lambda day: day.last) if at and issued else at or issued
-    encounter = name(observation.encounter)
-    value = _value(observation)
-    if hpo := hpo_code(observation.code):
-        present = answer(observation)
+    known = _known_from(observation)
+    encounter = identify(observation.encounter)
+    if hpo_id := _hpo_code(observation.code):
+        present = is_present(observation)
         if present is not None:
-            record.notes.append(Note(hpo, "", at, encounter, absent=not present))
+            yield CodedFinding(hpo_id, not present, known, encounter)
         return
-    target = _target(observation)
-    if target and value:
-        told = value if _is_narrative(observation) else f"{said(observation.code)}: {value}"
-        if said(observation.code) or _is_narrative(observation):
-            record.notes.append(Note(target, told, at, encounter))
+    field, value, name = _field(observation), _value(observation), concept_text(observation.code)
+    if not field or not value:
+        return
+    if any(code in NARRATIVES for code in codes(observation.code)):
+        yield Passage(field, value, known, encounter)
+    elif name:
+        yield Passage(field, f"{name}: {value}", known, encounter)
 
 
-def _is_narrative(observation: Any) -> bool:
-    return any(code in NARRATIVES for code in codes(observation.code))
+def _known_from(observation: Any) -> When | None:
+    """The later of effective date and release."""
+    effective = when(observation.effectiveDateTime or observation.effectiveInstant)
+    if effective is None and observation.effectivePeriod is not None:
+        effective = when(observation.effectivePeriod.start)
+    dates = [known for known in (effective, when(observation.issued)) if known]
+    return max(dates, key=lambda known: known.last, default=None)
 
 
-def _target(observation: Any) -> str | None:
+def _field(observation: Any) -> str | None:
+    """The field of the case that the observation belongs to, by its code, else its category."""
     narrative = (NARRATIVES.get(code) for code in codes(observation.code))
     category = (CATEGORIES.get(code) for item in observation.category or () for code in codes(item))
     return next((found for found in (*narrative, *category) if found), None)
 
 
 def _value(item: Any) -> str | None:
-    """The value in words, with its unit; of a panel, those of its parts."""
+    """The value as text, with its unit; of a panel, the values of its components."""
     if item.valueQuantity is not None and item.valueQuantity.value is not None:
         unit = item.valueQuantity.unit or item.valueQuantity.code or ""
         sign = item.valueQuantity.comparator or ""
@@ -394,35 +403,34 @@ def _value(item: Any) -> str | None:
     if item.valueString:
         return " ".join(item.valueString.split()) or None
     if item.valueCodeableConcept is not None:
-        return said(item.valueCodeableConcept)
+        return concept_text(item.valueCodeableConcept)
     parts = (
-        f"{said(part.code)} {value}"
+        f"{concept_text(part.code)} {value}"
         for part in getattr(item, "component", None) or ()
-        if (value := _value(part)) and said(part.code)
+        if (value := _value(part)) and concept_text(part.code)
     )
     return joined(parts, ", ")
 
 
-def _add_relative(record: Record, history: Any, _: Place, __: Any) -> None:
+def _relative(history: Any, _: Identify) -> Iterator[Part]:
     if history.status == "entered-in-error":
         return
     illnesses = []
     for item in history.condition or ():
-        age, told = item.onsetAge, said(item.code)
+        age, name = item.onsetAge, concept_text(item.code)
         in_years = age is not None and age.value is not None and age.code == "a"  # UCUM's year
-        illnesses.append(f"{told} (at {age.value:g} years)" if told and in_years else told)
-    whose, what = said(history.relationship), joined(illnesses, ", ")
-    if whose and what:
-        note = Note("family_history", f"{whose}: {what}", when(history.date), None)
-        record.notes.append(note)
+        illnesses.append(f"{name} (at {age.value:g} years)" if name and in_years else name)
+    relative, text = concept_text(history.relationship), joined(illnesses, ", ")
+    if relative and text:
+        yield Passage("family_history", f"{relative}: {text}", when(history.date), None)
 
 
-_ADD: Mapping[str, Callable[[Record, Any, Place, Any], None]] = {
-    "Patient": _add_patient,
-    "Encounter": _add_encounter,
-    "Condition": _add_condition,
-    "Observation": _add_observation,
-    "FamilyMemberHistory": _add_relative,
+_EXTRACT: Mapping[str, Callable[[Any, Identify], Iterator[Part]]] = {
+    "Patient": _person,
+    "Encounter": _encounter,
+    "Condition": _condition,
+    "Observation": _observation,
+    "FamilyMemberHistory": _relative,
 }
-TYPES = tuple(_ADD)
-"""The resource types that are read; all others are passed over."""
+TYPES = tuple(_EXTRACT)
+"""The resource types that are read; all others are ignored."""

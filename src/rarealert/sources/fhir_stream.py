@@ -1,272 +1,321 @@
-"""Whose records may stand in a part of a file that is lost.
+"""FHIR bundles and NDJSON of any size as a stream of resources, gathered by patient.
 
-A visit is the first of its patient, and its label comes of all diagnoses, so a record of which a
-part is lost can be wrong where it looks whole.
+The resources of one patient may be anywhere: bulk data has a file for each type, and a bundle may
+contain a part of a record. So each resource is validated by ``fhir.resources`` as it is read, and
+what a visit may need of it goes into a table on disk, which SQLite sorts by patient. Memory holds
+one patient and one line or entry; the disk (``SQLITE_TMPDIR`` or ``TMPDIR``) needs about as much
+room as the export. The table has no name, so a killed run leaves no patient data behind.
 
-FHIR resources out of bundles and NDJSON, one at a time, each checked by ``fhir.resources``.
+A label is made from all diagnoses of a patient, and a visit is the first one, so a record is
+refused if a part of it may be missing: where a Patient, Encounter or Condition is refused, and
+where a line or document that can't be read may belong to the patient.
 """
 
+import codecs
+import io
+import pickle
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import cache
+from hashlib import blake2b
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import ValidationError
 
 from rarealert.errors import BadInputError
-from rarealert.sources.fhir_resources import CATEGORIES, HPO, NARRATIVES, TYPES, raw_codes
-from rarealert.sources.files import (
-    EMPTY,
-    TOO_LONG,
-    Document,
-    Tick,
-    documents,
-    json_object,
-    raw_lines,
-    walk,
+from rarealert.sources import files
+from rarealert.sources.fhir_resources import (
+    CATEGORIES,
+    HPO,
+    NARRATIVES,
+    TYPES,
+    Part,
+    PatientRecord,
+    extract,
+    raw_codes,
 )
-from rarealert.sources.json_survivors import Element, decoded, survivors
-from rarealert.visits.refused import Place, Refused, harmless
+from rarealert.sources.files import Tick, members, no_tick, opened, walk
+from rarealert.sources.rows import json_lines
+from rarealert.visits.refused import Place, Refused, safe_name
 
-DECISIVE = ("Patient", "Encounter", "Condition")
-"""The types of which one that is missing changes what the first visit or the label is."""
-
+SUFFIXES = (".json", ".ndjson", ".jsonl")
+_DECISIVE = ("Patient", "Encounter", "Condition", "resource")  # the last is of unknown type
+_MAX_DEPTH = 200  # brackets; FHIR's own resources need a dozen
+_CHUNK = 1024**2
+_LONGEST_MATCH = 1024  # bytes of a reference in a damaged document
+_ENTRY_DEPTH = 2  # brackets around an entry of a bundle
+_TABLES = """
+PRAGMA journal_mode=OFF;
+PRAGMA cache_size=-8192;  -- KiB of the table that are held in memory
+CREATE TABLE patient (id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE known (kind TEXT, id TEXT, digest BLOB, PRIMARY KEY (kind, id)) WITHOUT ROWID;
+CREATE TABLE resource (number INTEGER PRIMARY KEY, patient BLOB, content BLOB);
+"""
 _TYPE = re.compile(r'"resourceType"\s*:\s*"(\w+)"')
-_NAMES = re.compile(r'"(?:reference|fullUrl)"\s*:\s*"([^"]+)"')
-_IDS = re.compile(r'"id"\s*:\s*"([^"]+)"')
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Ids that a lost part names; ``tail`` where it may name more, being cut off."""
-
-    names: frozenset[str] = frozenset()
-    tail: bool = True
-
-
-def loss_in(text: str, tail: bool, identify: Callable[[object], str | None]) -> Loss | None:
-    """What is lost with ``text``; ``None`` if it is one resource that costs nobody's record."""
-    types = _TYPE.findall(text)
-    if len(types) == 1 and types[0] not in DECISIVE and not tail:
-        return None
-    named = {identify(name) for name in _NAMES.findall(text)}
-    named.update(_IDS.findall(text) if "Patient" in types else ())
-    return Loss(frozenset(name for name in named if name), tail)
+_REFERENCE = re.compile(r'"(?:reference|fullUrl)"\s*:\s*"([^"]+)"')
+_ID = re.compile(r'"id"\s*:\s*"([^"]+)"')
+_TYPED = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[^/]+$")  # a Group or a Device is no patient
 
 
 @dataclass
-class Doubts:
-    """Follows whose resources stand where, and says whom a loss may concern."""
+class _Loss:
+    """A part of ``file`` that can't be read.
 
-    _runs: list[tuple[str, str]] = field(default_factory=list)
-    _losses: list[tuple[int, str, Loss]] = field(default_factory=list)
-
-    def saw(self, patient: str, file: str) -> None:
-        """A resource of ``patient`` in ``file``, in the order in which they are read."""
-        if not self._runs or self._runs[-1] != (file, patient):
-            self._runs.append((file, patient))
-
-    def lost(self, loss: Loss, file: str) -> None:
-        """A part of ``file`` that is lost, behind what was seen last."""
-        self._losses.append((len(self._runs), file, loss))
-
-    def patients(self) -> frozenset[str]:
-        """Whoever a loss names. Else, and at a cut, its neighbours in the file.
-
-        Where the resources of one patient do not stand together, anybody's may be lost.
-        """
-        runs = Counter(patient for _, patient in self._runs)
-        scattered = any(count > 1 for count in runs.values())
-        doubted: set[str] = set()
-        for at, file, loss in self._losses:
-            named = loss.names & runs.keys()
-            doubted |= named
-            if named and not loss.tail:
-                continue
-            if scattered:
-                return frozenset(runs)
-            beside = self._runs[max(at - 1, 0) : at + 1]
-            doubted.update(patient for where, patient in beside if where == file)
-        return frozenset(doubted)
-
-
-SUFFIXES = (".json", ".ndjson", ".jsonl")
-_LINES = (".ndjson", ".jsonl")
-_BUNDLE = re.compile(r'"resourceType"\s*:\s*"Bundle"')
-_ENTRIES = re.compile(r'"entry"\s*:\s*\[')
-_ENTRY = re.compile(r'(?=\{\s*"(?:fullUrl|resource|id|link|search|request|response)"\s*:)')
-_TYPED = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[^/]+$")  # a Group or a Device is no patient
-Raw = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Resource:
-    """A checked resource, or why it is refused, and the id of its patient where it says one.
-
-    ``loss`` where it stands for a part of the file that can't be read.
+    ``ids`` are named in it, and with ``is_more_lost`` others may have been. ``beside`` are the
+    patients before and after it in its file.
     """
 
-    place: Place
-    kind: str
-    patient: str | None
-    checked: Any
-    refused: Refused | None
-    name: Callable[[Any], str | None]
-    loss: Loss | None = None
+    file: str
+    ids: frozenset[str] = frozenset()
+    is_more_lost: bool = True
+    beside: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class _Entry:
+    """A resource in JSON, or the reason why it can't be read."""
+
     place: Place
-    raw: Raw | str
-    aliases: Mapping[str, str]
-    loss: Loss | None = None
+    content: object
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    loss: _Loss | None = None
 
 
-def resources(path: Path, tick: Tick) -> Iterator[Resource]:
-    """Every resource of the kinds that are read, from a file, a folder or a zip.
+@dataclass(frozen=True)
+class _Resource:
+    """A resource of a patient: its parts, or why it is refused."""
 
-    A bundle is read entry by entry, because one bad entry is no reason to lose the others; of a
-    bundle that is no JSON, the entries before the damage and behind it.
+    place: Place
+    kind: str
+    patient: str | None
+    parts: tuple[Part, ...] = ()
+    id: str | None = None
+    digest: bytes = b""
+    refused: Refused | None = None
+    loss: _Loss | None = None
+
+
+def read_patients(path: Path, tick: Tick = no_tick) -> Iterator[PatientRecord | Refused]:
+    """Read every patient of a file, a folder or a zip, in the order of their ids.
+
+    What belongs to no patient is refused first; other refusals come before their patient.
+
+    Args:
+        path: a bundle, a resource, NDJSON, or a folder or zip of them.
+        tick: called with a number of bytes as patients come out.
 
     Raises:
-        BadInputError: ``path`` holds no such file, or a zip without one whole member.
+        BadInputError: ``path`` contains no JSON or NDJSON, or a damaged zip.
     """
-    yield from _resources(_entries(path, tick))
-
-
-def bundled(bundle: Raw) -> Iterator[Resource]:
-    """Every resource of the kinds that are read, from a bundle in memory."""
-    yield from _resources(_of_bundle("bundle", bundle))
-
-
-def _resources(entries: Iterable[_Entry]) -> Iterator[Resource]:
-    for entry in entries:
-        if isinstance(entry.raw, str):
-            refusal = entry.place.refuse("entry", entry.raw)
-            yield replace(_refused(entry.place, "resource", None, refusal), loss=entry.loss)
-        elif _is_wanted(entry.raw):
-            yield _checked(entry, entry.raw)
-
-
-def _entries(path: Path, tick: Tick) -> Iterator[_Entry]:
     found = walk(path, (*SUFFIXES, ".zip"))
     if not found:
-        raise BadInputError(f"{path} holds no {' or '.join(SUFFIXES)} file; check the path.")
-    for file, name in found:
-        if name.lower().endswith(_LINES) and file.stat().st_size and not file.is_symlink():
-            yield from _of_lines(name, raw_lines(file, tick))
-        else:
-            for document in documents(file, SUFFIXES, tick):
-                label = name if document.name == file.name else document.name
-                yield from _unpacked(label, document)
+        raise BadInputError(f"{path} contains no {' or '.join(SUFFIXES)} file; check the path.")
+    size = sum(file.lstat().st_size for file, _ in found)
+    entries = (entry for file, name in found for entry in _file_entries(file, name, file != path))
+    yield from _gathered(entries, size, tick)
 
 
-def _unpacked(name: str, document: Document) -> Iterator[_Entry]:
-    """The entries of a bundle, the lines of NDJSON in a zip, or the one resource."""
-    if document.problem:
-        loss = None if document.problem == EMPTY else Loss()
-        yield _Entry(Place("fhir", name, document.number), document.problem, {}, loss)
-    elif name.lower().endswith(_LINES):
-        lines = enumerate(document.content.split(b"\n"), 1)
-        yield from _of_lines(name, ((number, line, True) for number, line in lines if line.strip()))
-    else:
-        content = json_object(document.content)
-        if isinstance(content, str):
-            yield from _of_damaged(name, document.content, content)
-        elif content.get("resourceType") != "Bundle":
-            yield _Entry(Place("fhir", name, 1), content, {})
-        else:
-            yield from _of_bundle(name, content)
-
-
-def _of_lines(name: str, lines: Iterable[tuple[int, bytes, bool]]) -> Iterator[_Entry]:
-    """A resource a line, or whom the line that is none may concern."""
-    number = 0
-    for number, line, whole in lines:
-        place = Place("fhir", name, number)
-        content = json_object(line) if whole else TOO_LONG
-        if isinstance(content, str):
-            yield _Entry(place, content, {}, _loss(decoded(line), tail=False, aliases={}))
-        else:
-            yield _Entry(place, content, {})
-    if not number:
-        yield _Entry(Place("fhir", name, 1), EMPTY, {})
-
-
-def _of_bundle(name: str, bundle: Raw) -> Iterator[_Entry]:
+def bundle_patients(bundle: Mapping[str, Any]) -> Iterator[PatientRecord | Refused]:
+    """Read every patient of a bundle in memory, as ``read_patients`` does."""
     listed = bundle.get("entry")
     entries = listed if isinstance(listed, list) else []
-    if not entries:
-        yield _Entry(Place("fhir", name, 1), "a bundle without entries", {})
-    aliases = _aliases(entries)
-    for number, entry in enumerate(entries, 1):
-        yield _Entry(Place("fhir", name, number), _resource(entry), aliases)
+    aliases = dict(filter(None, map(_alias, entries)))
+    yield from _gathered(_bundle_entries("bundle", entries, aliases), 0, no_tick)
 
 
-def _aliases(entries: Iterable[object]) -> Mapping[str, str]:
-    return {
-        entry["fullUrl"]: entry["resource"]["id"]
-        for entry in entries
-        if isinstance(entry, dict)
-        and isinstance(entry.get("fullUrl"), str)
-        and isinstance(entry.get("resource"), dict)
-        and isinstance(entry["resource"].get("id"), str)
-    }
+def _file_entries(file: Path, name: str, is_found: bool) -> Iterator[_Entry]:
+    """The entries of one file; links are followed only where the user names them."""
+    if is_found and file.is_symlink():
+        yield _Entry(Place("fhir", name, 1), files.LINK, loss=_Loss(name))
+    elif file.suffix.lower() == ".zip":
+        for member, content, problem in members(file, SUFFIXES):
+            if problem is None:
+                yield from _stream_entries(member, io.BytesIO(content))
+            else:
+                loss = None if problem == files.EMPTY else _Loss(member)
+                yield _Entry(Place("fhir", member, 1), problem, loss=loss)
+    else:
+        with opened(file) as stream:
+            yield from _stream_entries(name, stream)
 
 
-def _of_damaged(name: str, content: bytes, problem: str) -> Iterator[_Entry]:
-    """The whole entries of a bundle that is no JSON, and one problem for each part that is not."""
-    text = decoded(content)
-    start = _ENTRIES.search(text)
-    found = list(survivors(text, start.end(), _ENTRY, "]", _has_resource)) if start else []
-    if not any(element.value for element in found):
-        # a bundle may be cut, a single resource that is cut still is but one
-        tail = _BUNDLE.search(text) is not None
-        yield _Entry(Place("fhir", name, 1), problem, {}, _loss(text, tail, {}))
+def _stream_entries(name: str, stream: IO[bytes]) -> Iterator[_Entry]:
+    if not any(chunk.strip() for chunk in _chunks(stream)):
+        yield _Entry(Place("fhir", name, 1), files.EMPTY)
+    elif name.lower().endswith(".json"):
+        yield from _document_entries(name, stream)
+    else:
+        stream.seek(0)
+        for line in json_lines(stream, no_tick):
+            loss = _loss(name, [line.text]) if isinstance(line.content, str) else None
+            yield _Entry(Place("fhir", name, line.number), line.content, loss=loss)
+
+
+def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+    stream.seek(0)
+    return iter(lambda: stream.read(_CHUNK), b"")
+
+
+def _document_entries(name: str, stream: IO[bytes]) -> Iterator[_Entry]:
+    """The entries of a bundle, or the one resource; nothing of a damaged document is used."""
+    import ijson
+
+    place = Place("fhir", name, 1)
+    try:
+        kind = _resource_type(stream)
+    except (ijson.JSONError, ValueError) as error:
+        reason = str(error) if isinstance(error, _LimitError) else "not valid JSON in UTF-8"
+        yield _Entry(place, reason, loss=_loss(name, _overlapping_chunks(stream)))
         return
-    aliases = _aliases(element.value for element in found)
-    for number, element in enumerate(found, 1):
-        place = Place("fhir", name, number)
-        if element.value is None:
-            loss = _loss(element.lost or "", element.tail, aliases)
-            yield _Entry(place, _lost(element), aliases, loss)
-        else:
-            yield _Entry(place, _resource(element.value), aliases)
-    if not any(element.lost for element in found):
-        yield _Entry(Place("fhir", name, len(found) + 1), f"{problem} beside its entries", aliases)
+    if kind == "Bundle":
+        aliases = dict(filter(None, map(_alias, _items(stream, "entry.item"))))
+        yield from _bundle_entries(name, _items(stream, "entry.item"), aliases)
+        return
+    size = stream.seek(0, io.SEEK_END)
+    if size <= files.MAX_RECORD_BYTES and _is_type(kind):
+        (content,) = _items(stream, "")
+        yield _Entry(place, content)
+    else:
+        reason = "no resource of FHIR R4" if size <= files.MAX_RECORD_BYTES else files.TOO_LONG
+        yield _Entry(place, reason, loss=_loss(name, _overlapping_chunks(stream)))
 
 
-def _resource(entry: object) -> Raw | str:
+def _bundle_entries(
+    name: str, entries: Iterable[object], aliases: Mapping[str, str]
+) -> Iterator[_Entry]:
+    number = 0
+    for number, entry in enumerate(entries, 1):
+        resource = entry.get("resource") if isinstance(entry, dict) else None
+        content = resource if isinstance(resource, dict) else "no resource in the entry"
+        yield _Entry(Place("fhir", name, number), content, aliases)
+    if not number:
+        yield _Entry(Place("fhir", name, 1), "a bundle without entries")
+
+
+class _LimitError(ValueError):
+    """A document exceeds a limit; the message is the reason of its refusal."""
+
+
+class _Limited:
+    """A stream that raises an error once an entry is longer than a record may be."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._length = 0
+
+    def read(self, size: int) -> bytes:
+        chunk = self._stream.read(size)
+        self._length += len(chunk)
+        if self._length > files.MAX_RECORD_BYTES:
+            raise _LimitError(files.TOO_LONG)
+        return chunk
+
+    def start_entry(self) -> None:
+        self._length = 0
+
+
+def _resource_type(stream: IO[bytes]) -> str | None:
+    """Check a whole document of any size, and return its ``resourceType``.
+
+    Raises:
+        ijson.JSONError, ValueError: it is no JSON in UTF-8, is nested too deeply (the library
+            would need memory by the square of the depth), or an entry is too long.
+    """
+    import ijson
+
+    limited = _Limited(_rewound(stream))
+    depth, key, kind = 0, None, None
+    for event, value in ijson.basic_parse(limited, use_float=True):
+        depth += event.startswith("start_") - event.startswith("end_")
+        if depth > _MAX_DEPTH:
+            raise _LimitError(f"nested deeper than {_MAX_DEPTH} levels")
+        if depth <= _ENTRY_DEPTH:
+            limited.start_entry()
+        if depth == 1 and event == "map_key":
+            key = value
+        elif depth == 1 and event == "string" and key == "resourceType":
+            kind = value
+    return kind
+
+
+def _items(stream: IO[bytes], prefix: str) -> Iterator[Any]:
+    import ijson
+
+    found: Iterator[Any] = ijson.items(_rewound(stream), prefix, use_float=True)
+    return found
+
+
+def _rewound(stream: IO[bytes]) -> IO[bytes]:
+    """The stream at its beginning, behind a byte order mark."""
+    stream.seek(0)
+    if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        stream.seek(0)
+    return stream
+
+
+def _alias(entry: object) -> tuple[str, str] | None:
+    """``fullUrl`` and id of an entry whose URL does not end in its id."""
     resource = entry.get("resource") if isinstance(entry, dict) else None
-    return resource if isinstance(resource, dict) else "no resource in the entry"
+    if not isinstance(entry, dict) or not isinstance(resource, dict):
+        return None
+    url, own = entry.get("fullUrl"), resource.get("id")
+    if not isinstance(url, str) or not isinstance(own, str) or _plain_id(url) == own:
+        return None
+    return url, own
 
 
-def _has_resource(entry: Raw) -> bool:
-    return isinstance(entry.get("resource"), dict)
+def _overlapping_chunks(stream: IO[bytes]) -> Iterator[bytes]:
+    end = b""
+    for chunk in _chunks(stream):
+        yield end + chunk
+        end = chunk[-_LONGEST_MATCH:]
 
 
-def _lost(element: Element) -> str:
-    if element.tail:
-        return "cut or damaged from here on; the rest of the bundle is lost"
-    return "damaged; what stands here, before the next whole entry, is lost"
+def _loss(file: str, texts: Iterable[bytes]) -> _Loss | None:
+    """Find the ids in a damaged text; ``None`` if it is one resource that decides nothing."""
+    types, ids, own_ids = list[str](), set[str](), set[str]()
+    for text in texts:
+        decoded = text.decode("utf-8", "surrogateescape")
+        types += _TYPE.findall(decoded)
+        ids.update(filter(None, (_id(name, {}) for name in _REFERENCE.findall(decoded))))
+        own_ids.update(_ID.findall(decoded))
+    if len(types) == 1 and _is_type(types[0]) and types[0] not in (*_DECISIVE, "Bundle"):
+        return None
+    if "Patient" in types:
+        ids |= own_ids
+    return _Loss(file, frozenset(ids), is_more_lost="Bundle" in types)
 
 
-def _loss(text: str, tail: bool, aliases: Mapping[str, str]) -> Loss | None:
-    return loss_in(text, tail, lambda name: _id(name, aliases))
+def _resources(entries: Iterable[_Entry]) -> Iterator[_Resource]:
+    for entry in entries:
+        if not isinstance(entry.content, dict):
+            refused = entry.place.refuse("entry", str(entry.content))
+            yield _Resource(entry.place, "resource", None, refused=refused, loss=entry.loss)
+        elif _is_wanted(entry.content):
+            yield _checked(entry.place, entry.content, entry.aliases)
 
 
-def _is_wanted(raw: Raw) -> bool:
-    """Whether the resource may say something of a visit: laboratory and imaging are skipped."""
+def _is_wanted(raw: Mapping[str, Any]) -> bool:
+    """Whether a resource may belong to a visit: laboratory and imaging do not."""
     kind = raw.get("resourceType")
     if kind != "Observation":
-        return kind in TYPES or not isinstance(kind, str)
+        return kind in TYPES or not _is_type(kind)
     if any(code in CATEGORIES for code in raw_codes(raw.get("category"))):
         return True
     return any(code in NARRATIVES or HPO.fullmatch(code) for code in raw_codes(raw.get("code")))
+
+
+def _is_type(kind: object) -> bool:
+    """Whether ``kind`` is a type of FHIR: a Condition with a damaged type must not be ignored."""
+    from fhir.resources.R4B import fhirtypes
+
+    return isinstance(kind, str) and hasattr(fhirtypes, f"{kind}Type")
 
 
 @cache
@@ -282,56 +331,201 @@ def _models() -> Mapping[str, Any]:
     return {model.__name__: model for model in found}
 
 
-def _checked(entry: _Entry, raw: Raw) -> Resource:
+def _checked(place: Place, raw: Mapping[str, Any], aliases: Mapping[str, str]) -> _Resource:
     kind = raw.get("resourceType")
-    place = entry.place
-    if not isinstance(kind, str):
-        return _refused(place, "resource", None, place.refuse("resourceType", "missing"))
-    patient = _patient(raw, kind, entry.aliases)
+    if not isinstance(kind, str) or kind not in TYPES:
+        refused = place.refuse("resourceType", "no type of FHIR R4")
+        return _Resource(place, "resource", _patient(raw, "resource", aliases), refused=refused)
+    patient = _patient(raw, kind, aliases)
     if patient is None:
-        field = "id" if kind == "Patient" else "subject"
-        return _refused(place, kind, None, place.refuse(f"{kind}.{field}", "no patient"))
+        subject = "id" if kind == "Patient" else "subject"
+        return _Resource(place, kind, None, refused=place.refuse(f"{kind}.{subject}", "no patient"))
     try:
         checked = _models()[kind].model_validate(raw)
     except ValidationError as error:
-        # the messages can quote what they found, so only the field's name is told
+        # the messages may quote a value, so only the field is reported
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join((kind, *(harmless(part) for part in first["loc"])))
-        refusal = place.refuse(where, "not as FHIR R4 defines it")
-        return _refused(place, kind, patient, refusal)
+        where = ".".join((kind, *(safe_name(part) for part in first["loc"])))
+        refused = place.refuse(where, "not as FHIR R4 defines it")
+        return _Resource(place, kind, patient, refused=refused)
     except (ValueError, TypeError, ArithmeticError, AttributeError, RecursionError):
-        return _refused(place, kind, patient, place.refuse(kind, "not as FHIR R4 defines it"))
+        refused = place.refuse(kind, "not as FHIR R4 defines it")
+        return _Resource(place, kind, patient, refused=refused)
     if kind == "Encounter" and not checked.id:
-        return _refused(place, kind, patient, place.refuse("Encounter.id", "missing"))
+        refused = place.refuse("Encounter.id", "missing")
+        return _Resource(place, kind, patient, refused=refused)
 
-    def name(reference: Any) -> str | None:
-        return _id(reference.reference if reference else None, entry.aliases)
+    def identify(reference: Any) -> str | None:
+        return _id(reference.reference if reference else None, aliases)
 
-    return Resource(place, kind, patient, checked, None, name)
-
-
-def _refused(place: Place, kind: str, patient: str | None, refused: Refused) -> Resource:
-    return Resource(place, kind, patient, None, refused, lambda _: None)
+    content = checked.model_dump_json(exclude={"meta", "text"})
+    digest = blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return _Resource(place, kind, patient, extract(checked, identify), checked.id, digest)
 
 
-def _patient(raw: Raw, kind: str, aliases: Mapping[str, str]) -> str | None:
+def _patient(raw: Mapping[str, Any], kind: str, aliases: Mapping[str, str]) -> str | None:
     if kind == "Patient":
-        said = raw.get("id")
-        return said if isinstance(said, str) and said else None
+        own = raw.get("id")
+        return own if isinstance(own, str) and own else None
     subject = raw.get("patient" if kind == "FamilyMemberHistory" else "subject")
     reference = subject.get("reference") if isinstance(subject, dict) else None
     if not isinstance(reference, str):
         return None
-    other = _TYPED.search(reference.split("/_history/")[0])
-    return None if other and other[1] != "Patient" else _id(reference, aliases)
+    typed = _TYPED.search(reference.split("/_history/")[0])
+    return None if typed and typed[1] != "Patient" else _id(reference, aliases)
 
 
 def _id(reference: object, aliases: Mapping[str, str]) -> str | None:
     """``Patient/1``, ``https://…/Patient/1/_history/2`` or ``urn:uuid:1`` as the plain id.
 
-    A contained resource (``#p``) is nobody that other resources could refer to.
+    No other resource can refer to a contained resource (``#p``).
     """
     if not isinstance(reference, str) or reference.startswith("#"):
         return None
-    known = aliases.get(reference)
-    return known or reference.split("/_history/")[0].replace(":", "/").rsplit("/", 1)[-1] or None
+    return aliases.get(reference) or _plain_id(reference) or None
+
+
+def _plain_id(reference: str) -> str:
+    return reference.split("/_history/")[0].replace(":", "/").rsplit("/", 1)[-1]
+
+
+def _gathered(
+    entries: Iterable[_Entry], size: int, tick: Tick
+) -> Iterator[PatientRecord | Refused]:
+    """Gather the resources by patient in a table on disk that has no name."""
+    with closing(sqlite3.connect("")) as database:
+        table = _Table(database)
+        for resource in _resources(entries):
+            refused = table.add(resource)
+            if refused is not None:
+                yield refused
+        yield from table.patients(size, tick)
+
+
+class _Table:
+    """Resources on disk, and which records may be incomplete."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        database.executescript(_TABLES)
+        self._database = database
+        self._count = 0
+        self._last = ("", b"")  # file and patient of the resource before
+        self._are_scattered = False  # whether resources of a patient are apart from each other
+        self._losses: list[_Loss] = []
+        self._losses_at_end: list[_Loss] = []
+
+    def add(self, resource: _Resource) -> Refused | None:
+        """Add a resource; returns its refusal where it belongs to no patient."""
+        file = resource.place.file
+        if resource.loss is not None:
+            if self._last[0] == file:
+                resource.loss.beside.add(self._last[1])
+            self._losses.append(resource.loss)
+            self._losses_at_end.append(resource.loss)
+        if resource.patient is None:
+            return resource.refused
+        patient = _key(resource.patient)
+        self._follow(file, patient)
+        refused = resource.refused
+        if refused is None and resource.id:
+            digest = self._known_digest(resource)
+            if digest == resource.digest:
+                return None  # the same resource again
+            if digest is not None:
+                reason = "an id given twice with other content"
+                refused = resource.place.refuse(f"{resource.kind}.id", reason)
+        parts = () if refused else resource.parts
+        content = pickle.dumps((resource.place, resource.kind, parts, refused))
+        self._database.execute(
+            "INSERT INTO resource (patient, content) VALUES (?, ?)", (patient, content)
+        )
+        self._count += 1
+        return None
+
+    def _follow(self, file: str, patient: bytes) -> None:
+        """Note whose resource comes next, and in which file."""
+        for loss in self._losses_at_end:
+            if loss.file == file:
+                loss.beside.add(patient)
+        self._losses_at_end.clear()
+        if self._last != (file, patient):
+            added = self._database.execute("INSERT OR IGNORE INTO patient VALUES (?)", (patient,))
+            self._are_scattered |= not added.rowcount
+            self._last = (file, patient)
+
+    def _known_digest(self, resource: _Resource) -> bytes | None:
+        """The digest of an earlier resource of the same type and id."""
+        key = (resource.kind, resource.id)
+        found = self._database.execute(
+            "SELECT digest FROM known WHERE kind = ? AND id = ?", key
+        ).fetchone()
+        if found is None:
+            self._database.execute("INSERT INTO known VALUES (?, ?, ?)", (*key, resource.digest))
+            return None
+        digest: bytes = found[0]
+        return digest
+
+    def patients(self, size: int, tick: Tick) -> Iterator[PatientRecord | Refused]:
+        """Every patient in the order of ids, after the refusals of its resources."""
+        doubtful = self._doubtful()
+        found = self._database.execute(
+            "SELECT patient, content FROM resource ORDER BY patient, number"
+        )
+        done = ticked = 0
+        for key, group in groupby(found, key=itemgetter(0)):
+            contents = [pickle.loads(content) for _, content in group]  # noqa: S301 - our own table
+            done += len(contents)
+            tick(size * done // self._count - ticked)
+            ticked = size * done // self._count
+            yield from _record(key, contents, is_doubtful=doubtful is None or key in doubtful)
+
+    def _doubtful(self) -> set[bytes] | None:
+        """Patients to whom a lost part may belong; ``None`` means that it may be any patient.
+
+        These are the patients that the part names. If it names none, or more may be lost with it,
+        they are also the patients before and after it in its file; and where the resources of a
+        patient are apart from each other, every patient.
+        """
+        doubtful = set[bytes]()
+        for loss in self._losses:
+            named = {key for key in map(_key, loss.ids) if self._is_patient(key)}
+            doubtful |= named
+            if named and not loss.is_more_lost:
+                continue
+            if self._are_scattered:
+                return None
+            doubtful |= loss.beside
+        return doubtful
+
+    def _is_patient(self, key: bytes) -> bool:
+        found = self._database.execute("SELECT 1 FROM patient WHERE id = ?", (key,))
+        return found.fetchone() is not None
+
+
+def _key(patient: str) -> bytes:
+    return patient.encode("utf-8", "surrogatepass")
+
+
+def _record(
+    key: bytes,
+    contents: Iterable[tuple[Place, str, tuple[Part, ...], Refused | None]],
+    *,
+    is_doubtful: bool,
+) -> Iterator[PatientRecord | Refused]:
+    first: Place | None = None
+    parts: list[Part] = []
+    doubt = ""
+    for place, kind, its_parts, refused in contents:
+        if refused is None:
+            first = first or place
+            parts += its_parts
+            continue
+        yield refused
+        if kind in _DECISIVE:
+            doubt = f"a {kind} of this patient is refused"
+    if is_doubtful:
+        doubt = "a part of this record may be in what is lost of its file"
+    if first is not None and doubt:
+        yield first.refuse("patient", doubt)
+    elif first is not None:
+        yield PatientRecord(key.decode("utf-8", "surrogatepass"), first, tuple(parts))

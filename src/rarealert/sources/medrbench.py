@@ -1,24 +1,23 @@
-"""The sections of a MedR-Bench case summary, up to where the tests begin.
+"""MedR-Bench: case reports in sections, rare where the publisher matched an Orphanet name.
 
-MedR-Bench: case reports in sections, rare where the publisher matched an Orphanet name.
-
-Qiu et al. 2025, Nature Communications; https://github.com/MAGIC-AI4Med/MedRBench. Only what the
-first visit holds is read into a case; differential, diagnosis and body category never are.
+Qiu et al. 2025, Nature Communications; https://github.com/MAGIC-AI4Med/MedRBench. A case is
+made of the sections before the first ancillary test; differential, diagnosis and body category are
+not read.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rarealert.errors import BadInputError
 from rarealert.knowledge.names import normalise_name
-from rarealert.sources.files import Tick, no_tick, parse_json, read_text, read_until_cut
-from rarealert.sources.json_survivors import decoded, survivors
+from rarealert.sources.files import Tick, no_tick, parse_json, read_text
+from rarealert.sources.labelling import without_diagnosis
 from rarealert.sources.orphanet import LINEARISATION, Disorder, load_disorders
+from rarealert.visits.case import LabelledCase
 from rarealert.visits.demographics import parse_age, parse_sex
-from rarealert.visits.diagnosis import core_name, disease_key, names_diagnosis
-from rarealert.visits.reading import render
-from rarealert.visits.refused import Place, Read, Refused, build_case
+from rarealert.visits.diagnosis import core_name, disease_key
+from rarealert.visits.refused import Place, Refused, build_case, build_labelled
 
 FIELDS = {
     "patient information": "patient_information",
@@ -46,7 +45,7 @@ _AFTER_THE_VISIT = re.compile(
     r"intraoperative|postoperative|post-surgery|outcomes?|follow-?ups?|tests?)\b",
     re.I,
 )
-_UNSAID = re.compile(
+_NOTHING = re.compile(
     r"(?:if none, write \W*)?(?:none|not|n/?a|no (?:details?|information|data))"
     r"(?: (?:explicitly|specifically|otherwise|further))?"
     r"(?: (?:is |was |were )?(?:reported|provided|mentioned|stated|documented|specified|noted|"
@@ -58,53 +57,50 @@ _MARKUP = re.compile(r"\*\*|__|^\s*[-*•]\s+", re.M)
 
 
 def visit_sections(summary: str) -> dict[str, str]:
-    """Text by field of the case, plus ``patient_information``; unsaid sections are left out.
+    """Split a case summary into text by field of the case, plus ``patient_information``.
 
-    Reading ends at the first top-level heading of anything that comes after the first visit
-    (``Ancillary Tests`` and its like); a nested heading of a test loses its own lines only. A
-    heading that is not known belongs to the section it stands in.
+    Reading ends at the first top-level heading of anything after the first visit (``Ancillary
+    Tests`` and the like); below a nested heading of a test, only its own lines are left out. The
+    lines of an unknown heading belong to the section around it. Sections without information are
+    left out.
     """
     kept: dict[str, list[str]] = {}
     field = ""
-    skipped_from: int | None = None
+    skipped_depth: int | None = None
     for line in summary.splitlines():
         match = _HEADING.match(line)
         depth = len(line) - len(line.lstrip())
-        if skipped_from is not None and (not line.strip() or depth > skipped_from):
+        if skipped_depth is not None and (not line.strip() or depth > skipped_depth):
             continue
-        skipped_from = None
+        skipped_depth = None
         name = match.group("name").strip().lower() if match else ""
         if match and name not in FIELDS and _AFTER_THE_VISIT.search(name):
             if depth == 0 and match.group("bullet") != "•":
                 break
-            skipped_from = depth
+            skipped_depth = depth
             continue
-        known = _known(name) if match and depth == 0 else None
+        known = _field_of(name) if match and depth == 0 else None
         field = known or field
         text = match.group("rest") if match and known else line
         kept.setdefault(field, []).append(text)
-    return _said({name: "\n".join(lines) for name, lines in kept.items() if name})
-
-
-def _known(name: str) -> str | None:
-    """The field of a heading such as "Physical Examination at Admission"."""
-    return next((field for heading, field in FIELDS.items() if name.startswith(heading)), None)
-
-
-def _said(sections: dict[str, str]) -> dict[str, str]:
+    sections = {name: "\n".join(lines) for name, lines in kept.items() if name}
     plain = {name: " ".join(_MARKUP.sub("", text).split()) for name, text in sections.items()}
-    return {name: text for name, text in plain.items() if not is_unsaid(text)}
+    return {name: text for name, text in plain.items() if not is_uninformative(text)}
 
 
-def is_unsaid(text: str) -> bool:
-    """Whether a section says only that nothing was said.
+def _field_of(heading: str) -> str | None:
+    """The field of a heading such as "Physical Examination at Admission"."""
+    return next((field for name, field in FIELDS.items() if heading.startswith(name)), None)
 
-    The summaries were written by a language model told to write "None." where a report has
-    nothing (the instruction itself stands in some of them), so a bare "None" does not tell a
-    healthy past from an unmentioned one and counts as absent. "Unremarkable", "None significant"
-    or "No previous illness" are findings and stay.
+
+def is_uninformative(text: str) -> bool:
+    """Whether a section contains only a phrase for "nothing reported".
+
+    A language model wrote the summaries, instructed to write "None." where a report has nothing;
+    some of them contain the instruction itself. So a bare "None" may mean healthy or not mentioned
+    and counts as absent. "Unremarkable", "None significant" or "No previous illness" are findings.
     """
-    return _UNSAID.fullmatch(text.strip(" .;,-\"'*")) is not None
+    return _NOTHING.fullmatch(text.strip(" .;,-\"'*")) is not None
 
 
 FILE = "diagnosis_957_cases_with_rare_disease_491.json.gz"
@@ -126,21 +122,17 @@ _PERSON_ONLY = re.compile(
     r"patient|adult|newborn|neonate|age|aged|sex|gender)\b|\d+(?:\.\d+)?|[\W_])+",
     re.I,
 )
-_REPORT = re.compile(r'"(?P<key>[^"\\]{1,200})"\s*:\s*(?=\{)')
-_LOST = "cut or damaged; what stands here, before the next whole report, is lost"
 _Names = Mapping[str, Disorder]
 
 
-def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
-    """Every report of ``folder`` as a labelled case or refused, in the published order.
+def read(folder: Path, tick: Tick = no_tick) -> Iterator[LabelledCase | Refused]:
+    """Read every report of ``folder`` as a labelled case or refused, in the published order.
 
-    Rare diseases are published by Orphanet name, so Orphanet's tables must lie in the folder
+    The publisher gives rare diseases by Orphanet name, so Orphanet's tables must be in the folder
     ``orphanet`` beside ``folder``.
 
-    Of a file that is cut, or is no JSON, whole reports are read and the lost parts are refused.
-
     Raises:
-        BadInputError: a file is missing, damaged within its gzip, or holds no whole report.
+        BadInputError: a file is missing or damaged.
     """
     tables = folder.parent / "orphanet"
     if not (tables / LINEARISATION).is_file():
@@ -151,31 +143,15 @@ def read(folder: Path, tick: Tick = no_tick) -> Iterator[Read]:
     path = folder / FILE
     reports = _reports(path)
     names = load_disorders(tables)
-    groups = _groups([report for _, report in reports], names)
+    groups = _groups(reports.values(), names)
     share = path.stat().st_size // len(reports)
-    for number, (key, report) in enumerate(reports, 1):
+    for number, (key, report) in enumerate(reports.items(), 1):
         tick(share)
-        place = Place("medrbench", FILE, number)
-        if key is None:
-            yield place.refuse("report", _LOST)
-        else:
-            yield _labelled(place, key, report, names, groups)
+        yield _labelled(Place("medrbench", FILE, number), key, report, names, groups)
 
 
-def _reports(path: Path) -> list[tuple[str | None, object]]:
-    """Reports by id in their order; ``None`` for an id where something is lost."""
-    try:
-        return list(_published(path).items())
-    except BadInputError:
-        text = decoded(read_until_cut(path))
-        start = text.find("{") + 1
-        found = list(survivors(text, start, _REPORT, "}", lambda one: "generate_case" in one))
-        if not any(element.value for element in found):
-            raise
-        return [(element.key, element.value) for element in found]
-
-
-def _published(path: Path) -> Mapping[str, object]:
+def _reports(path: Path) -> Mapping[str, object]:
+    """The published reports by id, in their order."""
     try:
         reports = parse_json(read_text(path))
     except ValueError as error:
@@ -198,11 +174,12 @@ def _candidates(report: object, names: _Names) -> list[Disorder]:
     return [disorder for disorder in found if disorder]
 
 
-def _groups(reports: Sequence[object], names: _Names) -> Mapping[str, str]:
+def _groups(reports: Iterable[object], names: _Names) -> Mapping[str, str]:
     """Map each code to one code for its group: codes that any report names together.
 
-    The publisher lists a disease beside its subtypes; two reports of it may share only one name.
-    Of the codes that merge, that of the largest group stays.
+    The publisher lists a disease beside its subtypes, so two reports of one disease may share only
+    one name, and a split must not separate them. Where groups merge, the code of the largest stays,
+    of equal ones that of the first name: folds of published studies depend on it.
     """
     group: dict[str, str] = {}
     members: dict[str, list[str]] = {}
@@ -210,18 +187,18 @@ def _groups(reports: Sequence[object], names: _Names) -> Mapping[str, str]:
         codes = [disorder.code for disorder in _candidates(report, names)]
         for code in codes:
             members.setdefault(group.setdefault(code, code), [code])
-        largest = max(
-            (group[code] for code in codes), key=lambda one: len(members[one]), default=""
-        )
-        for merged in {group[code] for code in codes} - {largest}:
-            members[largest] += members.pop(merged)
-            group.update(dict.fromkeys(members[largest], largest))
+        merged = list(dict.fromkeys(group[code] for code in codes))
+        largest = max(merged, key=lambda code: len(members[code]), default="")
+        for code in merged:
+            if code != largest:
+                members[largest] += members.pop(code)
+        group.update(dict.fromkeys(members.get(largest, ()), largest))
     return group
 
 
 def _labelled(
     place: Place, key: str, report: object, names: _Names, groups: Mapping[str, str]
-) -> Read:
+) -> LabelledCase | Refused:
     generated = report.get("generate_case") if isinstance(report, dict) else None
     checked = report.get("checked_rare_disease") if isinstance(report, dict) else None
     if not isinstance(generated, dict) or not isinstance(checked, list):
@@ -237,13 +214,11 @@ def _labelled(
         return place.refuse("case_summary", scope, "out_of_scope")
     candidates = _candidates(report, names)
     if checked and not candidates:
-        return place.refuse("checked_rare_disease", "no name that Orphanet's tables know")
-    built = build_case(place, _case(key, sections), _label(diagnosis, candidates, groups))
-    if isinstance(built, Refused):
-        return built
-    if names_diagnosis(render(built.case), [diagnosis, *(item.name for item in candidates)]):
-        return place.refuse("case_summary", "the diagnosis stands in the text", "diagnosis_in_text")
-    return built
+        return place.refuse("checked_rare_disease", "no name that Orphanet's tables contain")
+    case = build_case(place, _fields(key, sections))
+    labelled = build_labelled(place, case, _label(diagnosis, candidates, groups))
+    listed = (disorder.name for disorder in candidates)
+    return without_diagnosis(place, labelled, diagnosis, *listed, field="case_summary")
 
 
 def _out_of_scope(summary: str, patient: str) -> str | None:
@@ -252,11 +227,11 @@ def _out_of_scope(summary: str, patient: str) -> str | None:
     return "the patient is an animal" if _ANIMAL.search(patient) else None
 
 
-def _case(key: str, sections: Mapping[str, str]) -> dict[str, object]:
+def _fields(key: str, sections: Mapping[str, str]) -> dict[str, object]:
     fields: dict[str, object] = dict(sections)
     patient = str(fields.pop("patient_information", ""))
     if patient and not _PERSON_ONLY.fullmatch(patient):
-        # origin, occupation, known illness: said at the visit, and no other section repeats it
+        # origin, occupation or known illness, which no other section repeats
         history = fields.get("history_of_present_illness")
         fields["history_of_present_illness"] = f"{patient} {history}" if history else patient
     return {
@@ -290,11 +265,14 @@ def _label(
 
 
 def _closest(diagnosis: str, candidates: list[Disorder]) -> Disorder:
-    """The candidate whose words the diagnosis holds most of; the longer name, the earlier wins."""
-    said = set(normalise_name(diagnosis).split())
+    """The candidate with the largest share of its words in the diagnosis.
+
+    Of equal shares the longer name wins, then the earlier.
+    """
+    stated = set(normalise_name(diagnosis).split())
 
     def agreement(disorder: Disorder) -> tuple[float, int]:
         words = set(normalise_name(disorder.name).split())
-        return len(words & said) / max(len(words), 1), len(words & said)
+        return len(words & stated) / max(len(words), 1), len(words & stated)
 
     return max(candidates, key=agreement)

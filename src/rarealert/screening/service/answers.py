@@ -12,7 +12,7 @@ from rarealert.screening.service.problems import FieldError, RefusedError
 from rarealert.screening.service.schemas import ModelMark, Visit, VisitAnswer
 from rarealert.screening.service.state import Service
 from rarealert.screening.visit_files import MAX_TEXT, NO_WORD, wordless_field
-from rarealert.sources.observable import told_findings
+from rarealert.sources.observable import describe_findings
 from rarealert.visits.case import TEXT_FIELDS, Case
 from rarealert.visits.reading import Reading, read_visit
 
@@ -75,7 +75,7 @@ def to_case(visit: Visit, place: int, where: str) -> Prepared:
 def _worded_codes(visit: Visit, reading: Reading | None) -> str | None:
     """The coded findings of ``visit`` that its text does not name, in words."""
     named = (reading.affirmed, reading.denied) if reading else ((), ())
-    return told_findings(
+    return describe_findings(
         [term for term in _current(visit.findings_present) if term not in named[0]],
         [term for term in _current(visit.findings_excluded) if term not in named[1]],
     )

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 
 from rarealert.errors import BadInputError
 from rarealert.visits.case import Case, Label, LabelledCase
-from rarealert.visits.refused import harmless
+from rarealert.visits.refused import safe_name
 
 MEDIA_TYPE = "application/problem+json"
 _AGES = ("age", "age_months", "age_in_months", "age_days", "birth_date", "date_of_birth", "dob")
@@ -105,7 +105,7 @@ def field_errors(errors: Sequence[Any]) -> list[FieldError]:
 def _place(error: dict[str, Any]) -> str:
     if error["type"] == "json_invalid":  # its location is a character offset
         return "body"
-    parts = [str(harmless(part)) for part in error["loc"] if part != "body"]
+    parts = [str(safe_name(part)) for part in error["loc"] if part != "body"]
     if error["type"] == "extra_forbidden" and not _may_be_repeated(parts[-1]):
         parts[-1] = "(unnamed)"  # an unknown key may be a patient's name
     return ".".join(parts) or "body"

@@ -8,7 +8,7 @@ import pytest
 import toy
 
 from rarealert.screening.answer import FLAGS, Note
-from rarealert.sources.fhir import read_bundle, read_visits
+from rarealert.sources.fhir import read_bundle, read_recorded
 from rarealert.student.evidence import Evidence
 
 PATIENT = {"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1990-04-01"}
@@ -214,7 +214,7 @@ def test_a_bad_visit_to_explain_names_its_field(served):
 def test_a_bundle_in_memory_is_read_as_one_in_a_file(tmp_path):
     whole = bundle(PATIENT, ENCOUNTER, OTHER, NO_DAY)
     (tmp_path / "b.json").write_text(json.dumps(whole))
-    [in_file, refused] = list(read_visits(tmp_path / "b.json"))
+    [in_file, refused] = list(read_recorded(tmp_path / "b.json"))
     [in_memory, also_refused] = list(read_bundle(whole))
     assert in_memory.case == in_file.case
     assert (also_refused.row, also_refused.reason) == (refused.row, refused.reason)

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from published_files import labelled
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -22,6 +21,14 @@ from rarealert.errors import BadInputError
 from rarealert.visits.case import TEXT_FIELDS, Case, Label, LabelledCase, json_schema
 from rarealert.visits.reading import RENDERER_VERSION, read_visit, render
 from rarealert.visits.store import read_cases, write_cases
+
+LABEL = Label(label="nonrare", disease_id="NAME:gout", disease_name="gout", reason="test")
+
+
+def labelled(case_id: str, **fields: object) -> LabelledCase:
+    case = Case(case_id=case_id, source="table", **fields)
+    return LabelledCase(case=case, label=LABEL)
+
 
 words = st.text("ab \n", max_size=6)
 numbers = st.one_of(st.floats(allow_nan=False), st.integers(-5, 200), st.booleans())
@@ -83,17 +90,15 @@ def test_the_command_prints_the_schema():
 
 @pytest.mark.parametrize("findings", [None, (), ("HP:0001250",)])
 def test_missing_and_empty_findings_stay_apart_on_disk(tmp_path, findings):
-    item = labelled("a", "gout", rare=False, text="The toe hurts.")
-    case = item.case.model_copy(
-        update={"findings_present": findings, "visit_date": date(2020, 1, 31), "patient_id": "p"}
-    )
-    write_cases(tmp_path / "cases.parquet", [LabelledCase(case=case, label=item.label)])
-    assert [read.case for read in read_cases(tmp_path / "cases.parquet")] == [case]
+    known = {"patient_id": "p", "visit_date": date(2020, 1, 31), "vitals": "Pulse 80"}
+    item = labelled("a", findings_present=findings, **known)
+    write_cases(tmp_path / "cases.parquet", [item])
+    assert read_cases(tmp_path / "cases.parquet") == [item]
 
 
 def damaged_files(folder: Path) -> Iterator[tuple[Path, str]]:
     """Files that are no case files, and what is said of each."""
-    items = [labelled(name, "gout", rare=False, text="Jane Doe's toe hurts.") for name in "ab"]
+    items = [labelled(name, history_of_present_illness="Jane Doe's toe hurts.") for name in "ab"]
     write_cases(folder / "whole.parquet", items)
     table = pq.read_table(folder / "whole.parquet")
     pq.write_table(table.drop_columns("sex"), folder / "sexless.parquet")

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -28,39 +29,49 @@ def data(tmp_path_factory):
     return folder
 
 
+def read(kind, folder):
+    items = list(read_source(kind, folder))
+    refused = [item for item in items if isinstance(item, Refused)]
+    return [item for item in items if not isinstance(item, Refused)], refused
+
+
 @pytest.mark.parametrize(
     ("kind", "labels", "left_out"),
     [
         ("craftmd", {"rare": 280, "nonrare": 540}, {"excluded": 538, "diagnosis_in_text": 1}),
-        (
-            "medrbench",
-            {"rare": 267, "nonrare": 311},
-            {"diagnosis_in_text": 66, "out_of_scope": 28},
-        ),
+        ("medrbench", {"rare": 267, "nonrare": 311}, {"diagnosis_in_text": 66, "out_of_scope": 28}),
     ],
 )
 def test_every_published_case_is_kept_or_refused_for_a_reason(data, kind, labels, left_out):
-    items = list(read_source(kind, data / kind))
-    refused = [item for item in items if isinstance(item, Refused)]
-    kept = [item for item in items if not isinstance(item, Refused)]
+    kept, refused = read(kind, data / kind)
     assert Counter(item.label.label for item in kept) == labels
     assert Counter(item.kind for item in refused) == left_out
     assert sum(item.case.age_years is None for item in kept) < 0.03 * len(kept)
     assert sum(item.case.sex is None for item in kept) < 0.03 * len(kept)
     assert sum(item.label.orphanet_head is None for item in kept) == labels["nonrare"]
-
-
-def test_no_medrbench_visit_holds_a_section_of_tests(data):
-    items = list(read_source("medrbench", data / "medrbench"))
-    texts = [render(item.case) for item in items if not isinstance(item, Refused)]
+    texts = [render(item.case) for item in kept]
     assert not [text for text in texts if re.search(r"ancillary tests|\*\*", text, re.I)]
-
-
-@pytest.mark.parametrize("kind", ["craftmd", "medrbench"])
-def test_case_ids_are_those_of_the_recorded_teachers(data, kind):
-    items = read_source(kind, data / kind)
-    kept = {item.case.case_id for item in items if not isinstance(item, Refused)}
+    ids = {item.case.case_id for item in kept}
     for archive in (data / kind / "teachers").iterdir():
         with gzip.open(archive, "rt", encoding="utf-8") as lines:
             answered = {json.loads(line)["case_id"] for line in lines}
-        assert len(answered & kept) > 0.5 * min(len(kept), len(answered))
+        assert len(answered & ids) > 0.5 * min(len(ids), len(answered))
+
+
+@pytest.mark.parametrize("share", [60, pytest.param(1, marks=pytest.mark.scale)])
+def test_every_phenopacket_is_kept_or_refused_for_a_reason(tmp_path, share):
+    folder = tmp_path / "phenopackets"
+    folder.mkdir()
+    store = Path(CORPORA) / "phenopacket-store.zip"
+    with zipfile.ZipFile(store) as whole, zipfile.ZipFile(folder / "some.zip", "w") as some:
+        names = sorted(whole.namelist())[::share]
+        for name in names:
+            some.writestr(name, whole.read(name))
+    kept, refused = read("phenopackets", folder)
+    assert len(kept) + len(refused) == len(names)
+    assert len(kept) > 0.4 * len(names)
+    assert {item.label.label for item in kept} == {"rare"}
+    kinds = Counter(item.kind for item in refused)
+    assert not {"invalid", "unlabelled"} & kinds.keys()
+    if share == 1:
+        assert (len(names), kinds["out_of_scope"]) == (7_089, 410)
