@@ -13,6 +13,7 @@ where a line or document that can't be read may belong to the patient.
 
 import codecs
 import io
+import json
 import pickle
 import re
 import sqlite3
@@ -231,7 +232,7 @@ def _resource_type(stream: IO[bytes]) -> str | None:
 
     limited = _Limited(_rewound(stream))
     depth, key, kind = 0, None, None
-    for event, value in ijson.basic_parse(limited, use_float=True):
+    for event, value in ijson.basic_parse(limited):
         depth += event.startswith("start_") - event.startswith("end_")
         if depth > _MAX_DEPTH:
             raise _LimitError(f"nested deeper than {_MAX_DEPTH} levels")
@@ -247,7 +248,7 @@ def _resource_type(stream: IO[bytes]) -> str | None:
 def _items(stream: IO[bytes], prefix: str) -> Iterator[Any]:
     import ijson
 
-    found: Iterator[Any] = ijson.items(_rewound(stream), prefix, use_float=True)
+    found: Iterator[Any] = ijson.items(_rewound(stream), prefix)
     return found
 
 
@@ -341,7 +342,8 @@ def _checked(place: Place, raw: Mapping[str, Any], aliases: Mapping[str, str]) -
         subject = "id" if kind == "Patient" else "subject"
         return _Resource(place, kind, None, refused=place.refuse(f"{kind}.{subject}", "no patient"))
     try:
-        checked = _models()[kind].model_validate(raw)
+        # as floats, decimals of a streamed bundle are written like those of any other file
+        checked = _models()[kind].model_validate(json.loads(json.dumps(raw, default=float)))
     except ValidationError as error:
         # the messages may quote a value, so only the field is reported
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
