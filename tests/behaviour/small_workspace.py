@@ -184,7 +184,7 @@ class Workspace:
     def next_version(self):
         """Run the stage on a student whose risks are better separated."""
         card = "build/distil/adapter/student.json"
-        self.edit(card, lambda held: held["calibration"].update(slope=9.0))
+        self.edit(card, lambda held: held["calibrator"].update(parameters=[0.0, 9.0]))
         self.note()
         self.predict()
         self.pin()

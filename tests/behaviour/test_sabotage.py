@@ -139,8 +139,8 @@ def in_card(**fields):
     return lambda workspace: workspace.edit(STUDENT, lambda card: card.update(fields))
 
 
-steep = in_card(calibration={"kind": "platt", "slope": 2.0})
-flat = in_card(calibration={"kind": "platt", "slope": 0.1})
+steep = in_card(calibrator={"method": "platt", "parameters": [0.0, 2.0]})
+flat = in_card(calibrator={"method": "platt", "parameters": [0.0, 0.1]})
 other_base = in_card(base_model="/elsewhere/other")
 other_bytes = in_card(base_digest="0" * 64)
 other_bands = in_card(bands={"alert": 0.9, "watch": 0.1})

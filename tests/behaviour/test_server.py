@@ -28,7 +28,7 @@ try:
     moved = promote(Decision("toy", sys.argv[2], None, "abc", "e" * 64), lambda name, alias: None)
     print("won" if moved else "was already")
 except RareAlertError as error:
-    print("told:", error)
+    print("refused:", error)
 """
 
 
@@ -40,7 +40,7 @@ def server(tmp_path_factory):
         import pgserver
 
     folder = tmp_path_factory.mktemp("server")
-    # PostgreSQL refuses to run as root: pgserver then becomes a user of its own, who must get in
+    # PostgreSQL refuses to run as root: pgserver then becomes another user, who needs access
     place = Path(tempfile.mkdtemp(prefix="rarealert-pg-"))
     place.chmod(0o755)
     database = pgserver.get_server(place / "data", cleanup_mode="stop")
@@ -75,7 +75,7 @@ def wait_for(url, process, log):
     raise AssertionError(log.read_text()[-3000:])
 
 
-def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(server, tmp_path):
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_refused(server, tmp_path):
     import mlflow
 
     mlflow.set_tracking_uri(server)
@@ -100,10 +100,10 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(server, tmp_pa
         )
         for version in "12"
     ]
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    won = [version for version, text in zip("12", said, strict=True) if text.startswith("won")]
-    assert len(won) == 1, said
-    assert any("meanwhile" in text for text in said)
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    won = [version for version, text in zip("12", outputs, strict=True) if text.startswith("won")]
+    assert len(won) == 1, outputs
+    assert any(text.startswith("refused") for text in outputs)
     assert [entry.version for entry in read_ledger(NAME)] == won
     assert client.get_registered_model(NAME).aliases == {"champion": won[0]}
     mlflow.set_tracking_uri(None)

@@ -8,17 +8,12 @@ import textwrap
 from rarealert.errors import RareAlertError
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.registry.gates.approval import (
-    APPROVAL_GATES,
-    ApprovalGate,
-    approve,
-    read_judgement,
-)
+from rarealert.registry.gates.approval import APPROVAL_GATES, ApprovalGate, approve
 from rarealert.registry.gates.catalogue import gates, limits
 from rarealert.registry.gates.gate import Gate
 from rarealert.registry.ledger import Entry, read_ledger
 from rarealert.registry.promotion import Decision, promote, rollback, settle
-from rarealert.registry.versions import CHALLENGER, aliased
+from rarealert.registry.versions import CHALLENGER, JUDGEMENT, find, read_artifact
 from rarealert.tracking.lineage import git_commit
 from rarealert.tracking.sink import connect
 
@@ -56,25 +51,26 @@ def promote_version(which: str = CHALLENGER, reason: str = "") -> str:
             test; the sentence says which.
     """
     paths, name = _connected()
-    version = resolve_version(name, which)
+    version = find(name, which)
+    number = str(version.version)
     params = load_params(paths.params)
     required = limits(params.register_, gates(params.register_, params.evaluate))
-    refused = [result for result in approve(name, version, required) if not result.passed]
-    if refused:
+    refused = [result for result in approve(name, number, required) if not result.passed]
+    judgement = read_artifact(version, JUDGEMENT)
+    if refused or judgement is None:
         reasons = " ".join(f"{result.code}: {result.reason}" for result in refused)
-        raise RareAlertError(f"Version {version} of {name} is refused. {reasons}")
-    judgement = read_judgement(name, version)
+        raise RareAlertError(f"Version {number} of {name} is refused. {reasons}")
     decision = Decision(
         name=name,
-        version=version,
+        version=number,
         expected=judgement["champion"],
         commit=git_commit(paths.root),
         evidence=str(judgement["evidence"]),
         reason=reason,
     )
     if not promote(decision):
-        return f"{name} version {version} is champion already"
-    return f"{name} version {version} is champion now; rarealert rollback goes back"
+        return f"{name} version {number} is champion already"
+    return f"{name} version {number} is champion now; rarealert rollback goes back"
 
 
 def roll_back(reason: str = "") -> str:
@@ -113,20 +109,3 @@ def _connected() -> tuple[Paths, str]:
     paths = Paths.here()
     connect(paths.tracking_uri)
     return paths, load_params(paths.params).register_.model_name
-
-
-def resolve_version(name: str, which: str) -> str:
-    """Return the number of the version that a number or alias names.
-
-    Raises:
-        RareAlertError: there is no such alias.
-    """
-    if which.isdecimal():
-        return str(int(which))  # as MLflow stores it: "01" would match no version
-    held = aliased(name, which)
-    if held is None:
-        raise RareAlertError(
-            f"{name} has no version with the alias {which!r}; give a number, or one of "
-            "challenger, champion and previous."
-        )
-    return str(held.version)

@@ -25,7 +25,14 @@ from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.registry.judged import group_by_cell, is_judged_alone, rare_by_head
 from rarealert.registry.judgement import subgroup_cells
-from rarealert.registry.versions import FAILED_GATES, JUDGED_RUN, JUDGEMENT, SCORED, aliased
+from rarealert.registry.versions import (
+    FAILED_GATES,
+    JUDGED_RUN,
+    JUDGEMENT,
+    SCORED,
+    find,
+    read_artifact,
+)
 from rarealert.splits.parts import lock_digest
 from rarealert.templates import environment
 from rarealert.tracking.sink import connect
@@ -135,23 +142,17 @@ def read_side(name: str, which: str) -> tuple[Side, str]:
     Raises:
         BadInputError: there is no such version, or its run stored no risks.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    version = _find(name, which)
-    run_id = version.tags.get(JUDGED_RUN, "")
-    try:
-        scored = mlflow.artifacts.load_dict(f"runs:/{run_id}/{SCORED}")
-        judgement = mlflow.artifacts.load_dict(f"runs:/{run_id}/{JUDGEMENT}")
-    except (MlflowException, OSError) as error:
+    version = find(name, which)
+    scored, judgement = read_artifact(version, SCORED), read_artifact(version, JUDGEMENT)
+    if scored is None or judgement is None:
         raise BadInputError(
             f"{name} version {version.version} has no risks to compare; run dvc repro -f register."
-        ) from error
-    label = f"version {version.version}"
-    if not which.isdecimal() and len(which) < len(run_id):
-        label = f"{which}, {label}"
+        )
+    run_id = version.tags[JUDGED_RUN]
+    number = f"version {version.version}"
+    is_alias = not which.isdecimal() and which != run_id
     side = Side(
-        label=label,
+        label=f"{which}, {number}" if is_alias else number,
         version=str(version.version),
         risks={str(key): float(risk) for key, risk in scored["risks"].items()},
         alert=scored.get("alert"),
@@ -159,27 +160,6 @@ def read_side(name: str, which: str) -> tuple[Side, str]:
         failed=version.tags.get(FAILED_GATES, ""),
     )
     return side, str(scored["test_lock"])
-
-
-def _find(name: str, which: str) -> "ModelVersion":
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    client = mlflow.MlflowClient()
-    try:
-        if which.isdecimal():
-            return client.get_model_version(name, which)
-        found = aliased(name, which)
-        judged = client.search_model_versions(f"name = '{name}'") if found is None else []
-        found = found or next((v for v in judged if v.tags.get(JUDGED_RUN) == which), None)
-    except MlflowException:
-        found = None
-    if found is None:
-        raise BadInputError(
-            f"{name} has no version {which!r}; give a number, an alias such as champion, or the id "
-            "of a register run."
-        )
-    return found
 
 
 def _costs(version: "ModelVersion", judgement: dict[str, Any], run_id: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
+from rarealert.errors import BadInputError
 from rarealert.registry.identity import (
     ADAPTER_CARD,
     adapter_sha256,
@@ -215,6 +216,44 @@ def aliased(name: str, alias: str) -> "ModelVersion | None":
         raise
 
 
+def find(name: str, which: str) -> "ModelVersion":
+    """Return a version of ``name`` by its number, an alias, or the id of the run that judged it.
+
+    Raises:
+        BadInputError: there is no such version.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if which.isdecimal():  # through int, as "01" would match no version
+            return mlflow.MlflowClient().get_model_version(name, str(int(which)))
+        found = aliased(name, which)
+    except MlflowException:
+        found = None
+    judged = (one for one in versions(name) if one.tags.get(JUDGED_RUN) == which)
+    if found := found or next(judged, None):
+        return found
+    raise BadInputError(
+        f"{name} has no version {which!r}; give a number, an alias such as champion, or the id of "
+        "a register run."
+    )
+
+
+def read_artifact(version: "ModelVersion", name: str) -> dict[str, Any] | None:
+    """Return a JSON artifact of the run that judged a version, ``None`` where it is missing."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        held: dict[str, Any] = mlflow.artifacts.load_dict(
+            f"runs:/{version.tags[JUDGED_RUN]}/{name}"
+        )
+    except (KeyError, MlflowException, OSError, ValueError):
+        return None
+    return held
+
+
 def tag_version(version: Registered, tags: Mapping[str, str]) -> None:
     """Set search keys of a version; earlier values of the same keys are replaced."""
     import mlflow
@@ -259,26 +298,13 @@ def read_champion(challenger: Registered, lock: str) -> Champion | None:
     held = aliased(challenger.name, CHAMPION)
     if held is None:
         return None
-    auroc = held.tags.get("auroc")
+    scored, auroc = read_artifact(held, SCORED), held.tags.get("auroc")
     return Champion(
         version=str(held.version),
         same_as_challenger=str(held.version) == challenger.version,
-        risks=_risks(held.tags.get(JUDGED_RUN), lock),
+        risks=scored["risks"] if scored and scored["test_lock"] == lock else {},
         auroc=None if auroc is None else float(auroc),
     )
-
-
-def _risks(run_id: str | None, lock: str) -> dict[str, float]:
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    if run_id is None:
-        return {}
-    try:
-        held: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{SCORED}")
-    except (MlflowException, OSError):  # the run was deleted; the AUROC in the tags remains
-        return {}
-    return dict(held["risks"]) if held["test_lock"] == lock else {}
 
 
 def attach_card(version: Registered, description: str, card: Path) -> None:

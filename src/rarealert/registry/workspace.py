@@ -80,7 +80,7 @@ def dvc_status(root: Path, targets: Sequence[str]) -> dict[str, list[Any]]:
     DVC's memory of file digests is set aside, so every byte is read.
 
     Raises:
-        RareAlertError: DVC can't tell, for example because this is no DVC repository.
+        RareAlertError: DVC fails, for example because this is no DVC repository.
     """
     command = [sys.executable, "-m", "dvc", "status", "--json", *targets]
     with TemporaryDirectory(prefix="rarealert-") as folder:

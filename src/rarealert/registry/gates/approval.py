@@ -21,6 +21,8 @@ from rarealert.registry.versions import (
     JUDGEMENT,
     JUDGEMENT_DIGEST,
     digest_of,
+    find,
+    read_artifact,
 )
 
 if TYPE_CHECKING:
@@ -163,37 +165,15 @@ def approve(name: str, version: str, limits: Mapping[str, float | None]) -> tupl
     ``limits`` are those of the gates that must have judged it, as ``catalogue.limits`` gives them.
 
     Raises:
-        RareAlertError: there is no such version.
+        BadInputError: there is no such version.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        held = mlflow.MlflowClient().get_model_version(name, version)
-    except MlflowException as error:
-        raise RareAlertError(f"{name} has no version {version}; see rarealert log.") from error
     with TemporaryDirectory(prefix="rarealert-") as folder:
-        approval = _collect(held, limits, Path(folder))
+        approval = _collect(find(name, version), limits, Path(folder))
     return tuple(gate.check(approval) for gate in APPROVAL_GATES)
 
 
-def read_judgement(name: str, version: str) -> dict[str, Any]:
-    """Return the judgement of a version.
-
-    Raises:
-        RareAlertError: there is none.
-    """
-    import mlflow
-
-    held = mlflow.MlflowClient().get_model_version(name, version)
-    judgement = _judgement(held.tags.get(JUDGED_RUN))
-    if judgement is None:
-        raise RareAlertError(f"Version {version} of {name} was never judged; run dvc repro.")
-    return judgement
-
-
 def _collect(version: "ModelVersion", limits: Mapping[str, float | None], folder: Path) -> Approval:
-    judgement = _judgement(version.tags.get(JUDGED_RUN))
+    judgement = read_artifact(version, JUDGEMENT)
     files = _files(f"models:/{version.name}/{version.version}", folder)
     adapters = sorted(files.rglob("student.json")) if files else []
     return Approval(
@@ -213,19 +193,6 @@ def _collect(version: "ModelVersion", limits: Mapping[str, float | None], folder
 
 def _text(file: Path) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
-
-
-def _judgement(run_id: str | None) -> dict[str, Any] | None:
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    if run_id is None:
-        return None
-    try:
-        held: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{JUDGEMENT}")
-    except (MlflowException, OSError, ValueError):
-        return None
-    return held
 
 
 def _failed(run_id: str | None) -> float | None:
