@@ -1,19 +1,15 @@
 """Ask a panel of teachers about every case whose answer is not in the cache."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from rarealert.errors import RareAlertError
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.teacher import Teacher
 from rarealert.visits.case import Case
 from rarealert.visits.reading import Reading, read_visit
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 Outcome = Literal["cached", "answered", "failed", "missing", "not_asked"]
 
@@ -42,63 +38,32 @@ class Tally:
 
 
 class Board:
-    """Progress of each teacher in ``teachers`` over ``cases`` cases, on a terminal only."""
+    """A progress bar for each teacher in ``teachers`` over ``cases`` cases, on a terminal only."""
 
     def __init__(self, teachers: Sequence[str], cases: int):
-        self._progress: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
-        if sys.stderr.isatty():
-            self._progress = _columns()
-            self._tasks = {
-                name: self._progress.add_task(name, total=cases, failed=0, tokens=0, cost=0.0)
-                for name in teachers
-            }
+        from tqdm import tqdm
+
+        self._bars = {
+            name: tqdm(total=cases, desc=name, position=place, disable=None)
+            for place, name in enumerate(teachers)
+        }
+        self._figures = {name: {"failed": 0.0, "tokens": 0.0, "USD": 0.0} for name in teachers}
 
     def advance(self, teacher: str, outcome: Outcome, usage: Usage | None = None) -> None:
         """Count one case of ``teacher`` with its tokens and cost."""
-        if self._progress is None:
-            return
-        fields = self._progress.tasks[self._tasks[teacher]].fields
-        used = usage or Usage()
-        self._progress.update(
-            self._tasks[teacher],
-            advance=1,
-            failed=fields["failed"] + (outcome == "failed"),
-            tokens=fields["tokens"] + (used.prompt_tokens or 0) + (used.completion_tokens or 0),
-            cost=fields["cost"] + (used.cost_usd or 0.0),
-        )
+        used, figures = usage or Usage(), self._figures[teacher]
+        figures["failed"] += outcome == "failed"
+        figures["tokens"] += (used.prompt_tokens or 0) + (used.completion_tokens or 0)
+        figures["USD"] += used.cost_usd or 0.0
+        self._bars[teacher].set_postfix(figures, refresh=False)
+        self._bars[teacher].update()
 
     def __enter__(self) -> Self:
-        if self._progress is not None:
-            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-
-def _columns() -> "Progress":
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[failed]:,} failed"),
-        TextColumn("{task.fields[tokens]:,} tokens"),
-        TextColumn("${task.fields[cost]:.2f}"),
-        TimeRemainingColumn(compact=True),
-        console=Console(stderr=True),
-        refresh_per_second=4,
-    )
+        for bar in self._bars.values():
+            bar.close()
 
 
 def ask_panel(

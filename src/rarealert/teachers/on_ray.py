@@ -9,7 +9,6 @@ are read from the environment of the machine that asks: set them before ``ray st
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rarealert.scale.cluster import connect, pinned, spread
 from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.collect import Board, Outcome
+from rarealert.teachers.endpoints.client import Ledger
 from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.endpoints.teacher import (
     EndpointOutcome,
@@ -153,23 +153,24 @@ class Keeper:
         return self._budget
 
 
-@dataclass
-class RemoteLedger:
-    """A ``Ledger`` that calls a ``Keeper`` through the handle of its actor."""
+class RemoteLedger(Ledger):
+    """The ledger of a ``Keeper``, through the handle of its actor."""
 
-    keeper: Any
-    exhausted: bool = False
+    exhausted = False
+
+    def __init__(self, keeper: Any):
+        self._keeper = keeper
 
     async def reserve(self, worst_usd: float) -> bool:
-        """As in ``Ledger``; a free call needs no reservation."""
+        """As ``Ledger.reserve``; a free call needs none."""
         if worst_usd > 0 and not self.exhausted:
-            self.exhausted = not await _result(self.keeper.reserve.remote(worst_usd))
+            self.exhausted = not await _result(self._keeper.reserve.remote(worst_usd))
         return not self.exhausted
 
     def settle(self, worst_usd: float, cost_usd: float) -> None:
-        """As in ``Ledger``."""
+        """As ``Ledger.settle``."""
         if worst_usd > 0:
-            self.keeper.settle.remote(worst_usd, cost_usd)
+            self._keeper.settle.remote(worst_usd, cost_usd)
 
     async def add(
         self,
@@ -179,13 +180,13 @@ class RemoteLedger:
         usage: Usage,
         response: str | None,
     ) -> None:
-        """As in ``Ledger``."""
-        call = self.keeper.add.remote(request, case_id, answer, usage, response)
+        """As ``Ledger.add``."""
+        call = self._keeper.add.remote(request, case_id, answer, usage, response)
         self.exhausted = await _result(call)
 
     async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
-        """As in ``Ledger``."""
-        call = self.keeper.fail.remote(request, case_id, type(error).__name__, usage)
+        """As ``Ledger.fail``."""
+        call = self._keeper.fail.remote(request, case_id, type(error).__name__, usage)
         self.exhausted = await _result(call)
 
 

@@ -1,16 +1,16 @@
 """The cached answers of a panel on given cases, and each teacher's coverage.
 
-Answers are parsed from the shards into Arrow, a block at a time. They are not validated again: the
-schema that accepted them is part of their key.
+Answers are read from the shards a block at a time, so memory does not grow with their length. They
+are not validated again: the schema that accepted them is part of their key.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.json as pj
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -27,9 +27,6 @@ _CHUNK = 512  # visits rendered at a time: each is rendered once for all teacher
 STATUSES = ("missing", "failed", "ok")
 _MISSING, _FAILED, _OK = range(3)
 _NO_QUESTION = -1  # the teacher has no answer to the case
-_NEXT_FIELD = b',"at":"'  # of a cached row, after its answer
-_KEYS = ("case_id", "teacher", "status")
-_ANSWER = pa.schema([column for column in SCHEMA if column.name not in _KEYS])
 
 
 @dataclass(frozen=True)
@@ -61,42 +58,16 @@ class Projection:
         return int((self.status[kept] == _OK).sum())
 
     def _block(self, row: int, span: slice) -> pa.Table:
-        cases = self.cases[span]
-        rows = self._located.rows(self._answer[row, span].tolist(), self._keys)
-        answers = _parse(rows)
-        columns = {
-            "case_id": pa.array([case.case_id for case in cases], pa.string()),
-            "teacher": pa.array([self.teachers[row].id] * len(cases), pa.string()),
-            "status": pa.array([STATUSES[code] for code in self.status[row, span]], pa.string()),
-            **{column.name: answers.field(column.name) for column in _ANSWER},
-        }
-        return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-
-
-def _parse(rows: Sequence[bytes]) -> pa.StructArray:
-    """The field ``answer`` of each row, null where the row is empty, shape ``(n_rows,)``."""
-    lines = b"\n".join(_up_to_answer(row) for row in rows)
-    answer = pa.struct(list(_ANSWER))
-    table = pj.read_json(
-        pa.BufferReader(lines),
-        pj.ReadOptions(block_size=max(1 << 20, len(lines) + 1)),
-        pj.ParseOptions(
-            explicit_schema=pa.schema([("answer", answer)]), unexpected_field_behavior="ignore"
-        ),
-    )
-    found: pa.ChunkedArray = table.column("answer")
-    whole = found.combine_chunks()
-    return pa.StructArray.from_arrays(whole.flatten(), fields=list(_ANSWER))
-
-
-def _up_to_answer(row: bytes) -> bytes:
-    """The row up to its answer: a model's raw response would double what is parsed.
-
-    Fields are in the order of their names, and a quotation mark in a text is escaped, so the first
-    such sequence begins the next field.
-    """
-    end = row.find(_NEXT_FIELD)
-    return (row[:end] if end >= 0 else row[:-1] or b"{") + b"}"
+        teacher = self.teachers[row].id
+        cached = self._located.rows(self._answer[row, span].tolist(), self._keys)
+        rows = [
+            {"case_id": case.case_id, "teacher": teacher, "status": STATUSES[status]}
+            | (json.loads(answer)["answer"] if answer else {})
+            for case, status, answer in zip(
+                self.cases[span], self.status[row, span], cached, strict=True
+            )
+        ]
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def project(

@@ -64,31 +64,15 @@ class Request:
 
     def described(self) -> dict[str, object]:
         """The request as the cache stores it."""
-        own = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {**own, "answer_schema": ANSWER_SCHEMA}
+        return {name: getattr(self, name) for name in _FIELDS} | {"answer_schema": ANSWER_SCHEMA}
 
     @cached_property
     def key(self) -> str:
-        """sha256 of ``described()`` as canonical JSON, 64 hexadecimal characters.
-
-        Millions of requests of one teacher differ in the input's digest alone, so the JSON around
-        it is cached.
-        """
-        others = (
-            *(self.teacher, self.kind, self.method, self.renderer, self.model, self.base_url),
-            *(self.sample, repr(self.options), repr(self.settings)),
-        )
-        if others not in _AROUND:
-            described = canonical_json({**self.described(), "input_digest": _PLACE})
-            before, after = described.split(canonical_json(_PLACE))
-            _AROUND[others] = before, after
-        before, after = _AROUND[others]
-        return digest(before + canonical_json(self.input_digest) + after)
+        """sha256 of ``described()`` as canonical JSON, 64 hexadecimal characters."""
+        return digest(canonical_json(self.described()))
 
 
-_PLACE = "<place of the input's digest>"
-_AROUND: dict[tuple[str | int | None, ...], tuple[bytes, bytes]] = {}
-"""JSON before and after the input's digest, by everything else in a request."""
+_FIELDS = tuple(item.name for item in fields(Request))
 
 
 class Teacher(Protocol):

@@ -4,9 +4,8 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.cache import RationaleCache, Usage
@@ -34,21 +33,28 @@ _BUSY = (408, 409, 425, 429)
 _REJECTIONS = 10  # in a row; then the panel's settings are wrong, not a case
 
 
-class Ledger(Protocol):
-    """The cost cap and the cache that all endpoint teachers of a run share."""
+class Ledger:
+    """The cost cap and the open cache that all endpoint teachers of a run share.
+
+    Without a cache nothing is kept.
+    """
+
+    def __init__(self, budget: Budget, cache: RationaleCache | None = None):
+        self._budget = budget
+        self._cache = cache
 
     @property
     def exhausted(self) -> bool:
         """Whether a call did not fit under the cap; then no more are made."""
-        ...
+        return self._budget.exhausted
 
     async def reserve(self, worst_usd: float) -> bool:
         """As ``Budget.reserve``."""
-        ...
+        return self._budget.reserve(worst_usd)
 
     def settle(self, worst_usd: float, cost_usd: float) -> None:
         """As ``Budget.settle``."""
-        ...
+        self._budget.settle(worst_usd, cost_usd)
 
     async def add(
         self,
@@ -59,49 +65,13 @@ class Ledger(Protocol):
         response: str | None,
     ) -> None:
         """As ``RationaleCache.add``; the question is never asked again once this returns."""
-        ...
+        if self._cache is not None:
+            self._cache.add(request, case_id, answer, usage, response)
 
     async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
         """As ``RationaleCache.fail``."""
-        ...
-
-
-@dataclass(frozen=True)
-class LocalLedger:
-    """The budget and the open cache of this process; without a cache nothing is kept."""
-
-    budget: Budget
-    cache: RationaleCache | None = None
-
-    @property
-    def exhausted(self) -> bool:
-        """As in ``Ledger``."""
-        return self.budget.exhausted
-
-    async def reserve(self, worst_usd: float) -> bool:
-        """As in ``Ledger``."""
-        return self.budget.reserve(worst_usd)
-
-    def settle(self, worst_usd: float, cost_usd: float) -> None:
-        """As in ``Ledger``."""
-        self.budget.settle(worst_usd, cost_usd)
-
-    async def add(
-        self,
-        request: Request,
-        case_id: str,
-        answer: TeacherAnswer,
-        usage: Usage,
-        response: str | None,
-    ) -> None:
-        """As in ``Ledger``."""
-        if self.cache is not None:
-            self.cache.add(request, case_id, answer, usage, response)
-
-    async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
-        """As in ``Ledger``."""
-        if self.cache is not None:
-            self.cache.fail(request, case_id, error, usage)
+        if self._cache is not None:
+            self._cache.fail(request, case_id, error, usage)
 
 
 class EndpointError(Exception):

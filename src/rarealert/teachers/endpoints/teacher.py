@@ -22,7 +22,6 @@ from rarealert.teachers.endpoints.client import (
     EndpointError,
     GivenUpError,
     Ledger,
-    LocalLedger,
     settings_sent,
 )
 from rarealert.teachers.endpoints.limits import Budget
@@ -139,7 +138,7 @@ class EndpointTeacher:
 
     async def ask_once(self, reading: Reading, exchange: Exchange) -> TeacherAnswer:
         """The answer to one visit without a cost cap; fills ``exchange``."""
-        ledger = LocalLedger(Budget(None))
+        ledger = Ledger(Budget(None))
         async with EndpointClient(self.spec, self.schema, ledger) as client:
             return await self.converse(client, reading, exchange)
 
@@ -220,7 +219,7 @@ def ask_endpoints(
     Raises:
         RareAlertError: the user has to act first, for example because the disk is full.
     """
-    run = EndpointRun(cases, LocalLedger(budget, cache), known, trace_sample, board)
+    run = EndpointRun(cases, Ledger(budget, cache), known, trace_sample, board)
     outcome = asyncio.run(run.ask(teachers))
     if budget.exhausted:
         outcome.notes.append(cap_reached(budget))
