@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from rarealert.knowledge.hpo import data_file
-from rarealert.knowledge.names import name_words, singular, word_set
+from rarealert.knowledge.names import name_words, singular, word_list
 from rarealert.knowledge.recognise import load_everyday_wordings
 
 MIN_SHARE = 0.5
@@ -20,35 +20,14 @@ MIN_SHARE = 0.5
 _MIN_WORDS = 3  # a complaint of two words may be a proper name; other scripts need no minimum
 _PROSE = re.compile(r'^(?:def|name|synonym): (?:"((?:[^"\\]|\\.)*)"|([^!\n]*))', re.M)
 _LETTERS = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
-_EVERYDAY = word_set(
-    """i me my we our you your he him his she her hers it its they them their who whom what which
-    this that these those am is are was were be been being have has had having do does did doing
-    will would shall should can could may might must not no nor and or but if then else when while
-    because so than too very just only also again further once here there where why how all any
-    both each few more most other some such own same s t don now about above after against at
-    before below between by down during for from in into of off on out over through to under until
-    up with without as an a the today yesterday tomorrow day days week weeks month months year
-    years old ago since started came come comes feel feels felt get gets got go goes went told says
-    said mother father brother sister wife husband son daughter family work works worked working
-    school home lives live lived smoke smokes smoker smoking drink drinks alcohol tobacco never
-    takes take took taking sometimes often always usually last night morning evening denies denied
-    reports reported complains presents presented noticed worse better good bad well tired bpm mmhg
-    kg cm mg hr bp rr temp pt yo"""
-)
+_EVERYDAY = word_list("everyday")
 """Words of a history that a dictionary of findings does not contain."""
 
-_SHORTHAND = word_set(
-    """abdo afebrile bid bmi ckd copd ctab cva cvs cxr doe dx ecg ekg ent gcs gerd gord hpc hrs hs
-    htn hx ibs ihd jvp lrti msk nad neuro nkda ntnd oe perrla pmh pmhx prn qds qid resp ros rrr rx
-    sats snt sob soboe spo sx tds tia tid tx urti uti wk wks wnl yrs"""
-)
+_SHORTHAND = word_list("shorthand")
 """Clinical abbreviations: a note may consist of little else. None is a common word of another
 language, so "mi" and "af" are missing."""
 
-_FOREIGN = word_set(
-    """da de del der di du een el en et fa het ho il ist la las le lo los mi mit na que se un una
-    und van zu"""
-)
+_FOREIGN = word_list("foreign")
 """Function words of other languages in HPO's names ("de novo", "café au lait")."""
 
 

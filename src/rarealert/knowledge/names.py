@@ -4,6 +4,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from rarealert.knowledge import packaged_rows
+
 _WORD = re.compile(r"[a-z0-9]+")
 _EPONYM = re.compile(r"(?<=\w)['\u2019]s?\b")
 _BRITISH = (
@@ -32,6 +34,19 @@ _GREEK = str.maketrans(
 def word_set(text: str) -> frozenset[str]:
     """The words of a list written as running text."""
     return frozenset(text.split())
+
+
+@lru_cache(maxsize=1)
+def _word_lists() -> dict[str, frozenset[str]]:
+    lists: dict[str, set[str]] = {}
+    for row in packaged_rows("word_lists.tsv"):
+        lists.setdefault(row["list"], set()).add(row["entry"])
+    return {name: frozenset(entries) for name, entries in lists.items()}
+
+
+def word_list(name: str) -> frozenset[str]:
+    """The entries of one list in ``word_lists.tsv``."""
+    return _word_lists()[name]
 
 
 @lru_cache(maxsize=65536)

@@ -14,48 +14,21 @@ from typing import Any
 
 from rarealert.knowledge import packaged_rows
 from rarealert.knowledge.hpo import Ontology, load_ontology
-from rarealert.knowledge.names import name_words, word_set
+from rarealert.knowledge.names import name_words, word_list
 
 
-def _phrases(text: str) -> frozenset[tuple[str, ...]]:
-    return frozenset(name_words(line) for line in text.split(",") if line.strip())
+def _phrases(name: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(map(name_words, word_list(name)))
 
 
-_PSEUDO = _phrases(
-    """no increase, no change, no significant change, not only, not just, not certain whether,
-    no further, no longer able, without difficulty, not improved, not improve, does not respond,
-    not respond, not responded, no relief, no improvement, no better, not resolved, not relieved,
-    no more than"""
-)
-_BEFORE = _phrases(
-    """no, not, denies, denied, deny, denying, without, absence of, absent, negative for, never,
-    never had, nor, free of, ruled out, rule out, no evidence of, no sign of, no history of,
-    lack of, lacks, neither, does not have, did not have, resolved, unremarkable for, cannot see"""
-)
-_AFTER = _phrases(
-    """absent, not present, is denied, are denied, was denied, were denied, denied, ruled out,
-    not seen, not noted, not observed, not found, not detected, unlikely, negative, not reported,
-    not felt, not palpable, is excluded, none"""
-)
-_STOP = _phrases(
-    """but, however, though, although, except, aside from, besides, yet, nevertheless, has, have,
-    had, presents, present with, reports, report, complains, is, are, was, were, shows, show,
-    reveals, reveal, notable for, significant for, positive for, who, which, because, since,
-    developed, develops, and there"""
-)
-_RELATIVES = word_set(
-    """mother father brother sister uncle aunt grandmother grandfather grandparent cousin parent
-    sibling son daughter nephew niece twin maternal paternal"""
-)
-_HAS_IT = word_set(
-    """has had have with died suffer suffered diagnosed of affected carry carrie was were"""
-)
-_REPORTS_IT = word_set(
-    """noticed notice noted note report reported state stated say said brought bring concerned
-    worried worry describe described deny denied observed think thought believe complain seen
-    recall mention mentioned ask asked"""
-)
-_PATIENT = word_set("""he she patient boy girl man woman child infant baby""")
+_PSEUDO = _phrases("pseudo_negation")
+_BEFORE = _phrases("negation")
+_AFTER = _phrases("negation_behind")
+_STOP = _phrases("end_of_negation")
+_RELATIVES = word_list("relative")
+_HAS_IT = word_list("has_finding")
+_REPORTS_IT = word_list("reports_finding")
+_PATIENT = word_list("patient")
 _FIRST_WORDS = frozenset(phrase[0] for phrase in _PSEUDO | _BEFORE | _AFTER | _STOP)
 _RELATIVE_REACH = 3  # tokens between the relative and the verb that gives them the finding
 _BEHIND_REACH = 5  # tokens from a finding to a trigger behind it, as NegEx's window
@@ -64,10 +37,7 @@ _OPEN = frozenset(("denied", "absent", "negative", "ruled"))
 _TOKEN = re.compile(r"\w+(?:['\u2019]s\b)?")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[;\n]")
 _NEXT_LETTER = re.compile(r"[^\S\n]*([^\W\d_])")
-_CONTINUES = word_set(
-    """a an and any as at by for from her his in no nor not of on or the their
-    to with without denied denies deny denying has have had is are was were"""
-)
+_CONTINUES = word_list("continues")
 _WRAPPED_CHARACTERS = 60  # a line that is wrapped is long, an item of a list is not
 _SKIPPED = frozenset(
     ("a", "an", "the", "his", "her", "their", "my", "of", "in", "on", "at", "to", "left", "right")
@@ -77,17 +47,7 @@ _NEVER_FIRST = frozenset(("and", "or", "with", "no", "not", "without"))
 _MIN_CHARACTERS = 4
 _END = ""  # no token is empty, so the key can't clash with one
 _RANK = {"EXACT": 1, "NARROW": 3, "RELATED": 4}
-_AMBIGUOUS = word_set(
-    """all mass cold fall infection disease tumor cancer patient normal abnormal syndrome
-    pain onset acute chronic mild severe moderate profound localized generalized diffuse
-    focal central distal proximal bilateral unilateral recurrent progressive episodic triggered
-    position quality character death stillbirth birth twin pregnancy allergy injury trauma
-    refractory transient stable variable heterogeneous diet food water blood skin hair nail eye
-    ear nose mouth tongue hand foot arm leg growth development weight height stature voice gait
-    behavior mood sleep memory speech language vision hearing taste smell touch balance
-    temperature pulse respiration urine stool breast bone joint muscle nerve brain heart lung
-    liver kidney spleen bowel stomach bladder shift unresponsive"""
-)
+_AMBIGUOUS = word_list("ambiguous")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,23 +201,6 @@ def load_everyday_wordings() -> tuple[tuple[str, str], ...]:
     """Wordings of patients with their HPO ids, beside HPO's own lay synonyms."""
     rows = packaged_rows("everyday_wordings.tsv")
     return tuple((row["wording"], row["hpo_id"]) for row in rows)
-
-
-def findings_of(visit: str | Mapping[str, str | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """HPO ids present and excluded in a text, or in the text fields of a visit by name.
-
-    Each is in order of first mention; a term both affirmed and denied counts as present, and
-    relatives' findings as neither.
-    """
-    fields = {"text": visit} if isinstance(visit, str) else visit
-    recogniser = load_recogniser()
-    present: dict[str, None] = {}
-    excluded: dict[str, None] = {}
-    for name, text in fields.items():
-        for mention in recogniser.mentions(text or "", family=name == "family_history"):
-            if not mention.family:
-                (excluded if mention.negated else present)[mention.hpo_id] = None
-    return tuple(present), tuple(term for term in excluded if term not in present)
 
 
 def _context_of(sentence: list[Token], family: bool) -> Context:
