@@ -22,14 +22,15 @@ from machine import Rows, now, since
 from rarealert.params import DistilParams, load_params
 from rarealert.paths import Paths
 from rarealert.simulation.corpus import knowledge_cases
-from rarealert.stages.tune import DEFAULTS, correct, input_files, read_knowledge
 from rarealert.student.activations import freeze_prompts
-from rarealert.student.examples import make_lessons, read_labelled, read_targets, subset
-from rarealert.student.finding_risk import read_barred
+from rarealert.student.data import read_labelled, read_training_data, subset
+from rarealert.student.examples import make_examples
 from rarealert.student.network import Network, Settings
-from rarealert.student.tasks import Classroom, Desk, RiskTask, logits_of, open_desk
+from rarealert.student.rounds import train_correction
+from rarealert.student.study import DEFAULTS
+from rarealert.student.tasks import RiskTask, logits_of
+from rarealert.student.trainer import Trainer, TrainingBase, add_knowledge, load_training_base
 from rarealert.student.training import Schedule, train
-from rarealert.visits.store import read_cases
 
 REFERENCE = "default"
 SIMULATED = 300  # cases of the row that learns simulated ones first; each runs the trunk once
@@ -72,24 +73,22 @@ def states_of(variant: Variant) -> tuple[tuple[str, Any], ...]:
 
 
 @contextmanager
-def classroom(chosen: DistilParams, paths: Paths, most: int) -> Iterator[tuple[Desk, Classroom]]:
+def trained_on(
+    chosen: DistilParams, paths: Paths, most: int
+) -> Iterator[tuple[TrainingBase, Trainer]]:
     """Both parts run through the frozen trunk."""
-    files, desk = input_files(paths), open_desk(chosen)
+    data, desk = read_training_data(paths), load_training_base(chosen)
     learn, judge = (
-        make_lessons(
-            subset(read_labelled(read_cases(files[part])), most, chosen.seed),
-            read_targets(files["risk"], part),
-            desk.encoder,
-        )
-        for part in ("train", "valid")
+        make_examples(subset(part, most, chosen.seed), data.targets, desk.encoder)
+        for part in (data.train, data.valid)
     )
-    read_knowledge(desk, chosen, files["held_out"])
+    add_knowledge(desk, chosen, data.held_out)
     with tempfile.TemporaryDirectory() as folder:
-        yield desk, Classroom(desk, learn, judge, Path(folder), chosen.batch_size)
+        yield desk, Trainer(desk, learn, judge, Path(folder), chosen.batch_size)
 
 
 def teach(
-    variant: Variant, chosen: DistilParams, desk: Desk, room: Classroom, network: Network
+    variant: Variant, chosen: DistilParams, desk: TrainingBase, room: Trainer, network: Network
 ) -> Iterator[None]:
     """Both rounds of the risk; stops before each."""
     settings = settings_of(variant)
@@ -99,22 +98,22 @@ def teach(
         learn_simulated(chosen, desk, room, network, settings)
     train(room.risk_task(network, settings), settings.learning_rate, schedule)
     yield
-    found = room.errors(network, settings, chosen.seed)
+    found = room.wrong_cases(network, settings, chosen.seed)
     again = Schedule(chosen.correction_epochs, chosen.batch_size, chosen.seed + 1)
-    correct(room, network, settings, found, again)
+    train_correction(room, network, settings, found, again)
 
 
 def learn_simulated(
-    chosen: DistilParams, desk: Desk, room: Classroom, network: Network, settings: Settings
+    chosen: DistilParams, desk: TrainingBase, room: Trainer, network: Network, settings: Settings
 ) -> None:
     """One pass over simulated cases of diseases that nobody judges, by their labels."""
-    barred = read_barred(input_files(Paths.here())["held_out"])
+    barred = read_training_data(Paths.here()).held_out
     cases = list(knowledge_cases(SIMULATED, barred, chosen.seed))
     sure = {item.case.case_id: float(item.label.label == "rare") for item in cases}
-    examples = make_lessons(read_labelled(cases), sure, desk.encoder).examples
-    pad, size = int(desk.base.tokenizer.pad_token_id), chosen.batch_size
+    examples = make_examples(read_labelled(cases), sure, desk.encoder).examples
+    size = chosen.batch_size
     with tempfile.TemporaryDirectory() as folder:
-        more = freeze_prompts(desk.trunk, examples, pad, Path(folder) / "simulated", size)
+        more = freeze_prompts(desk.trunk, examples, Path(folder) / "simulated", size)
         task = RiskTask(network, more, room.valid, settings.soft_weight)
         train(task, settings.learning_rate, Schedule(1, size, chosen.seed))
 
@@ -129,18 +128,18 @@ def run(
 ) -> None:
     """Train ``variants``, which share their states."""
     chosen = distil.model_copy(update=dict(states_of(variants[0])))
-    with classroom(chosen, paths, most) as (desk, room):
+    with trained_on(chosen, paths, most) as (desk, room):
         if variants[0].name == REFERENCE:
-            rows.add(MATCH_ALONE, room.judged, room.valid.words[:, -1].astype(float))
+            rows.add(MATCH_ALONE, room.valid_examples, room.valid.words[:, -1].astype(float))
         for variant in variants:
             begun = now()
             with room.network(settings_of(variant), chosen.seed) as network:
                 names = iter(STEPS if variant.name == REFERENCE else ())
                 for _ in teach(variant, chosen, desk, room, network):
                     for name in itertools.islice(names, 1):
-                        rows.add(name, room.judged, logits_of(network, room.valid))
+                        rows.add(name, room.valid_examples, logits_of(network, room.valid))
                 logits = logits_of(network, room.valid)
-                rows.add(variant.name, room.judged, logits, since(begun))
+                rows.add(variant.name, room.valid_examples, logits, since(begun))
 
 
 def main() -> None:

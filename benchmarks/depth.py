@@ -17,9 +17,11 @@ from machine import table, visits
 from sklearn.metrics import roc_auc_score
 
 from rarealert.params import load_params
-from rarealert.student.examples import Lessons, make_lessons, read_labelled, read_targets
+from rarealert.student.data import read_labelled, read_targets
+from rarealert.student.examples import ExampleSet, make_examples
+from rarealert.student.head import HeadData, fit_head
 from rarealert.student.network import pad_right, pool
-from rarealert.student.tasks import Desk, Rows, fit_head, open_desk
+from rarealert.student.trainer import TrainingBase, load_training_base
 
 SOFT_WEIGHT = 0.8  # the study's first trial
 RESAMPLES = 500
@@ -27,17 +29,16 @@ BATCH = 16
 
 
 def features(
-    desk: Desk, part: Lessons, layers: list[int]
+    desk: TrainingBase, part: ExampleSet, layers: list[int]
 ) -> tuple[dict[int, Any], dict[int, float]]:
     """Mean embedding and mean state of every example at each of ``layers``; seconds until there."""
-    pad = int(desk.base.tokenizer.pad_token_id)
     found = {layer: [None] * len(part.examples) for layer in layers}
     seconds = dict.fromkeys(layers, 0.0)
-    order = sorted(range(len(part.examples)), key=lambda at: len(part.examples[at].prompt))
+    order = sorted(range(len(part.examples)), key=lambda at: len(part.examples[at].prompt.ids))
     with torch.inference_mode():
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            ids, lengths = pad_right([part.examples[at].prompt for at in chosen], pad)
+            ids, lengths = pad_right([part.examples[at].prompt.ids for at in chosen])
             clock = time.perf_counter()
             states = desk.trunk.embed(ids)
             words = pool(states, lengths)
@@ -52,7 +53,7 @@ def features(
     return {layer: np.stack(rows) for layer, rows in found.items()}, seconds
 
 
-def interval(part: Lessons, scores: np.ndarray) -> tuple[float, float]:
+def interval(part: ExampleSet, scores: np.ndarray) -> tuple[float, float]:
     """95 % percentile bootstrap over whole diseases."""
     random = np.random.default_rng(0)
     groups = np.array(part.groups)
@@ -97,10 +98,10 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("depth.png"))
     chosen = options.parse_args()
     params = load_params(chosen.workspace / "params.yaml")
-    desk = open_desk(params.distil)
+    desk = load_training_base(params.distil)
     layers = sorted({min(int(layer), desk.trunk.depth) for layer in chosen.layers.split(",")})
     learn, judge = (
-        make_lessons(
+        make_examples(
             read_labelled(visits(chosen.workspace, part, count)),
             read_targets(chosen.workspace / "build" / "align" / "risk.parquet", part),
             desk.encoder,
@@ -113,7 +114,7 @@ def main() -> None:
     count = len(learn.examples) + len(judge.examples)
     rows = []
     for layer in layers:
-        start = Rows(fit[layer], learn.rare, learn.target, learn.groups)
+        start = HeadData(fit[layer], learn.rare, learn.target, learn.groups)
         head = fit_head(start, SOFT_WEIGHT, finding_share=0.0)
         with torch.inference_mode():
             scores = head(torch.from_numpy(held[layer])).numpy()

@@ -29,7 +29,7 @@ from rarealert.knowledge.profiles import (
 )
 from rarealert.paths import Paths
 from rarealert.simulation.corpus import keys_of
-from rarealert.student.finding_risk import read_barred
+from rarealert.student.data import read_held_out
 from rarealert.student.model import Student
 from rarealert.student.package import load_package
 from rarealert.student.profile_match import ProfileMatch, make_library
@@ -49,7 +49,7 @@ def main() -> None:
     paths = Paths.here()
     items = read_cases(paths.build("split") / "test.parquet")
     cases = [item.case for item in items]
-    barred = read_barred(paths.build("split") / "held_out.json")
+    barred = read_held_out(paths.build("split") / "held_out.json")
     risks: dict[str, np.ndarray] = {}
     pairs: dict[str, tuple[str, str]] = {}
     for pattern, kept in (("{}", frozenset[str]()), (EQUAL, barred)):

@@ -27,10 +27,12 @@ from rarealert.params import DistilParams, Params, load_params, use_profile
 from rarealert.paths import Paths
 from rarealert.stages.distil import read_settings
 from rarealert.student.activations import Example, freeze_prompts
-from rarealert.student.examples import make_lessons, read_labelled, read_targets
-from rarealert.student.finding_risk import knowledge_of_findings, read_barred
+from rarealert.student.data import read_held_out, read_labelled, read_targets
+from rarealert.student.examples import make_examples
+from rarealert.student.finding_risk import load_finding_risk
+from rarealert.student.head import HeadData, fit_head
 from rarealert.student.profile_match import ProfileMatch, packaged_library
-from rarealert.student.tasks import Desk, Rows, fit_head, open_desk
+from rarealert.student.trainer import TrainingBase, load_training_base
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.store import disease_groups, is_rare, read_cases
 
@@ -53,7 +55,7 @@ def main() -> None:
     cases = sorted(
         read_cases(here.build("ingest") / "cases.parquet"), key=lambda item: item.case.case_id
     )
-    desk = open_desk(params.distil)
+    desk = load_training_base(params.distil)
     desk.trunk.profile_match = ProfileMatch(packaged_library())
     seen = read(cases, desk, params.distil, home)
     locked = judged(here, seen, desk, params, here)
@@ -75,10 +77,12 @@ def laid_over(profile: Path, here: Paths, home: Paths) -> Params:
     return load_params(home.params)
 
 
-def read(cases: Sequence[LabelledCase], desk: Desk, chosen: DistilParams, home: Paths) -> Seen:
+def read(
+    cases: Sequence[LabelledCase], desk: TrainingBase, chosen: DistilParams, home: Paths
+) -> Seen:
     """Run every case through the frozen trunk, or read back what an earlier run kept."""
     nothing = {item.case.case_id: 0.5 for item in cases}  # targets are not read here
-    examples = make_lessons(read_labelled(cases), nothing, desk.encoder).examples
+    examples = make_examples(read_labelled(cases), nothing, desk.encoder).examples
     words, pooled = {}, {}
     for first in range(0, len(cases), CHUNK):
         kept = home.root / f"states-{first}.npz"
@@ -86,8 +90,7 @@ def read(cases: Sequence[LabelledCase], desk: Desk, chosen: DistilParams, home: 
         if not kept.is_file():
             with tempfile.TemporaryDirectory(dir=home.root) as folder:
                 file = Path(folder) / "states.f16"
-                pad = int(desk.base.tokenizer.pad_token_id)
-                frozen = freeze_prompts(desk.trunk, part, pad, file, chosen.batch_size)
+                frozen = freeze_prompts(desk.trunk, part, file, chosen.batch_size)
             np.savez(kept, words=frozen.words, pooled=frozen.pooled)
             print(f"{first + len(part)} of {len(cases)} cases read", flush=True)
         with np.load(kept) as held:
@@ -97,22 +100,22 @@ def read(cases: Sequence[LabelledCase], desk: Desk, chosen: DistilParams, home: 
     return Seen({item.case_id: item for item in examples}, words, pooled)
 
 
-def judged(split: Paths, seen: Seen, desk: Desk, params: Params, here: Paths) -> Risks:
+def judged(split: Paths, seen: Seen, desk: TrainingBase, params: Params, here: Paths) -> Risks:
     """Risks of the test part of ``split``, by model and case id."""
     parts = {
         part: read_cases(split.build("split") / f"{part}.parquet")
         for part in ("train", "valid", "test")
     }
     targets = read_targets(split.build("align") / "risk.parquet", "train")
-    barred = read_barred(split.build("split") / "held_out.json")
+    barred = read_held_out(split.build("split") / "held_out.json")
     said = dict(features(parts, seen, desk, params.distil, barred))
-    rows = Rows(
+    rows = HeadData(
         features=said["train"],
         rare=np.array(is_rare(parts["train"])),
         target=np.array([targets[item.case.case_id] for item in parts["train"]]),
         groups=disease_groups(parts["train"]),
-        spoken=desk.trunk.word_width - 1,
-        matched=desk.trunk.word_width,
+        finding_column=desk.trunk.word_width - 1,
+        match_column=desk.trunk.word_width,
     )
     asked = [item.case for item in parts["test"]]
     settings = read_settings(here.build("tune") / "best.json")
@@ -131,18 +134,16 @@ def judged(split: Paths, seen: Seen, desk: Desk, params: Params, here: Paths) ->
 def features(
     parts: Mapping[str, Sequence[LabelledCase]],
     seen: Seen,
-    desk: Desk,
+    desk: TrainingBase,
     chosen: DistilParams,
     barred: frozenset[str],
 ) -> Iterator[tuple[str, np.ndarray]]:
     """What the head reads of each part: words, findings, the match of profiles, states."""
-    known = knowledge_of_findings(desk, chosen, barred)
+    known = load_finding_risk(desk.base.digest, desk.encoder, chosen, barred)
     for part, cases in parts.items():
         examples = [seen.examples[item.case.case_id] for item in cases]
-        findings = [
-            float(known.at([item.facts], len(item.prompt)).sum()) / len(item.prompt)
-            for item in examples
-        ]
+        facts = [item.prompt.facts for item in examples]
+        findings = [float(known.at([one], one.length).mean()) for one in facts]
         words = np.stack([seen.words[item.case_id] for item in examples])
         pooled = np.stack([seen.pooled[item.case_id] for item in examples])
         told = np.asarray(findings, dtype=np.float32)[:, None]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from rarealert.student.examples import Lessons
+from rarealert.student.examples import ExampleSet
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.store import read_cases
 
@@ -106,7 +106,7 @@ class Rows:
         """Those of ``names`` that are not here yet."""
         return [name for name in names if name not in self._held]
 
-    def add(self, name: str, judge: Lessons, logits: Floats, cost: Spent | None = None) -> None:
+    def add(self, name: str, judge: ExampleSet, logits: Floats, cost: Spent | None = None) -> None:
         """Keep the ``logits`` of a row, in the order of ``judge``."""
         row = {
             "name": name,

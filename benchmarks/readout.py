@@ -9,7 +9,7 @@ probability has no place for.
 
 import argparse
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch import Tensor
 
 from rarealert.params import DistilParams, load_params
 from rarealert.paths import Paths
-from rarealert.stages.tune import DEFAULTS, input_files
-from rarealert.student.activations import Frozen, freeze_prompts
-from rarealert.student.examples import Lessons, make_lessons, read_labelled, read_targets, subset
-from rarealert.student.network import Network, RiskHead, Settings, add_adapter, remove_adapter
-from rarealert.student.tasks import Classroom, Desk, RiskTask, logits_of, open_desk
+from rarealert.student.activations import Activations, freeze_prompts
+from rarealert.student.data import read_training_data, subset
+from rarealert.student.examples import ExampleSet, make_examples
+from rarealert.student.network import Settings, Trunk, add_adapter, remove_adapter
+from rarealert.student.study import DEFAULTS
+from rarealert.student.tasks import RiskTask, logits_of
+from rarealert.student.trainer import Trainer, TrainingBase, load_training_base
 from rarealert.student.training import Schedule, train
-from rarealert.visits.store import read_cases
 
 QUESTION = "\nRisk of a rare disease, yes or no? Answer:"
 ANSWERS = (" yes", " no")
@@ -34,44 +35,43 @@ HEAD = "head on pooled states, layer {}, {}"
 WORD = "token probability, layer {}, {}"
 
 
-@dataclass
-class AnswerNetwork(Network):
-    """A trunk whose risk is the log-odds of one answer's token against the other's."""
+class AnswerHead(torch.nn.Module):
+    """Log-odds of one answer's token against the other's, from the last token's state."""
 
-    answers: tuple[int, int] = (0, 0)
+    def __init__(self, trunk: Trunk, answers: tuple[int, int]) -> None:
+        super().__init__()
+        self._trunk = (trunk,)  # in a tuple, so that its weights are not the head's
+        self._answers = list(answers)
 
-    def risk_parameters(self) -> dict[str, torch.nn.Parameter]:
-        """LoRA below the layer that is read."""
-        return self._lora(self.trunk.block_start, self.trunk.risk_layer)
-
-    def risk_logits(self, states: Tensor, words: Tensor, prompts: Tensor) -> Tensor:  # noqa: ARG002
-        """Log-odds of the answers at the last position of each prompt."""
-        last = states[torch.arange(len(states)), prompts - 1]
-        if self.trunk.risk_layer < self.trunk.depth:  # run() norms what comes out at the top
-            last = self.trunk.decoder.norm(last)
-        rows = self.trunk.model.lm_head.weight[list(self.answers)]
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ``(batch,)`` of the features that a student's head reads."""
+        trunk = self._trunk[0]
+        last = features[:, trunk.word_width :]
+        if trunk.risk_layer < trunk.depth:  # run() norms what comes out at the top
+            last = trunk.decoder.norm(last)
+        rows = trunk.model.lm_head.weight[self._answers]
         return torch.as_tensor(last @ (rows[0] - rows[1]))
 
 
-def lessons(desk: Desk, paths: Paths, most: int, seed: int) -> tuple[Lessons, Lessons]:
+def lessons(
+    desk: TrainingBase, paths: Paths, most: int, seed: int
+) -> tuple[ExampleSet, ExampleSet]:
     """At most ``most`` training cases and the validation part as the desk's encoder tells them."""
-    files = input_files(paths)
-    learnt = subset(read_labelled(read_cases(files["train"])), most, seed)
-    learn = make_lessons(learnt, read_targets(files["risk"], "train"), desk.encoder)
-    held = read_labelled(read_cases(files["valid"]))
-    return learn, make_lessons(held, read_targets(files["risk"], "valid"), desk.encoder)
+    data = read_training_data(paths)
+    learn = make_examples(subset(data.train, most, seed), data.targets, desk.encoder)
+    return learn, make_examples(data.valid, data.targets, desk.encoder)
 
 
 def head_rows(rows: Rows, chosen: DistilParams, paths: Paths, most: int) -> None:
     """The student's own readout, before and after training."""
-    desk = open_desk(chosen)
+    desk = load_training_base(chosen)
     layer = desk.trunk.risk_layer
     names = [HEAD.format(layer, told) for told in ("fitted on frozen states", "and LoRA")]
     if not rows.missing(names):
         return
     learn, judge = lessons(desk, paths, most, chosen.seed)
     with tempfile.TemporaryDirectory() as folder:
-        room = Classroom(desk, learn, judge, Path(folder), chosen.batch_size)
+        room = Trainer(desk, learn, judge, Path(folder), chosen.batch_size)
         with room.network(SETTINGS, chosen.seed) as network:
             rows.add(names[0], judge, logits_of(network, room.valid))
             schedule = Schedule(chosen.epochs, chosen.batch_size, chosen.seed)
@@ -86,10 +86,11 @@ def token_rows(
     rows: Rows, chosen: DistilParams, paths: Paths, most: int, layer: int | None, block: int
 ) -> None:
     """Answers' tokens read at ``layer`` (None: the top), LoRA in ``block`` layers below it."""
-    desk = open_desk(chosen)
+    desk = load_training_base(chosen)
     trunk, encoder = desk.trunk, desk.encoder
     trunk.risk_layer = layer or trunk.depth
     trunk.block_start = trunk.risk_layer - block
+    trunk.readout = "last"
     told = ("zero-shot", f"LoRA in {block} layer{'s' * (block > 1)}")
     names = [WORD.format(trunk.risk_layer, item) for item in told]
     if not rows.missing(names):
@@ -99,18 +100,15 @@ def token_rows(
     encoder._tail = tail
     yes, no = (encoder.tokens(answer)[0] for answer in ANSWERS)
     learn, judge = lessons(desk, paths, most, chosen.seed)
-    pad = int(desk.base.tokenizer.pad_token_id)
 
-    def freeze(part: Lessons, file: Path) -> Frozen:
-        return freeze_prompts(trunk, part.examples, pad, file, chosen.batch_size)
+    def freeze(part: ExampleSet, file: Path) -> Activations:
+        return freeze_prompts(trunk, part.examples, file, chosen.batch_size)
 
     with tempfile.TemporaryDirectory() as folder:
         held = freeze(judge, Path(folder) / "valid")
         settings = replace(SETTINGS, adapted_layers=block)
-        plain: Any = add_adapter(
-            desk.base.model, trunk, RiskHead(1), settings, desk.voice, chosen.seed
-        )
-        network = AnswerNetwork(trunk, plain.peft_model, plain.head, (yes, no))
+        head: Any = AnswerHead(trunk, (yes, no))
+        network = add_adapter(trunk, head, settings, desk.rationale, chosen.seed)
         if rows.missing(names[:1]):
             rows.add(names[0], judge, logits_of(network, held))  # a fresh LoRA changes nothing
         task = RiskTask(network, freeze(learn, Path(folder) / "train"), held, settings.soft_weight)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from rarealert.language.base import quiet
 from rarealert.student.activations import Example
 from rarealert.student.network import Settings, pad_right, pool
-from rarealert.student.tasks import Desk
+from rarealert.student.trainer import TrainingBase
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ANSWERS = (" yes", " no")
@@ -22,7 +22,7 @@ Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
 class Cut(torch.nn.Module):
     """A trunk cut at our depth with peft's LoRA, mean pooling and a linear head."""
 
-    def __init__(self, desk: Desk, settings: Settings) -> None:
+    def __init__(self, desk: TrainingBase, settings: Settings) -> None:
         super().__init__()
         model: Any = desk.base.model
         model.model.layers = model.model.layers[: desk.trunk.risk_layer]
@@ -32,7 +32,6 @@ class Cut(torch.nn.Module):
         self.head = torch.nn.Linear(2 * model.config.hidden_size, 1)
         self.trunk = model.model
         self.embedding = model.model.embed_tokens
-        self._pad = int(desk.base.tokenizer.pad_token_id)
         self._share = settings.soft_weight
 
     def forward(self, input_ids: Any, attention_mask: Any, labels: Any = None) -> dict[str, Any]:
@@ -50,13 +49,13 @@ class Cut(torch.nn.Module):
         """What the Trainer is given: our soft targets."""
         share = self._share
         return [
-            {"ids": item.prompt, "y": share * item.target + (1 - share) * item.rare}
+            {"ids": item.prompt.ids, "y": share * item.target + (1 - share) * item.rare}
             for item in examples
         ]
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows padded to the longest."""
-        said = _padded([row["ids"] for row in rows], self._pad)
+        said = _padded([row["ids"] for row in rows])
         return said | {"labels": torch.tensor([row["y"] for row in rows])}
 
     def risks(self, batch: dict[str, Any], _last: Any) -> Any:
@@ -67,16 +66,15 @@ class Cut(torch.nn.Module):
 class Whole(torch.nn.Module):
     """The whole causal model, its loss over the answer and the rationale that follow a visit."""
 
-    def __init__(self, desk: Desk, settings: Settings) -> None:
+    def __init__(self, desk: TrainingBase, settings: Settings) -> None:
         super().__init__()
         trunk = desk.trunk
         layers = [
             *range(trunk.block_start, trunk.risk_layer),
-            *range(trunk.voice_start, trunk.depth),
+            *range(trunk.rationale_start, trunk.depth),
         ]
         self.adapted = _with_lora(desk.base.model, settings, layers)
         self._answers = [desk.encoder.tokens(answer)[0] for answer in ANSWERS]
-        self._pad = int(desk.base.tokenizer.pad_token_id)
 
     def forward(self, **batch: Any) -> Any:
         """What the causal model gives, with its own loss."""
@@ -87,14 +85,16 @@ class Whole(torch.nn.Module):
         made = []
         for item in examples:
             told = (self._answers[0 if item.rare else 1], *item.rationale)
-            labels = (*[IGNORED] * len(item.prompt), *told)
-            made.append({"ids": (*item.prompt, *told), "labels": labels})
+            labels = (*[IGNORED] * len(item.prompt.ids), *told)
+            made.append({"ids": (*item.prompt.ids, *told), "labels": labels})
         return made
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows padded to the longest."""
-        labels = pad_right([row["labels"] for row in rows], IGNORED)[0]
-        return _padded([row["ids"] for row in rows], self._pad) | {"labels": labels}
+        labels, lengths = pad_right([row["labels"] for row in rows])
+        behind = torch.arange(labels.shape[1])[None, :] >= lengths[:, None]
+        labels = labels.masked_fill(behind, IGNORED)
+        return _padded([row["ids"] for row in rows]) | {"labels": labels}
 
     def risks(self, batch: dict[str, Any], last: Any) -> Any:
         """Log-odds of the answers where they would follow."""
@@ -124,8 +124,8 @@ def risks_of(rival: Cut | Whole, examples: Sequence[Example]) -> list[float]:
     with torch.inference_mode():
         for start in range(0, len(examples), BATCH):
             part = examples[start : start + BATCH]
-            batch = _padded([item.prompt for item in part], 0)
-            last = torch.tensor([len(item.prompt) - 1 for item in part])
+            batch = _padded([item.prompt.ids for item in part])
+            last = torch.tensor([len(item.prompt.ids) - 1 for item in part])
             said += rival.risks(batch, last).tolist()
     return said
 
@@ -143,7 +143,7 @@ def _with_lora(model: Any, settings: Settings, layers: list[int]) -> Any:
         return get_peft_model(model, config)
 
 
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> dict[str, Any]:
-    ids, lengths = pad_right(rows, pad)
+def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+    ids, lengths = pad_right(rows)
     mask = (torch.arange(ids.shape[1])[None, :] < lengths[:, None]).long()
     return {"input_ids": ids, "attention_mask": mask}

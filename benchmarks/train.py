@@ -25,18 +25,14 @@ from rivals import Cut, Whole, risks_of, trainer_of
 from sklearn.metrics import roc_auc_score
 
 from rarealert.params import Params, load_params
-from rarealert.stages.distil import read_leanings
-from rarealert.stages.tune import DEFAULTS
+from rarealert.stages.distil import read_reasons
 from rarealert.student.activations import freeze_prompts
-from rarealert.student.examples import (
-    Lessons,
-    choose_rationales,
-    make_lessons,
-    read_labelled,
-    read_targets,
-)
+from rarealert.student.data import read_labelled, read_targets
+from rarealert.student.examples import ExampleSet, choose_rationales, make_examples
 from rarealert.student.network import Settings
-from rarealert.student.tasks import Classroom, logits_of, open_desk
+from rarealert.student.study import DEFAULTS
+from rarealert.student.tasks import logits_of
+from rarealert.student.trainer import Trainer, load_training_base
 from rarealert.student.training import Schedule, train
 
 EPOCHS = 3  # the Trainer's default
@@ -57,18 +53,18 @@ class Bench:
 
     params: Params
     settings: Settings
-    learn: Lessons
-    judge: Lessons
+    learn: ExampleSet
+    judge: ExampleSet
     whole: bool
 
     def ours(self, epochs: int = EPOCHS, *, judged: bool = False) -> Run:
         """Frozen states, the head's start, ``epochs`` passes; ``judged`` by all after each."""
         chosen = self.params.distil
-        desk = open_desk(chosen)
+        desk = load_training_base(chosen)
         judge = self.judge if judged else _least(self.judge)
         with tempfile.TemporaryDirectory() as folder:
             begun = now()
-            room = Classroom(desk, self.learn, judge, Path(folder), chosen.batch_size)
+            room = Trainer(desk, self.learn, judge, Path(folder), chosen.batch_size)
             with room.network(self.settings, chosen.seed) as network:
                 schedule = Schedule(epochs, chosen.batch_size, chosen.seed)
                 train(room.risk_task(network, self.settings), self.settings.learning_rate, schedule)
@@ -76,14 +72,13 @@ class Bench:
                     told = replace(schedule, batch_size=chosen.rationale_batch_size)
                     train(room.rationale_task(network), chosen.rationale_learning_rate, told)
                 cost = since(begun)
-                pad = int(desk.base.tokenizer.pad_token_id)
                 file = Path(folder) / "all"
-                held = freeze_prompts(desk.trunk, self.judge.examples, pad, file, 32)
+                held = freeze_prompts(desk.trunk, self.judge.examples, file, 32)
                 return Run(cost, roc_auc_score(self.judge.rare, logits_of(network, held)))
 
     def theirs(self) -> Run:
         """The Trainer's own time, without loading and without judging."""
-        desk = open_desk(self.params.distil)
+        desk = load_training_base(self.params.distil)
         rival = (Whole if self.whole else Cut)(desk, self.settings)
         with tempfile.TemporaryDirectory() as folder:
             trainer = trainer_of(rival, self.learn.examples, folder)
@@ -92,8 +87,8 @@ class Bench:
 
     def operations(self) -> float:
         """Floating-point operations of our risk's matrix products, without validation."""
-        trunk = open_desk(self.params.distil).trunk
-        tokens = sum(len(item.prompt) for item in self.learn.examples)
+        trunk = load_training_base(self.params.distil).trunk
+        tokens = sum(len(item.prompt.ids) for item in self.learn.examples)
         block = trunk.risk_layer - trunk.block_start
         # once through all, then forward and back through what learns
         passes = trunk.risk_layer + 2 * EPOCHS * block
@@ -128,18 +123,18 @@ def read(workspace: Path, cases: int, valid: int, whole: bool) -> Bench:
     params = load_params(workspace / "params.yaml")
     risks, encoder = (
         workspace / "build" / "align" / "risk.parquet",
-        open_desk(params.distil).encoder,
+        load_training_base(params.distil).encoder,
     )
     answers = workspace / "build" / "rationales" / "answers.parquet"
-    leanings = read_leanings(answers) if whole else {}
+    leanings = read_reasons(answers) if whole else {}
 
-    def lessons(part: str, count: int) -> Lessons:
+    def lessons(part: str, count: int) -> ExampleSet:
         of_part = read_labelled(visits(workspace, part, count))
         targets = read_targets(risks, part)
         told = max(1, round(len(of_part) * TOLD_SHARE)) if whole else 0
         texts = choose_rationales(of_part, targets, leanings, told, 0) if told else {}
         limit = params.distil.max_rationale_tokens
-        return make_lessons(of_part, targets, encoder, texts, limit)
+        return make_examples(of_part, targets, encoder, texts, limit)
 
     learn, judge = lessons("train", cases), lessons("valid", valid)
     # what words learn from profiles is no part of the comparison
@@ -155,7 +150,7 @@ def middle(runs: list[Run]) -> Run:
     return Run(cost, runs[0].auroc)
 
 
-def _least(judge: Lessons) -> Lessons:
+def _least(judge: ExampleSet) -> ExampleSet:
     """A case of each label, and one with a rationale: the least that training asks for."""
     wanted = [judge.rare, ~judge.rare, [bool(item.rationale) for item in judge.examples]]
     kept = sorted({list(which).index(True) for which in wanted if any(which)})
@@ -181,8 +176,9 @@ def report(bench: Bench, runs: dict[str, Run]) -> None:
         for name, run in runs.items()
     ]
     ours, theirs = runs["this repository"].cost, runs["peft + Trainer"].cost
+    told = len(bench.learn.with_rationale)
     print(
-        f"{len(bench.learn.examples)} training cases, {bench.learn.told} with a rationale, "
+        f"{len(bench.learn.examples)} training cases, {told} with a rationale, "
         f"{EPOCHS} passes; AUROC of {len(bench.judge.examples)} validation cases; "
         f"{torch.get_num_threads()} threads."
     )

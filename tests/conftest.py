@@ -1,9 +1,9 @@
 """What tests of several rooms share."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -84,13 +84,49 @@ def uncertainty_of(features: int) -> "Uncertainty":
     )
 
 
+TinyModel = Callable[..., Path]
+
+
 @pytest.fixture(scope="session")
-def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_llama() -> TinyModel:
+    """Makes a Llama with random weights in ``folder``.
+
+    ``tokens`` are its vocabulary beside ``<end>`` and ``<unk>``, ``splitter`` the pre-tokenizer of
+    its WordLevel tokenizer; further keywords go to ``LlamaConfig``.
+    """
+
+    def make(folder: Path, tokens: Iterable[str], splitter: Any, seed: int, **shape: int) -> Path:
+        import torch
+        from tokenizers import Tokenizer, models
+        from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+        vocabulary = {token: place for place, token in enumerate(["<end>", "<unk>", *tokens])}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = splitter
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>", pad_token="<end>"
+        ).save_pretrained(folder)
+        torch.manual_seed(seed)
+        marks = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+        config = LlamaConfig(
+            vocab_size=len(vocabulary),
+            intermediate_size=2 * shape["hidden_size"],
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            **marks,
+            **shape,
+        )
+        LlamaForCausalLM(config).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory, tiny_llama: TinyModel) -> Path:
     """A student's folder on a Llama of two small layers with random weights; loads in 0.1 s."""
-    import torch
     from peft import LoraConfig, get_peft_model
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from tokenizers import pre_tokenizers
 
     from rarealert.calibration.bands import Bands
     from rarealert.calibration.calibrators import Calibrator
@@ -99,26 +135,10 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from rarealert.student.package import Card, save_package
 
     folder = tmp_path_factory.mktemp("student")
-    torch.manual_seed(5)
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,:;?! \n"
-    vocabulary = {token: place for place, token in enumerate(["<end>", "<unk>", *letters])}
-    letter_by_letter = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    letter_by_letter.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=letter_by_letter, eos_token="<end>", unk_token="<unk>"
-    )
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-    )
-    base = folder / "base"
-    LlamaForCausalLM(config).save_pretrained(base)
-    tokenizer.save_pretrained(base)
+    each = pre_tokenizers.Split("", "isolated")
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    base = tiny_llama(folder / "base", letters, each, 5, **shape)
     loaded = load_base(str(base))
     lora = LoraConfig(r=2, target_modules=["q_proj"], layers_to_transform=[0, 1])
     card = Card(

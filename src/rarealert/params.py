@@ -121,11 +121,10 @@ class DistilParams(_Section):
     prompt: Literal["plain", "chat"]
     readout: Literal["mean", "last"]
     gradient_checkpointing: bool
-    packed_tokens: Annotated[int, Field(ge=64)] | None
     seed: Seed
     max_prompt_tokens: Count
     max_rationale_tokens: Count
-    risk_layer: Count | None
+    risk_layer: Count
     lora_layers: Count
     epochs: Count
     batch_size: Count

@@ -123,7 +123,7 @@ def baseline_risks(
 ) -> Risks:
     """What packaged MiniLM with LoRA says, having learnt from the student's cases and targets."""
     from rarealert.student.baseline import Recipe, minilm_risks
-    from rarealert.student.examples import read_labelled, read_targets
+    from rarealert.student.data import read_labelled, read_targets
 
     chosen = params.score
     recipe = Recipe(

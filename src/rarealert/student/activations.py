@@ -1,7 +1,7 @@
-"""What the frozen part of the trunk says of each sequence, computed once and kept on disk."""
+"""Activations of the frozen part of the trunk, computed once a case and kept on disk."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,60 +11,57 @@ from torch import Tensor
 
 from rarealert.errors import RareAlertError
 from rarealert.language.base import enough_memory
-from rarealert.student.encoding import Facts
-from rarealert.student.network import Trunk, denied_mask, pad_right, pool
+from rarealert.student.encoding import PromptTokens
+from rarealert.student.network import PromptBatch, Trunk, batch_prompts, pad_right, pool
 
 _ASK_LESS = "lower distil.batch_size or distil.max_prompt_tokens"
+_LENGTH_NOISE = 8  # tokens; sorts batches by length, with other neighbours each epoch
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training or validation sequence: a prompt, and the rationale to learn (may be empty).
+    """One training or validation case: a prompt, and the rationale to learn (may be empty).
 
-    ``rare`` is the label, ``target`` the aligned risk 0-1 that the student imitates, ``denied`` the
-    positions of the prompt that a denial covers, ``facts`` what is told of the patient.
-    The first ``given`` tokens of the rationale are its opening, which is not learnt.
+    ``rare`` is the label, ``target`` the aligned risk 0-1 that the student imitates. The first
+    ``given`` tokens of the rationale are its opening, which is not learnt.
     """
 
     case_id: str
-    prompt: tuple[int, ...]
+    prompt: PromptTokens
     rationale: tuple[int, ...]
     rare: bool
     target: float
-    denied: tuple[int, ...] = ()
-    facts: Facts = field(default_factory=Facts)
     given: int = 0
 
     @property
     def ids(self) -> tuple[int, ...]:
         """Prompt and rationale."""
-        return self.prompt + self.rationale
+        return self.prompt.ids + self.rationale
 
 
 @dataclass(frozen=True)
-class Kept:
-    """16-bit states ``(tokens, hidden)``: their bits, and what number format these are."""
+class StoredStates:
+    """16-bit states, a row a token: their bits, ``(tokens, hidden)``, and their number format.
+
+    The format is bfloat16 where the trunk computes in it, else float16; NumPy has no bfloat16.
+    """
 
     bits: NDArray[np.int16]
     dtype: torch.dtype
 
 
-class Frozen:
-    """States below a block, 16 bits each, memory-mapped, one row a token.
+class Activations:
+    """The states of ``examples`` below a block, memory-mapped.
 
-    They are kept as bfloat16 where the trunk computes in it, else as float16; ``rows`` holds the
-    bits of either, which NumPy has no name for.
-
-    ``words`` holds the mean of what each prompt's words say, shape ``(n_examples, word_width)``,
-    and ``pooled`` what is read of the risk layer's states before any adapter,
-    ``(n_examples, hidden)``.
+    ``words`` are the means of ``Trunk.words``, shape ``(n_examples, word_width)``, and ``pooled``
+    those of ``Trunk.read_out`` before any adapter, ``(n_examples, hidden)``.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
         lengths: Sequence[int],
-        rows: Kept,
+        states: StoredStates,
         words: NDArray[np.float32],
         pooled: NDArray[np.float32],
     ) -> None:
@@ -72,23 +69,22 @@ class Frozen:
         self.lengths = np.asarray(lengths)
         self.words = words
         self.pooled = pooled
-        self._rows = rows
+        self._states = states
         self._starts = np.cumsum([0, *lengths])
 
-    def batch(self, indices: Sequence[int]) -> Tensor:
-        """States ``(batch, longest, hidden)`` of the examples ``indices``, zero where padded."""
-        longest = int(self.lengths[list(indices)].max())
-        states = torch.zeros(len(indices), longest, self._rows.bits.shape[1])
-        for row, index in enumerate(indices):
+    def states(self, chosen: Sequence[int]) -> Tensor:
+        """States ``(batch, longest, hidden)`` of the examples ``chosen``, zero where padded."""
+        longest = int(self.lengths[list(chosen)].max())
+        states = torch.zeros(len(chosen), longest, self._states.bits.shape[1])
+        for row, index in enumerate(chosen):
             start, length = self._starts[index], self.lengths[index]
-            part = np.array(self._rows.bits[start : start + length])
-            states[row, :length] = torch.from_numpy(part).view(self._rows.dtype).float()
+            bits = np.array(self._states.bits[start : start + length])
+            states[row, :length] = torch.from_numpy(bits).view(self._states.dtype).float()
         return states
 
-    def denied(self, indices: Sequence[int]) -> Tensor:
-        """Which positions of the examples ``indices`` a denial covers, ``(batch, longest)``."""
-        longest = int(self.lengths[list(indices)].max())
-        return denied_mask([self.examples[index].denied for index in indices], longest)
+    def prompts(self, chosen: Sequence[int]) -> PromptBatch:
+        """The prompts of the examples ``chosen``."""
+        return batch_prompts([self.examples[index].prompt for index in chosen])
 
     def batches(
         self,
@@ -98,13 +94,13 @@ class Frozen:
     ) -> list[tuple[int, ...]]:
         """Batches of neighbours in length, in random order with a ``seed``, else by length.
 
-        ``only`` names the examples to go through; without it, all.
+        ``only`` are the examples to go through; without it, all.
         """
         chosen = np.arange(len(self.lengths)) if only is None else np.asarray(only)
         lengths = self.lengths[chosen].astype(float)
         random = np.random.default_rng(seed) if seed else None
         if random:
-            lengths = lengths + random.uniform(0, 8, len(lengths))  # other neighbours each epoch
+            lengths = lengths + random.uniform(0, _LENGTH_NOISE, len(lengths))
         order = chosen[np.argsort(lengths, kind="stable")].tolist()
         batches = [tuple(order[first : first + size]) for first in range(0, len(order), size)]
         if random:
@@ -113,52 +109,51 @@ class Frozen:
 
 
 def freeze_prompts(
-    trunk: Trunk, examples: Sequence[Example], pad: int, file: Path, batch_size: int
-) -> Frozen:
+    trunk: Trunk, examples: Sequence[Example], file: Path, batch_size: int
+) -> Activations:
     """States of the prompts below the risk block, with the features that the head starts from."""
     hidden = int(trunk.model.config.hidden_size)
     words = np.zeros((len(examples), trunk.word_width), dtype=np.float32)
     pooled = np.zeros((len(examples), hidden), dtype=np.float32)
 
-    def below(chosen: Sequence[int], ids: Tensor, lengths: Tensor) -> Tensor:
-        embedded = trunk.embed(ids)
-        states = trunk.run(embedded, 0, trunk.block_start, lengths)
-        at_risk = trunk.run(states, trunk.block_start, trunk.risk_layer, lengths)
-        denied = denied_mask([examples[index].denied for index in chosen], ids.shape[1])
-        facts = [examples[index].facts for index in chosen]
-        words[chosen] = pool(trunk.words(ids, denied, facts), lengths).numpy()
-        pooled[chosen] = pool(trunk.read_out(at_risk, denied, lengths), lengths).numpy()
+    def below(chosen: Sequence[int], _ids: Tensor, lengths: Tensor) -> Tensor:
+        batch = batch_prompts([examples[index].prompt for index in chosen])
+        states = trunk.run(trunk.embed(batch.ids), 0, trunk.block_start)
+        at_risk = trunk.run(states, trunk.block_start, trunk.risk_layer)
+        words[chosen] = pool(trunk.words(batch), lengths).numpy()
+        pooled[chosen] = pool(trunk.read_out(at_risk, batch), lengths).numpy()
         return states
 
-    sequences = [item.prompt for item in examples]
-    rows = run_once(sequences, below, hidden, pad, file, batch_size)
-    return Frozen(examples, [len(ids) for ids in sequences], rows, words, pooled)
+    sequences = [item.prompt.ids for item in examples]
+    states = store_states(sequences, below, hidden, file, batch_size)
+    return Activations(examples, [len(ids) for ids in sequences], states, words, pooled)
 
 
-def freeze_told(
-    trunk: Trunk, examples: Sequence[Example], pad: int, file: Path, batch_size: int
-) -> Frozen:
-    """States of prompts with their rationales below the rationale's block, as the risk block is."""
+def freeze_rationales(
+    trunk: Trunk, examples: Sequence[Example], file: Path, batch_size: int
+) -> Activations:
+    """States of prompts with their rationales below the rationale's block, as it is now."""
     hidden = int(trunk.model.config.hidden_size)
 
-    def below(_chosen: Sequence[int], ids: Tensor, lengths: Tensor) -> Tensor:
-        return trunk.run(trunk.embed(ids), 0, trunk.voice_start, lengths)
+    def below(_chosen: Sequence[int], ids: Tensor, _lengths: Tensor) -> Tensor:
+        return trunk.run(trunk.embed(ids), 0, trunk.rationale_start)
 
     sequences = [item.ids for item in examples]
-    rows = run_once(sequences, below, hidden, pad, file, batch_size)
+    states = store_states(sequences, below, hidden, file, batch_size)
     nothing = np.zeros((len(examples), 0), dtype=np.float32)
-    return Frozen(examples, [len(ids) for ids in sequences], rows, nothing, nothing)
+    return Activations(examples, [len(ids) for ids in sequences], states, nothing, nothing)
 
 
-def run_once(
+def store_states(
     sequences: Sequence[Sequence[int]],
     below: Callable[[Sequence[int], Tensor, Tensor], Tensor],
     hidden: int,
-    pad: int,
     file: Path,
     batch_size: int,
-) -> Kept:
-    """The states that ``below`` gives of each sequence, one after the other, in ``file``.
+) -> StoredStates:
+    """The states that ``below`` computes of each sequence, one after the other, in ``file``.
+
+    ``below`` takes the indices of a batch, its padded ids and its lengths.
 
     Raises:
         NotEnoughMemoryError: a batch doesn't fit.
@@ -172,16 +167,17 @@ def run_once(
     with torch.inference_mode(), enough_memory("a pass through the frozen layers", _ASK_LESS):
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
-            ids, lengths = pad_right([sequences[index] for index in chosen], pad)
+            ids, lengths = pad_right([sequences[index] for index in chosen])
             states = below(chosen, ids, lengths).cpu()
             dtype = torch.bfloat16 if states.dtype == torch.bfloat16 else torch.float16
             states = states.to(dtype)
-            if not bool(torch.isfinite(states).all()):
+            inside = torch.arange(states.shape[1])[None, :] < lengths[:, None]
+            if not bool(torch.isfinite(states[inside]).all()):
                 raise RareAlertError(
                     "a state of the base model is not a number, or too large for 16 bits; set "
                     "distil.dtype to bfloat16, or name another distil.base_model."
                 )
-            kept = states.view(torch.int16).numpy()
+            stored = states.view(torch.int16).numpy()
             for row, index in enumerate(chosen):
-                bits[starts[index] : starts[index + 1]] = kept[row, : int(lengths[row])]
-    return Kept(bits, dtype)
+                bits[starts[index] : starts[index + 1]] = stored[row, : int(lengths[row])]
+    return StoredStates(bits, dtype)

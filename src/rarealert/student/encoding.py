@@ -80,20 +80,29 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A tokenised visit; ``ids`` ends with the risk position.
+class PromptTokens:
+    """The network's input: token ``ids``, of which the last is the risk position.
 
-    ``reading`` is the visit without the fields that were left out, and ``spans`` are the characters
-    of its text that each visit token covers. ``denied`` are the positions of ``ids`` that a denial
-    covers ("no fever"), ascending. ``truncated`` marks a visit that was cut.
+    ``denied`` are the positions that a denial covers ("no fever"), ascending.
     """
 
     ids: tuple[int, ...]
-    truncated: bool
-    reading: Reading
-    spans: tuple[Span, ...]
     denied: tuple[int, ...] = ()
     facts: Facts = field(default_factory=Facts)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised visit.
+
+    ``reading`` is the visit without the fields that were left out, and ``spans`` are the characters
+    of its text that each visit token covers. ``truncated`` marks a visit that was cut.
+    """
+
+    tokens: PromptTokens
+    reading: Reading
+    spans: tuple[Span, ...]
+    truncated: bool
 
 
 class Encoder:
@@ -131,16 +140,10 @@ class Encoder:
         read, body, truncated = shorten(reading, self._tokens_with_spans, self._room)
         ids = (*self._head, *(token for token, _ in body), *self._tail)
         spans = tuple(span for _, span in body)
-        case = reading.case
-        findings = tuple(self._findings(read, spans))
-        return Prompt(
-            ids=ids,
-            truncated=truncated,
-            reading=read,
-            spans=spans,
-            denied=self._denied(read.denials, spans),
-            facts=Facts(findings, case.age_years, case.sex, len(self._head), len(ids)),
-        )
+        case, findings = reading.case, tuple(self._findings(read, spans))
+        facts = Facts(findings, case.age_years, case.sex, len(self._head), len(ids))
+        tokens = PromptTokens(ids, self._denied(read.denials, spans), facts)
+        return Prompt(tokens, read, spans, truncated)
 
     def rationale(self, text: str, max_tokens: int) -> tuple[int, ...]:
         """Token ids of a rationale and its end mark, at most ``max_tokens`` in all."""

@@ -1,54 +1,30 @@
 """Training and validation examples: prompts, out-of-fold targets, rationales to learn.
 
-Both stages that train (tune and distil) read their examples through here, and never see the
-test part.
-
-The second round: what the student judged wrongly, told why, and some of the first again.
-
-As MedThink's reasoning correction does, but the judges of an error are the label and the aligned
-out-of-fold risk here, never the student or a teacher itself.
+The correction round learns what the student judged wrongly, with some of the first round again, as
+MedThink's reasoning correction does. An error is decided by the label and the aligned out-of-fold
+risk, never by the student or a teacher.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rarealert.errors import BadInputError
 from rarealert.simulation.corpus import GENERATOR_VERSION
 from rarealert.student.activations import Example
+from rarealert.student.data import LabelledReading
 from rarealert.student.encoding import ENCODING_VERSION, Encoder
 from rarealert.student.rationale import TeacherReasons, compose, compose_correction, opening_of
-from rarealert.visits.case import Case, Label, LabelledCase
-from rarealert.visits.reading import Reading, read_visit
+
+Reasons = Mapping[str, Sequence[TeacherReasons]]
+"""The reasons of each teacher that answered, by case id."""
 
 
 @dataclass(frozen=True)
-class LabelledReading:
-    """A visit that was read, with its label."""
-
-    reading: Reading
-    label: Label
-
-    @property
-    def case(self) -> Case:
-        """The case as recorded."""
-        return self.reading.case
-
-
-def read_labelled(cases: Iterable[LabelledCase]) -> list[LabelledReading]:
-    """Read every case once."""
-    return [LabelledReading(read_visit(item.case), item.label) for item in cases]
-
-
-@dataclass(frozen=True)
-class Lessons:
+class ExampleSet:
     """The examples of one part, with the disease of each, shape ``(n,)``, for grouped folds."""
 
     examples: tuple[Example, ...]
@@ -66,127 +42,133 @@ class Lessons:
         return np.array([item.target for item in self.examples])
 
     @property
-    def told(self) -> int:
-        """Examples whose rationale is learnt as well."""
-        return sum(bool(item.rationale) for item in self.examples)
+    def with_rationale(self) -> list[Example]:
+        """The examples whose rationale is learnt as well."""
+        return [item for item in self.examples if item.rationale]
 
 
-def read_targets(file: Path, part: str) -> dict[str, float]:
-    """Aligned risk 0-1 by case id of ``part``; those of the training part are out-of-fold.
-
-    Raises:
-        BadInputError: the file is missing or damaged, or a training row has no fold, which means
-            that the model which scored it had seen its label.
-    """
-    if not file.is_file():
-        raise BadInputError(f"{file} is missing; run dvc repro align.")
-    try:
-        rows = pq.read_table(file, columns=["case_id", "part", "fold", "risk"]).to_pylist()
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
-        raise BadInputError(
-            f"{file} is not a file of aligned risks; run dvc repro align."
-        ) from error
-    targets = {}
-    for number, row in enumerate(rows):
-        if row["part"] != part:
-            continue
-        if part == "train" and row["fold"] is None:
-            raise BadInputError(
-                f"{file} row {number}: fold is empty, so the risk is not out-of-fold; run align."
-            )
-        targets[row["case_id"]] = float(row["risk"])
-    return targets
-
-
-def with_targets(
-    cases: Sequence[LabelledReading], targets: Mapping[str, float]
-) -> list[LabelledReading]:
-    """The training cases that can be learnt from: what no teacher answered has no aligned risk.
-
-    Raises:
-        BadInputError: there are cases, and none of them has one.
-    """
-    kept = [item for item in cases if item.case.case_id in targets]
-    if cases and not kept:
-        raise BadInputError("align gave no training case a risk; run dvc repro align.")
-    return kept
-
-
-def make_lessons(
+def make_examples(
     cases: Sequence[LabelledReading],
     targets: Mapping[str, float],
     encoder: Encoder,
     rationales: Mapping[str, str] | None = None,
     max_rationale_tokens: int = 0,
-) -> Lessons:
-    """One example a case; ``rationales`` by case id, a case without one learns only its risk.
+) -> ExampleSet:
+    """One example a case.
 
-    A case without an aligned risk has its label for a target: it is judged by that alone, and
-    ``with_targets`` keeps it from what is learnt.
+    Args:
+        cases: the cases of one part.
+        targets: aligned risk 0-1 by case id. A case without one has its label as target; only
+            validation has such cases, since ``with_targets`` removes them from training.
+        encoder: makes the prompts.
+        rationales: rationales to learn by case id; a case without one learns only its risk.
+        max_rationale_tokens: a longer rationale is cut.
     """
     examples = []
     truncated = 0
     for item in cases:
-        case_id = item.case.case_id
+        case_id, rare = item.case.case_id, item.is_rare
         prompt = encoder.prompt(item.reading)
         truncated += prompt.truncated
+        example = Example(case_id, prompt.tokens, (), rare, targets.get(case_id, float(rare)))
         text = (rationales or {}).get(case_id)
-        told = encoder.rationale(text, max_rationale_tokens) if text else ()
-        rare = item.label.label == "rare"
-        target = targets.get(case_id, float(rare))
-        given = given_tokens(encoder, text, told) if text else 0
-        read = (prompt.denied, prompt.facts, given)
-        examples.append(Example(case_id, prompt.ids, told, rare, target, *read))
+        if text:
+            example = _with_rationale(example, encoder, text, max_rationale_tokens)
+        examples.append(example)
     groups = tuple(item.label.disease_id for item in cases)
-    return Lessons(tuple(examples), groups, truncated)
-
-
-def given_tokens(encoder: Encoder, text: str, told: Sequence[int]) -> int:
-    """How many of ``told``, the tokens of ``text``, are its opening; its end mark is none."""
-    return min(len(encoder.tokens(" " + opening_of(text))), len(told) - 1)
+    return ExampleSet(tuple(examples), groups, truncated)
 
 
 def choose_rationales(
     cases: Sequence[LabelledReading],
     targets: Mapping[str, float],
-    leanings: Mapping[str, Sequence[TeacherReasons]],
+    reasons: Reasons,
     count: int,
     seed: int,
 ) -> dict[str, str]:
     """Rationales by case id for at most ``count`` of ``cases``, chosen at random.
 
-    Only cases whose aligned risk lies on the label's side are taken: there the teachers' reasons
-    speak for the right answer.
+    Only cases whose aligned risk is on the label's side are taken: there the teachers' reasons
+    support the right answer.
     """
     agreed = [
-        item
-        for item in cases
-        if (targets.get(item.case.case_id, 0.5) >= 0.5) == (item.label.label == "rare")
+        item for item in cases if (targets.get(item.case.case_id, 0.5) >= 0.5) == item.is_rare
     ]
-    order = np.random.default_rng(seed).permutation(len(agreed))
     chosen: dict[str, str] = {}
-    for index in order:
+    for index in np.random.default_rng(seed).permutation(len(agreed)):
         if len(chosen) == count:
             break
-        item = agreed[index]
-        case_id = item.case.case_id
-        rare, head = item.label.label == "rare", item.label.orphanet_head
-        text = compose(item.reading, leanings.get(case_id, ()), rare, head)
+        item, case_id = agreed[index], agreed[index].case.case_id
+        given = reasons.get(case_id, ())
+        text = compose(item.reading, given, item.is_rare, item.label.orphanet_head)
         if text:
             chosen[case_id] = text
     return chosen
 
 
-def subset(cases: Sequence[LabelledReading], count: int, seed: int) -> list[LabelledReading]:
-    """At most ``count`` cases at random, with the labels in the proportion of the whole."""
-    if len(cases) <= count:
-        return list(cases)
-    random = np.random.default_rng(seed)
-    chosen: list[int] = []
-    for label in ("rare", "nonrare"):
-        rows = [index for index, item in enumerate(cases) if item.label.label == label]
-        chosen += random.permutation(rows)[: round(count * len(rows) / len(cases))].tolist()
-    return [cases[index] for index in sorted(chosen)]
+@dataclass(frozen=True)
+class CorrectionCases:
+    """Indices into the training part: ``wrong`` were judged wrongly, ``replayed`` were not."""
+
+    wrong: tuple[int, ...]
+    replayed: tuple[int, ...]
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """All cases of the correction round."""
+        return (*self.wrong, *self.replayed)
+
+
+def find_wrong_cases(
+    logits: NDArray[np.float64], part: ExampleSet, tau: float, replay_share: float, seed: int
+) -> CorrectionCases:
+    """Cases on the wrong side of their label, or further than ``tau`` from their aligned risk.
+
+    ``logits`` has shape ``(n,)``. Other cases are drawn at random, so that they make up
+    ``replay_share`` of the round as far as there are any.
+    """
+    risk = 1 / (1 + np.exp(-logits))
+    wrong = ((risk >= 0.5) != part.rare) | (np.abs(risk - part.target) > tau)
+    right = np.flatnonzero(~wrong)
+    count = round(int(wrong.sum()) * replay_share / (1 - replay_share))
+    drawn = np.random.default_rng(seed).permutation(right)[:count]
+    return CorrectionCases(tuple(np.flatnonzero(wrong).tolist()), tuple(sorted(drawn.tolist())))
+
+
+def correction_examples(
+    cases: Sequence[LabelledReading],
+    part: ExampleSet,
+    found: CorrectionCases,
+    reasons: Reasons,
+    encoder: Encoder,
+    max_tokens: int,
+    count: int,
+) -> list[Example]:
+    """At most ``count`` wrong cases with a corrected rationale, then replayed ones of round one.
+
+    ``cases`` and ``part`` have the same order. A rationale longer than ``max_tokens`` is left out,
+    because it would end before its citation. Rationales are replayed in the proportion of cases.
+    """
+    corrected: list[Example] = []
+    for index in found.wrong:
+        if len(corrected) == count:
+            break
+        item = cases[index]
+        given = reasons.get(item.case.case_id, ())
+        text = compose_correction(item.reading, item.label, given)
+        if text and len(encoder.rationale(text, max_tokens + 1)) <= max_tokens:
+            example = _with_rationale(part.examples[index], encoder, text, max_tokens)
+            corrected.append(example)
+    share = len(found.replayed) / max(1, len(found.wrong))
+    chosen = {item.case_id for item in corrected}
+    earlier = [item for item in part.with_rationale if item.case_id not in chosen]
+    return corrected + earlier[: round(len(corrected) * share)]
+
+
+def _with_rationale(example: Example, encoder: Encoder, text: str, max_tokens: int) -> Example:
+    ids = encoder.rationale(text, max_tokens)
+    opening = encoder.tokens(" " + opening_of(text))
+    return replace(example, rationale=ids, given=min(len(opening), len(ids) - 1))
 
 
 def digest_of(*parts: object) -> str:
@@ -194,71 +176,11 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def digest_of_examples(*parts: Sequence[Example]) -> str:
-    """sha256 of what is learnt, as the student reads it, and of the versions that decide how.
+def digest_of_examples(*parts: ExampleSet) -> str:
+    """sha256 of the examples, and of the versions that decide how a visit is encoded.
 
-    Files keep their bytes when the code that reads them changes; trials and checkpoints of another
-    reading must not be taken up again.
+    Files keep their bytes when the code that encodes them changes; trials and checkpoints of
+    another encoding must not be resumed.
     """
-    read = [asdict(example) for part in parts for example in part]
-    return digest_of(ENCODING_VERSION, GENERATOR_VERSION, read)
-
-
-@dataclass(frozen=True)
-class Round:
-    """Positions in a part: ``wrong`` are judged wrongly, ``replayed`` are not."""
-
-    wrong: tuple[int, ...]
-    replayed: tuple[int, ...]
-
-    @property
-    def learnt(self) -> tuple[int, ...]:
-        """All that the round goes through."""
-        return (*self.wrong, *self.replayed)
-
-
-def find_errors(
-    logits: NDArray[np.float64], lessons: Lessons, tau: float, replay_share: float, seed: int
-) -> Round:
-    """Cases on the wrong side of their label, or further than ``tau`` from their aligned risk.
-
-    ``logits`` has shape ``(n,)``. To them come others at random, so that these make up
-    ``replay_share`` of the round as far as there are any.
-    """
-    risk = 1 / (1 + np.exp(-logits))
-    wrong = ((risk >= 0.5) != lessons.rare) | (np.abs(risk - lessons.target) > tau)
-    right = np.flatnonzero(~wrong)
-    count = round(int(wrong.sum()) * replay_share / (1 - replay_share))
-    drawn = np.random.default_rng(seed).permutation(right)[:count]
-    return Round(tuple(np.flatnonzero(wrong).tolist()), tuple(sorted(drawn.tolist())))
-
-
-def chains(
-    cases: Sequence[LabelledReading],
-    lessons: Lessons,
-    found: Round,
-    leanings: Mapping[str, Sequence[TeacherReasons]],
-    encoder: Encoder,
-    max_tokens: int,
-    count: int,
-) -> list[Example]:
-    """At most ``count`` wrongly judged cases, each with its chain, and told ones of round one.
-
-    ``cases`` and ``lessons`` stand side by side. A chain longer than ``max_tokens`` is left out,
-    since it would end before it arrives. The replayed share of rationales is the round's.
-    """
-    told: list[Example] = []
-    for index in found.wrong:
-        if len(told) == count:
-            break
-        item = cases[index]
-        text = compose_correction(item.reading, item.label, leanings.get(item.case.case_id, ()))
-        ids = encoder.rationale(text, max_tokens + 1) if text else ()
-        if text and len(ids) <= max_tokens:
-            given = given_tokens(encoder, text, ids)
-            told.append(replace(lessons.examples[index], rationale=ids, given=given))
-    share = len(found.replayed) / max(1, len(found.wrong))
-    earlier = [item for item in lessons.examples if item.rationale]
-    chosen = {item.case_id for item in told}
-    kept = [item for item in earlier if item.case_id not in chosen]
-    return told + kept[: round(len(told) * share)]
+    examples = [asdict(example) for part in parts for example in part.examples]
+    return digest_of(ENCODING_VERSION, GENERATOR_VERSION, examples)

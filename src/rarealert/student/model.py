@@ -151,24 +151,23 @@ class Student:
         """Per batch of similar lengths: indices, head features, and both token inputs of these."""
         import torch
 
-        from rarealert.student.network import denied_mask, pad_right, pool
+        from rarealert.student.network import batch_prompts, pool
 
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].tokens.ids))
         with torch.inference_mode():
             for first in range(0, len(order), batch_size):
                 chosen = order[first : first + batch_size]
-                ids, lengths = pad_right([prompts[index].ids for index in chosen], self._pad)
-                denied = denied_mask([prompts[index].denied for index in chosen], ids.shape[1])
-                facts = [prompts[index].facts for index in chosen]
-                words = self._trunk.words(ids, denied, facts)
-                states = self._trunk.run(self._trunk.embed(ids), 0, self._trunk.risk_layer)
-                states = self._trunk.read_out(states, denied, lengths)
-                features = torch.cat([pool(words, lengths), pool(states, lengths)], dim=1)
+                batch = batch_prompts([prompts[index].tokens for index in chosen])
+                words = self._trunk.words(batch)
+                states = self._trunk.run(self._trunk.embed(batch.ids), 0, self._trunk.risk_layer)
+                states = self._trunk.read_out(states, batch)
+                pooled = pool(words, batch.lengths), pool(states, batch.lengths)
+                features = torch.cat(pooled, dim=1)
                 yield chosen, features, words, states
 
     def _token_logits(self, prompt: Prompt, alone: "NDArray[np.float64]") -> TokenLogits:
         before, after = self._encoder.frame
-        length = len(prompt.ids)
+        length = len(prompt.tokens.ids)
         spans = np.array(prompt.spans, dtype=np.int64).reshape(-1, 2)
         return TokenLogits(prompt.reading, spans, alone[before : length - after], length)
 
@@ -185,7 +184,7 @@ class Student:
         import torch
 
         starts = [
-            [*self._encoder.prompt(reading).ids, *self._encoder.tokens(" " + opening(band))]
+            [*self._encoder.prompt(reading).tokens.ids, *self._encoder.tokens(" " + opening(band))]
             for reading, band in zip(readings, bands, strict=True)
         ]
         texts = [""] * len(starts)

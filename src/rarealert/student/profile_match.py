@@ -1,12 +1,11 @@
-"""Which disease profile fits a visit best, rare against common, finding by finding.
+"""Profile match: how much better the best rare disease fits a visit than the best common one.
 
-What ``findingrisk`` has learnt of a finding is the same in every visit. Whether findings belong
-together only a disease can say, so the student looks them up: the likelihood of the patient's
-findings under each profile, as LIRICAL reckons it (Robinson et al. 2020, Am J Hum Genet 107:403),
-and the log ratio of the best rare disease and the best common condition, over the root of the
-number of findings, so that a long visit is no risk in itself. Nothing here was learnt from a case;
-how far it is trusted is fitted on training cases. The ratio is a sum over findings, so it stands at
-their tokens and each is credited with its own part (docs/decisions/0005).
+The finding risk of a term is the same in every visit; whether findings belong together only a
+disease profile can tell. The match is the log ratio of the likelihoods of the patient's findings
+under both profiles, as LIRICAL computes them (Robinson et al. 2020, Am J Hum Genet 107:403), over
+the root of the number of findings, so that a long visit is no risk in itself. Profiles are not
+learnt from cases; the weight of the match is fitted on training cases. The ratio is a sum over
+findings, so each is attributed its own part, at its token (docs/decisions/0005).
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,7 +66,7 @@ class Library:
 
 
 def load_library(file: Path) -> Library:
-    """What ``Library.save`` wrote.
+    """Load what ``Library.save`` wrote.
 
     Raises:
         BadInputError: the file is missing or damaged.
@@ -89,7 +88,7 @@ def make_library(
     conditions: Sequence[CommonCondition],
     content: Mapping[str, float],
 ) -> Library:
-    """The profiles as arrays, the true-path rule applied."""
+    """The library of these profiles, the true-path rule applied."""
     common = [condition.profile for condition in conditions]
     columns = Columns(load_ontology(), (*rare, *common), content)
     tables = rare_table(columns, rare), common_table(columns, conditions)
@@ -110,13 +109,13 @@ def make_library(
 
 @cache
 def packaged_library() -> Library:
-    """The profiles that come with this version, put together once a process (two seconds)."""
+    """The library of this version's profiles, made once a process (two seconds)."""
     content = load_information_content()
     return make_library(load_rare_profiles(), load_common_conditions(), content)
 
 
 class ProfileMatch:
-    """A library at work."""
+    """Matches visits with the profiles of a library."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -129,33 +128,29 @@ class ProfileMatch:
         self._logs = lru_cache(maxsize=_CACHED_TERMS)(self._log_likelihoods)
 
     def at(self, facts: Sequence[Facts], width: int) -> NDArray[np.float32]:
-        """What each visit says at each position, ``(rows, width)``: the mean over tokens counts.
-
-        Positions from ``width`` on are dropped.
-        """
-        said = np.zeros((len(facts), width), dtype=np.float32)
+        """Log ratio at each position, ``(visits, width)``; a visit's is the mean over them."""
+        ratios = np.zeros((len(facts), width), dtype=np.float32)
         for row, visit in enumerate(facts):
             for position, log_ratio in self.log_ratios(visit):
-                if position < width:
-                    said[row, position] += visit.length * log_ratio
-        return said
+                ratios[row, position] += visit.length * log_ratio
+        return ratios
 
     def log_ratios(self, visit: Facts) -> list[tuple[int, float]]:
-        """Place and part, in nats, of each finding in the best rare over the best common disease.
+        """Position and share, in nats, of each finding in the log ratio of a visit.
 
-        What age and sex say stands at the visit's first token. Empty without a finding: then no
+        The share of age and sex is at the visit's first token. Empty without a finding: then no
         disease fits better than another.
         """
-        told = _telling(visit.findings)
-        if not told:
+        specific = _most_specific(visit.findings)
+        if not specific:
             return []
         limits = (self._sexes, self.library.age_min, self.library.age_max)
         who = log_who_comes(*limits, visit.sex, visit.age_years)
-        parts = [(finding.position, self._logs(finding.terms)) for finding in told]
+        parts = [(finding.position, self._logs(finding.terms)) for finding in specific]
         total = who + np.sum([logs for _, logs in parts], axis=0)
         rare = int(np.argmax(total[: self._n_rare]))
         common = self._n_rare + int(np.argmax(total[self._n_rare :]))
-        root = np.sqrt(len(told))
+        root = np.sqrt(len(specific))
         return [
             (position, float(logs[rare] - logs[common]) / root)
             for position, logs in ((visit.first, who), *parts)
@@ -168,7 +163,7 @@ class ProfileMatch:
         return log_likelihoods(self._shares, found.tolist(), self.library.content)
 
 
-def _telling(findings: Sequence[EncodedFinding]) -> list[EncodedFinding]:
+def _most_specific(findings: Sequence[EncodedFinding]) -> list[EncodedFinding]:
     """The findings that no other one implies."""
     own = [frozenset(finding.terms) for finding in findings]
     return [

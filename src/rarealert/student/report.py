@@ -1,12 +1,13 @@
-"""How training went: figures on the validation part and the curves of each task."""
+"""How training went: figures on the validation part, and the curves of each task."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.student.examples import LabelledReading
+from rarealert.student.data import LabelledReading
+from rarealert.student.model import Rationale
 from rarealert.student.rationale import (
     RAISED,
     heads_named,
@@ -14,11 +15,10 @@ from rarealert.student.rationale import (
     opening_of,
     plausible_heads,
 )
+from rarealert.student.rounds import CORRECTION, Rounds
+from rarealert.student.training import Epoch
+from rarealert.tracking.items import Child, Metric
 from rarealert.visits.reading import Reading
-
-if TYPE_CHECKING:
-    from rarealert.student.model import Rationale
-    from rarealert.student.training import Epoch
 
 
 def valid_figures(
@@ -30,7 +30,7 @@ def valid_figures(
     """Metrics of ``logits`` and calibrated ``risk``, each ``(n_valid,)``, beside TF-IDF's AUROC."""
     from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-    rare = _is_rare(valid)
+    rare = [item.is_rare for item in valid]
     return {
         "auroc": float(roc_auc_score(rare, logits)),
         "brier": float(brier_score_loss(rare, risk)),
@@ -39,32 +39,53 @@ def valid_figures(
     }
 
 
-def rationale_figures(readings: Sequence[Reading], said: "Sequence[Rationale]") -> dict[str, float]:
+def rationale_figures(
+    readings: Sequence[Reading], rationales: Sequence[Rationale]
+) -> dict[str, float]:
     """Shares 0-1 of rationales, and their mean length in words.
 
-    ``rationales_sound`` are those told in free words, of which what names no finding of the visit
-    was left out, ``rationales_grounded`` all that cite only
-    what is in their visit, ``rationales_head`` those that name an Orphanet head which a finding of
-    the visit speaks for, of those that raise the question.
+    ``rationales_sound`` are those in free words that passed their check, ``rationales_grounded``
+    all that cite only what is in their visit. ``rationales_head`` are those that name an Orphanet
+    head which a finding of the visit supports, of those that raise the question.
     """
-    grounded, headed, raised, words = 0, 0, 0, 0
-    for reading, item in zip(readings, said, strict=True):
-        told = item.text.removeprefix(opening_of(item.text)).strip()
-        grounded += item.origin == "listed" or is_sound(told, reading)
+    grounded, with_head, raised, words = 0, 0, 0, 0
+    for reading, item in zip(readings, rationales, strict=True):
+        body = item.text.removeprefix(opening_of(item.text)).strip()
+        grounded += item.origin == "listed" or is_sound(body, reading)
         words += len(item.text.split())
         if opening_of(item.text) == RAISED:
             raised += 1
-            heads = set(heads_named(told))
-            headed += bool(heads & set(plausible_heads(reading.present)))
+            with_head += bool(set(heads_named(body)) & set(plausible_heads(reading.present)))
     return {
-        "rationales_sound": sum(item.origin == "free" for item in said) / len(said),
-        "rationales_grounded": grounded / len(said),
-        "rationales_head": headed / max(1, raised),
-        "rationales_words": words / len(said),
+        "rationales_sound": sum(item.origin == "free" for item in rationales) / len(rationales),
+        "rationales_grounded": grounded / len(rationales),
+        "rationales_head": with_head / max(1, raised),
+        "rationales_words": words / len(rationales),
     }
 
 
-def training_curves(histories: "Mapping[str, Sequence[Epoch]]", tfidf_auroc: float) -> Any:
+def curves(task: str, epochs: Sequence[Epoch]) -> Iterator[Metric]:
+    """A training as metrics by epoch: ``<task>_loss``, ``<task>_valid_loss``, and its figures."""
+    for epoch in epochs:
+        if epoch.loss is not None:
+            yield Metric(f"{task}_loss", epoch.loss, epoch.epoch)
+        yield Metric(f"{task}_valid_loss", epoch.valid_loss, epoch.epoch)
+        for name, value in epoch.figures.items():
+            yield Metric(name, value, epoch.epoch)
+
+
+def round_runs(rounds: Rounds) -> Iterator[Child]:
+    """One nested run a round, with its curves and its gain on validation."""
+    for name, gains in rounds.gains().items():
+        metrics = [Metric(key, value) for key, value in gains.items()]
+        if name == CORRECTION:
+            metrics += [Metric(key, value) for key, value in rounds.counts.items()]
+        for task, history in rounds.histories[name].items():
+            metrics += curves(task, history)
+        yield Child(name, tuple(metrics))
+
+
+def training_curves(histories: Mapping[str, Sequence[Epoch]], tfidf_auroc: float) -> Any:
     """A matplotlib figure: losses of each task by epoch, and the risk's AUROC beside TF-IDF's."""
     from matplotlib.figure import Figure as Canvas
 
@@ -99,16 +120,12 @@ def _tfidf_auroc(train: Sequence[LabelledReading], valid: Sequence[LabelledReadi
     model = make_pipeline(
         TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2),
         LogisticRegression(max_iter=1000),
-    ).fit([item.reading.text for item in train], _is_rare(train))
+    ).fit([item.reading.text for item in train], [item.is_rare for item in train])
     scores = model.decision_function([item.reading.text for item in valid])
-    return float(roc_auc_score(_is_rare(valid), scores))
-
-
-def _is_rare(cases: Sequence[LabelledReading]) -> NDArray[np.bool_]:
-    return np.array([item.label.label == "rare" for item in cases])
+    return float(roc_auc_score([item.is_rare for item in valid], scores))
 
 
 def _points(
-    history: "Sequence[Epoch]", value: "Callable[[Epoch], float | None]"
+    history: Sequence[Epoch], value: Callable[[Epoch], float | None]
 ) -> tuple[list[int], list[float | None]]:
     return [epoch.epoch for epoch in history], [value(epoch) for epoch in history]

@@ -18,7 +18,7 @@ from rarealert.calibration.venn_abers import VennAbers, fit_venn_abers
 from rarealert.errors import BadInputError
 
 if TYPE_CHECKING:
-    from rarealert.student.activations import Frozen
+    from rarealert.student.activations import Activations
     from rarealert.student.network import Network
 
 Floats = NDArray[np.float64]
@@ -30,7 +30,6 @@ would abstain on four visits in ten."""
 FAMILIAR = 0.98
 """Share 0-1 of validation visits that count as in distribution: one in fifty is flagged there."""
 
-_READ_BATCH = 32
 _FILE = "uncertainty.json"
 _WEIGHTS = "familiar.safetensors"
 
@@ -102,8 +101,8 @@ def load_uncertainty(folder: Path) -> Uncertainty:
 
 def fit_uncertainty(
     network: "Network",
-    train: "Frozen",
-    valid: "Frozen",
+    train: "Activations",
+    valid: "Activations",
     log_odds: Floats,
     frame: tuple[int, int],
 ) -> Uncertainty:
@@ -116,9 +115,11 @@ def fit_uncertainty(
         log_odds: uncalibrated log odds of the validation part, shape ``(n,)``.
         frame: tokens of a prompt before and after the visit.
     """
+    from rarealert.student.tasks import readout_of
+
     rare = np.array([item.rare for item in valid.examples])
-    familiarity = fit_familiarity(_read(network, train, frame)[0])
-    features, of_words = _read(network, valid, frame)
+    familiarity = fit_familiarity(readout_of(network, train, frame)[0])
+    features, by_token = readout_of(network, valid, frame)
     distances = familiarity.distance(features)
     return Uncertainty(
         coverage=COVERAGE,
@@ -126,35 +127,6 @@ def fit_uncertainty(
         venn_abers=fit_venn_abers(log_odds, rare),
         familiar_share=FAMILIAR,
         distance_threshold=float(np.quantile(distances, FAMILIAR, method="higher")),
-        neutral=float(of_words[rare].mean() + of_words[~rare].mean()) / 2,
+        neutral=float(by_token[rare].mean() + by_token[~rare].mean()) / 2,
         familiarity=familiarity,
     )
-
-
-def _read(network: "Network", part: "Frozen", frame: tuple[int, int]) -> tuple[Floats, Floats]:
-    """The head's features of each example, and the mean log odds of the visit's tokens alone.
-
-    Shapes ``(n, columns)`` and ``(n,)``.
-    """
-    import torch
-
-    from rarealert.student.network import pad_right, pool
-
-    trunk = network.trunk
-    pooled, of_words = np.zeros(part.pooled.shape), np.zeros(len(part.examples))
-    with torch.no_grad():
-        for chosen in part.batches(_READ_BATCH):
-            rows = list(chosen)
-            denied = part.denied(chosen)
-            states = trunk.run(part.batch(chosen), trunk.block_start, trunk.risk_layer)
-            ids, lengths = pad_right([part.examples[index].prompt for index in chosen], 0)
-            states = trunk.read_out(states, denied, lengths)
-            pooled[rows] = pool(states, lengths).double().numpy()
-            facts = [part.examples[index].facts for index in chosen]
-            words = trunk.words(ids, denied, facts).float().cpu()
-            columns = torch.cat([words, states.float().cpu()], dim=2)
-            alone = network.head(columns).double().numpy()
-            for row, index in enumerate(chosen):
-                last = int(lengths[row]) - frame[1]
-                of_words[index] = alone[row, frame[0] : last].mean()
-    return np.hstack([part.words.astype(np.float64), pooled]), of_words

@@ -1,12 +1,14 @@
-"""A tiny Llama with random weights and a word tokenizer, and cases to read."""
+"""A tiny Llama with random weights and a word tokenizer, and cases of two labels."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rarealert.params import DistilParams, load_params
-from rarealert.student.examples import LabelledReading, read_labelled
+from rarealert.student.data import LabelledReading, read_labelled
+from rarealert.student.encoding import INSTRUCTION, SUFFIX
+from rarealert.student.network import Settings
+from rarealert.student.rationale import LOWERED, RAISED
 from rarealert.visits.case import Case, Label, LabelledCase
 
 FINDINGS = (
@@ -15,7 +17,7 @@ FINDINGS = (
 
 
 def labelled(index: int) -> LabelledCase:
-    """Rare cases speak of the first four findings, the others of the last four."""
+    """Rare cases have two of the first four findings, the others two of the last four."""
     rare = index % 2 == 0
     mine = FINDINGS[:4] if rare else FINDINGS[4:]
     text = f"{mine[index % 4]} and {mine[(index // 2) % 4]} since {index} weeks."
@@ -37,22 +39,28 @@ def labelled(index: int) -> LabelledCase:
     return LabelledCase(case=case, label=label)
 
 
+_SETTINGS = Settings(
+    learning_rate=1e-3,
+    rank=4,
+    alpha_ratio=2.0,
+    soft_weight=0.5,
+    finding_share=0.5,
+    adapted_layers=1,
+    modules="all",
+    tau=0.35,
+    replay_share=0.5,
+)
+
+
 @pytest.fixture(scope="session")
-def distil_params() -> Callable[[str, tuple[int, int]], DistilParams]:
-    """The repository's settings for another base, its risk layer and its LoRA layers."""
-    real = load_params(Path(__file__).parents[3] / "params.yaml").distil
+def settings() -> Settings:
+    return _SETTINGS
 
-    def shrunk(base: str, layers: tuple[int, int]) -> DistilParams:
-        changed = {
-            "base_model": base,
-            "risk_layer": layers[0],
-            "lora_layers": layers[1],
-            "rationale_layers": 1,
-            "max_prompt_tokens": 64,
-        }
-        return real.model_copy(update=changed)
 
-    return shrunk
+@pytest.fixture(scope="session")
+def targets(cases: list[LabelledReading]) -> dict[str, float]:
+    """Aligned risks on the side of each label."""
+    return {item.case.case_id: 0.9 if item.is_rare else 0.2 for item in cases}
 
 
 @pytest.fixture(scope="session")
@@ -61,39 +69,22 @@ def cases() -> list[LabelledReading]:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory, cases: list[LabelledReading]) -> Path:
-    return build_tiny(tmp_path_factory.mktemp("tiny"), cases)
-
-
-def build_tiny(folder: Path, cases: list[LabelledReading]) -> Path:
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    from rarealert.student.encoding import INSTRUCTION, SUFFIX
-    from rarealert.student.rationale import LOWERED, RAISED
+def tiny_base(
+    tmp_path_factory: pytest.TempPathFactory, tiny_llama, cases: list[LabelledReading]
+) -> Path:
+    """A Llama of three layers whose tokens are the words of ``cases`` and of the prompt."""
+    from tokenizers import pre_tokenizers
 
     splitter = pre_tokenizers.Whitespace()
     texts = [item.reading.text for item in cases] + [INSTRUCTION, SUFFIX, RAISED, LOWERED]
     words = sorted({word for text in texts for word, _ in splitter.pre_tokenize_str(text)})
-    vocabulary = {word: index for index, word in enumerate(["<unk>", "<end>", *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = splitter
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>", pad_token="<end>"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=1,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    shape = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    return tiny_llama(tmp_path_factory.mktemp("tiny"), words, splitter, 0, **shape)
+
+
+@pytest.fixture(scope="session")
+def chosen(tiny_base: Path) -> DistilParams:
+    """The repository's settings for the tiny base: a risk after two layers, the top one's LoRA."""
+    real = load_params(Path(__file__).parents[3] / "params.yaml").distil
+    changed = {"base_model": str(tiny_base), "risk_layer": 2, "lora_layers": 1}
+    return real.model_copy(update=changed | {"rationale_layers": 1, "max_prompt_tokens": 64})

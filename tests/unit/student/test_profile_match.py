@@ -1,4 +1,4 @@
-"""Profiles are looked up as the reasoners do, and each finding is credited with its own part."""
+"""The profile match agrees with the reasoners' engine, and each finding has its own share."""
 
 import dataclasses
 from pathlib import Path
@@ -30,7 +30,7 @@ PTOSIS, DIPLOPIA, DYSPHAGIA = "HP:0000508", "HP:0000651", "HP:0002015"
 
 
 def facts(*terms: str, age_years: float | None = None, sex: str | None = None) -> Facts:
-    """A visit whose finding number ``i`` stands at token ``10 + i`` of fifty."""
+    """A visit of fifty tokens whose finding number ``i`` is at token ``10 + i``."""
     ancestors = load_ontology().ancestors
     findings = (
         EncodedFinding(10 + place, tuple(sorted(int(name[3:]) for name in ancestors(term))))
@@ -61,23 +61,22 @@ def test_the_ratio_is_the_one_that_the_reasoners_engine_gives(match, terms, age,
     assert total(match, visit) == pytest.approx(expected, abs=1e-5)
 
 
-def test_findings_of_a_rare_disease_speak_for_it_and_those_of_a_common_one_do_not(match) -> None:
+def test_findings_of_a_rare_disease_raise_the_match_and_those_of_a_common_one_do_not(match) -> None:
     assert total(match, facts(PTOSIS, DIPLOPIA, DYSPHAGIA)) > 1  # myasthenia gravis
     flu = next(one for one in load_common_conditions() if one.profile.name == "Influenza")
-    told = [finding.hpo_id for finding in flu.profile.findings if not finding.excluded][:4]
-    assert total(match, facts(*told)) <= 0  # some of 4,281 rare diseases explain it as well
+    findings = [finding.hpo_id for finding in flu.profile.findings if not finding.excluded][:4]
+    assert total(match, facts(*findings)) <= 0  # some of 4,281 rare diseases explain it as well
 
 
-def test_each_part_stands_at_its_finding_and_their_mean_is_what_counts(match) -> None:
+def test_each_share_is_at_its_finding_and_their_mean_over_tokens_is_the_ratio(match) -> None:
     visit = facts(PTOSIS, FEVER, age_years=40, sex="female")
     parts = match.log_ratios(visit)
     assert [position for position, _ in parts] == [5, 10, 11]
-    said = match.at([visit, Facts(), visit], 50)
-    assert said.shape == (3, 50)
-    assert not said[1].any()
-    assert said[0].mean() == pytest.approx(total(match, visit), rel=1e-5)
-    assert np.flatnonzero(said[0]).tolist() == [at for at, part in parts if part]
-    assert not match.at([visit], 5).any()  # cut before its first token
+    ratios = match.at([visit, Facts(), visit], 50)
+    assert ratios.shape == (3, 50)
+    assert not ratios[1].any()
+    assert ratios[0].mean() == pytest.approx(total(match, visit), rel=1e-5)
+    assert np.flatnonzero(ratios[0]).tolist() == [at for at, part in parts if part]
 
 
 def test_what_another_finding_implies_does_not_count_again(match) -> None:
@@ -97,14 +96,14 @@ def test_the_order_of_findings_changes_nothing(terms) -> None:
     )
 
 
-def test_a_disease_that_is_taken_out_no_longer_fits() -> None:
+def test_a_disease_that_is_removed_no_longer_fits() -> None:
     rare, conditions = load_rare_profiles(), load_common_conditions()
     gone = next(profile for profile in rare if profile.disease_id == "ORPHA:558")  # Marfan
     fewer = [profile for profile in rare if profile is not gone]
     content = load_information_content()
     both, one = (ProfileMatch(make_library(some, conditions, content)) for some in (rare, fewer))
-    told = [finding.hpo_id for finding in gone.findings if not finding.excluded][:5]
-    assert total(both, facts(*told)) > total(one, facts(*told))
+    visit = facts(*[item.hpo_id for item in gone.findings if not item.excluded][:5])
+    assert total(both, visit) > total(one, visit)
 
 
 def test_a_library_is_read_back_as_it_was_and_damage_is_named(tmp_path: Path) -> None:
