@@ -117,7 +117,7 @@ def policies(knowledge: Knowledge) -> dict[str, Policy]:
     """Each policy by name."""
 
     def pool(patient: Patient, risk: float, count: int) -> list[Question]:
-        beliefs = knowledge.beliefs(patient.known)
+        beliefs = knowledge.beliefs(read_visit(patient.known))
         found = finding_questions(patient.known, risk, beliefs, knowledge, count, patient.asked)
         return list(found)
 
@@ -196,7 +196,7 @@ def reading_of_answers(
     known = [masked(item).known for item in items]
     asked: list[tuple[int, bool, Question]] = []
     for place, case in enumerate(known):
-        beliefs = knowledge.beliefs(case)
+        beliefs = knowledge.beliefs(read_visit(case))
         rare, common = knowledge.chances(beliefs)
         raises = {f.hpo_id: bool(rare[i] > common[i]) for i, f in enumerate(knowledge.askable)}
         found = finding_questions(case, 0.5, beliefs, knowledge, 3)

@@ -11,7 +11,7 @@ from rarealert.registry.commands import roll_back, show_log
 from rarealert.registry.comparison import compare_versions
 from rarealert.registry.identity import adapter_sha256
 from rarealert.registry.ledger import read_ledger
-from rarealert.screening.batch import Question, screen_file
+from rarealert.screening.batch import Options, screen_file
 from rarealert.screening.champion import load_model
 
 
@@ -60,7 +60,7 @@ def test_an_honest_run_is_promoted_once_and_screens(workspace):
     source = workspace.root / "visits.jsonl"
     source.write_text('{"case_id": "v1", "chief_complaint": "cough and fever"}\n')
     model = load_model(NAME, "champion", workspace.paths.tracking_uri)
-    report = screen_file(source, workspace.root / "risks.jsonl", model, Question("all"))
+    report = screen_file(source, workspace.root / "risks.jsonl", model, Options("all"))
     assert (report.screened, report.version) == (1, "1")
     row = json.loads((workspace.root / "risks.jsonl").read_text())
     assert row["rationale"]

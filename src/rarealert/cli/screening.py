@@ -30,11 +30,11 @@ def screen(
     ] = "local",
 ) -> None:
     """Score a file of visits with the registered model, on this machine."""
-    from rarealert.screening.batch import Question
+    from rarealert.screening.batch import Options
     from rarealert.screening.batch import screen as screen_visits
 
-    question = Question(rationale, prevalence)
-    print(screen_visits(source, out, alias, question, model, engine).sentence())
+    options = Options(rationale, prevalence)
+    print(screen_visits(source, out, alias, options, model, engine).sentence())
 
 
 def drift(

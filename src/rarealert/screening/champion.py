@@ -1,4 +1,4 @@
-"""The registered model that screens: found by its alias, loaded offline."""
+"""Load the model that screens: a registered version by its alias, or a model's folder."""
 
 import json
 import os
@@ -27,13 +27,13 @@ _OTHER_RELEASE = (
     "This version was registered by an earlier RareAlert and can't be used by this one; run dvc "
     "repro register, or name another --alias."
 )
-_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""What MLflow says of a model, and of an alias, that a registry does not have."""
+_NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's error codes for a model, and for an alias, that a registry does not have."""
 
 
 @dataclass(frozen=True)
 class ScreeningModel:
-    """A loaded version with what its answers are marked with."""
+    """A loaded version; each answer names the version and the digest of its adapter."""
 
     name: str
     version: str
@@ -42,11 +42,11 @@ class ScreeningModel:
 
 
 def load_model(name: str, alias: str, tracking_uri: str) -> ScreeningModel:
-    """The version of ``name`` that ``alias`` points at, ready to be asked.
+    """Load the version of ``name`` that ``alias`` points at.
 
     Raises:
-        RareAlertError: nothing is registered, or nothing carries the alias; the sentence says
-            which gates the newest version failed and what to do.
+        RareAlertError: nothing is registered, or nothing has the alias; the message names the
+            gates that the newest version failed, and what to do.
         BadInputError: the base model on this machine is not the one trained on.
     """
     version = _find(name, alias, tracking_uri)
@@ -65,14 +65,14 @@ def version_of(name: str, alias: str, tracking_uri: str) -> str:
 
 
 def load_folder(folder: Path) -> ScreeningModel:
-    """The model whose ``MLmodel`` lies in ``folder``; no registry is asked.
+    """Load the model in ``folder``, without a registry.
 
-    In a bundle, ``bundle.json`` beside ``folder`` says which version it is, and ``base`` holds
-    its base model.
+    In a bundle, ``bundle.json`` beside ``folder`` names the version, and ``base`` holds its base
+    model.
 
     Raises:
-        BadInputError: ``folder`` is no model's, or the base model on this machine is not the one
-            trained on.
+        BadInputError: ``folder`` is not a model's, or the base model on this machine is not the
+            one trained on.
     """
     if not (folder / "MLmodel").is_file():
         raise BadInputError(f"{folder} holds no MLmodel file; name a model's folder.")
@@ -87,10 +87,10 @@ def load_folder(folder: Path) -> ScreeningModel:
 
 
 def loader(folder: Path | None, alias: str) -> Callable[[], ScreeningModel]:
-    """What loads the model in ``folder``, or else this workspace's version called ``alias``.
+    """A function that loads the model in ``folder``, or this workspace's version ``alias``.
 
     Raises:
-        BadInputError: no folder is named, and there is no workspace here.
+        BadInputError: no folder is given, and there is no workspace here.
     """
     if folder is not None:
         return partial(load_folder, folder)
@@ -100,6 +100,9 @@ def loader(folder: Path | None, alias: str) -> Callable[[], ScreeningModel]:
 
 
 def _load(uri: str) -> "PyFuncModel":
+    # GNU's OpenMP spins by default, and on a busy machine each thread then spends its share of the
+    # processor on waiting; it reads the variable (OpenMP 5.0, 6.7) when torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with warnings.catch_warnings():  # mlflow 3.17 warns of its own type hints when imported
         warnings.simplefilter("ignore", UserWarning)
         import mlflow.pyfunc
@@ -116,10 +119,10 @@ def _load(uri: str) -> "PyFuncModel":
 
 
 def _scorer(loaded: "PyFuncModel") -> Scorer:
-    """What answers readings inside the loaded model.
+    """The scorer of readings inside the loaded model.
 
     Raises:
-        RareAlertError: the model answers tables alone, as those of an earlier RareAlert do.
+        RareAlertError: the model has none, as those of an earlier RareAlert.
     """
     model = loaded.unwrap_python_model()  # type: ignore[no-untyped-call]
     scorer: Scorer | None = getattr(model, "scorer", None)
@@ -135,7 +138,7 @@ def _find(name: str, alias: str, tracking_uri: str) -> "ModelVersion":
 
     database = tracking_uri.removeprefix("sqlite:///")
     if database != tracking_uri and not Path(database).is_file():
-        raise RareAlertError(_why_none(name, alias, []))  # asking would make an empty database
+        raise RareAlertError(_why_none(name, alias, []))  # a client would create the database
     mlflow.set_tracking_uri(tracking_uri)
     try:
         client = mlflow.MlflowClient()
@@ -154,13 +157,13 @@ def _why_not(name: str, alias: str, client: "MlflowClient", error: "MlflowExcept
     from mlflow.exceptions import MlflowException
 
     try:
-        if error.error_code in _NOT_THERE:
+        if error.error_code in _NOT_FOUND:
             return _why_none(name, alias, list(client.search_model_versions(f"name = '{name}'")))
     except MlflowException:
         pass
     return (
-        "The registry that MLFLOW_TRACKING_URI names did not answer; see that the server runs and "
-        "lets this account in, or name a model's folder with --model."
+        "The registry at MLFLOW_TRACKING_URI did not answer; check that the server runs and "
+        "accepts this account, or name a model's folder with --model."
     )
 
 
@@ -176,6 +179,6 @@ def _why_none(name: str, alias: str, known: "list[ModelVersion]") -> str:
             f"version {newest.version}; see reports/register/card.md, or use --alias challenger."
         )
     return (
-        f"No version of {name} is called {alias!r}; the newest is version {newest.version}. "
+        f"No version of {name} has the alias {alias!r}; the newest is version {newest.version}. "
         "Use --alias challenger, or run dvc repro register."
     )

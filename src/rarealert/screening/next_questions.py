@@ -1,22 +1,14 @@
-"""What the findings of a visit say of the disease behind it: posteriors over profiles.
+"""What to ask next: findings that separate rare from common diseases, and absent fields.
 
-Findings are taken as independent given the disease, with the likelihoods of the reasoners'
-engine (true-path rule, imprecise findings through the ontology; after LIRICAL, Robinson et al.
-2020, Am J Hum Genet 107:403). This is knowledge alone: the student has no part in it.
-
-What to ask next: the findings that split the diseases most, and what each answer would change.
-
-Two values of a question stand beside each other. Both are the mean absolute change of the risk over
-its answers, sum over answers a of P(a | visit) * |risk(visit and a) - risk(visit)|: the expected
-value of information with the risk itself as the quantity of interest (Howard 1966, IEEE Trans Syst
-Sci Cybern 2:22).
+The value of a question is the mean absolute change of the risk over its answers, sum over answers a
+of P(a | visit) * |risk(visit and a) - risk(visit)|: the expected value of information with the risk
+as the quantity of interest (Howard 1966, IEEE Trans Syst Sci Cybern 2:22). A question has two:
 
 - ``profile_change``: by Bayes' rule on the disease profiles alone, which for a finding is
-  2 r (1 - r) |P(finding | rare) - P(finding | common)| with r the risk. Findings are asked in its
-  order, the only one shown to raise AUROC faster than asking at random (docs/results.md).
-- ``expected_change``: what the student would make of the answers. It is told with each question and
-  orders absent fields, of which the profiles say nothing; it does not choose among findings
-  (docs/decisions/0019-screening-in-a-clinic.md).
+  2 r (1 - r) |P(finding | rare) - P(finding | common)| with r the risk. It orders the findings: no
+  other order raised AUROC faster than asking at random (docs/results.md).
+- ``expected_change``: by the student's risk of each answered visit. It orders absent fields, which
+  the profiles do not cover, and is shown with each finding.
 
 P(a | visit) of a finding comes from the profiles' posterior, mixed by the present risk; that of an
 absent field from ``field_questions.tsv``.
@@ -29,28 +21,29 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
-from rarealert.knowledge.hpo import Ontology
-from rarealert.screening.visit_files import MAX_TEXT
 from rarealert.simulation.vocabulary import VisitFinding
-from rarealert.visits.case import Case
-from rarealert.visits.reading import read_visit
+from rarealert.visits.case import MAX_TEXT, Case
+from rarealert.visits.reading import Reading, read_visit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rarealert.knowledge.hpo import Ontology
     from rarealert.knowledge.profiles import Vector
-    from rarealert.simulation.vocabulary import VisitFinding
     from rarealert.teachers.reasoners.engine import Engine, Workup
 
 _TEMPERING = 0.5
 """Exponent of each likelihood: findings are not independent, so their joint is overconfident."""
 
+Scorer = Callable[[Sequence[Reading]], Sequence[float]]
+"""Risk 0-1 of each reading, in order."""
+
 
 @dataclass(frozen=True, eq=False)
 class Beliefs:
-    """The posteriors of one visit, each summing to 1 over its own table of diseases.
+    """The posteriors of one visit, each summing to 1 over its table of diseases.
 
-    ``work`` is what was read from the visit; ``rare`` and ``common`` have one weight a disease.
+    ``work`` holds the visit's findings; ``rare`` and ``common`` have shape ``(n_diseases,)``.
     """
 
     work: "Workup"
@@ -60,7 +53,7 @@ class Beliefs:
 
 @dataclass(frozen=True)
 class LikelyDisease:
-    """A rare disease with the share of the belief in rare diseases that it holds, 0 to 1."""
+    """A rare disease with its share of the belief in rare diseases, 0 to 1."""
 
     orpha_code: str
     name: str
@@ -78,9 +71,14 @@ class LikelyHead:
 
 
 class Knowledge:
-    """The engine and the findings that a first visit can ask for; use ``load_knowledge``."""
+    """Disease profiles and the findings that a first visit can ask for; use ``load_knowledge``.
 
-    def __init__(self, engine: "Engine", askable: "Mapping[str, VisitFinding]") -> None:
+    Findings are independent given the disease, with the likelihoods of the reasoners' engine
+    (true-path rule, imprecise findings through the ontology; after LIRICAL, Robinson et al. 2020,
+    Am J Hum Genet 107:403). The student is not used.
+    """
+
+    def __init__(self, engine: "Engine", askable: Mapping[str, VisitFinding]) -> None:
         import numpy as np
 
         self.ontology: Ontology = engine.ontology
@@ -94,15 +92,25 @@ class Knowledge:
         )
         engine.log_likelihoods.cache_clear()  # the matrices hold them in an eighth of the memory
 
-    def beliefs(self, case: Case) -> Beliefs:
-        """The posteriors after the findings of ``case``, coded ones and those in its text."""
-        from rarealert.teachers.reasoners.engine import work_up
-
-        work = _with_coded(work_up(read_visit(case), self.ontology), case)
-        engine = self._engine
+    def beliefs(self, reading: Reading) -> Beliefs:
+        """The posteriors after the findings of the visit, coded ones and those in its text."""
+        engine, work = self._engine, self._work_up(reading)
         rare = _TEMPERING * engine.joint_log_likelihood(engine.rare, work)
         common = _TEMPERING * engine.joint_log_likelihood(engine.common, work)
         return Beliefs(work, _posterior(rare), _posterior(common + engine.common.prior))
+
+    def _work_up(self, reading: Reading) -> "Workup":
+        from rarealert.teachers.reasoners.engine import work_up
+
+        work = work_up(reading, self.ontology)
+        case, living = reading.case, self.ontology.terms
+        present = dict.fromkeys((*work.present, *(case.findings_present or ())))
+        excluded = dict.fromkeys((*work.excluded, *(case.findings_excluded or ())))
+        return replace(
+            work,
+            present=tuple(term for term in present if term in living),
+            excluded=tuple(term for term in excluded if term in living and term not in present),
+        )
 
     def chances(self, beliefs: Beliefs) -> "tuple[Vector, Vector]":
         """P(finding | rare) and P(finding | common) of each askable finding, ``(n_askable,)``."""
@@ -110,9 +118,9 @@ class Knowledge:
         return rare @ beliefs.rare, common @ beliefs.common
 
     def heads(self, beliefs: Beliefs, count: int = 4, examples: int = 3) -> tuple[LikelyHead, ...]:
-        """The ``count`` classification heads that hold most of the belief in rare diseases.
+        """The ``count`` classification heads with the largest share of the belief in rare diseases.
 
-        Empty where the visit has no finding: all diseases are then alike. Each head names the
+        Empty where the visit has no finding: all diseases are then alike. Each head lists the
         ``examples`` likeliest diseases below it.
         """
         import numpy as np
@@ -130,23 +138,11 @@ class Knowledge:
             if head is None:
                 continue
             weights[head] = weights.get(head, 0.0) + share
-            known = diseases.setdefault(head, [])
-            if len(known) < examples:
-                known.append(LikelyDisease(profile.disease_id, profile.name, head, share))
+            listed = diseases.setdefault(head, [])
+            if len(listed) < examples:
+                listed.append(LikelyDisease(profile.disease_id, profile.name, head, share))
         ranked = sorted(weights, key=lambda head: (-weights[head], head))[:count]
         return tuple(LikelyHead(head, weights[head], tuple(diseases[head])) for head in ranked)
-
-
-def _with_coded(work: "Workup", case: Case) -> "Workup":
-    from dataclasses import replace
-
-    told = _merged(work.present, case.findings_present)
-    denied = _merged(work.excluded, case.findings_excluded)
-    return replace(work, present=told, excluded=tuple(t for t in denied if t not in told))
-
-
-def _merged(read: Sequence[str], coded: Sequence[str] | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*read, *(coded or ()))))
 
 
 def _posterior(logs: "Vector") -> "Vector":
@@ -159,22 +155,18 @@ def _posterior(logs: "Vector") -> "Vector":
 
 @lru_cache(maxsize=1)
 def load_knowledge() -> Knowledge:
-    """The packaged knowledge, put together once a process (some seconds, about 100 MB)."""
+    """The packaged knowledge, built once a process (some seconds, about 100 MB)."""
     from rarealert.simulation.vocabulary import load_vocabulary
     from rarealert.teachers.reasoners.engine import load_engine
 
     return Knowledge(load_engine(), load_vocabulary())
 
 
-Scorer = Callable[[Sequence[Case]], Sequence[float]]
-"""Risk 0-1 of each case, in order; the registered student in use, anything in a test."""
-
-
 @dataclass(frozen=True)
-class Answer:
-    """One answer to a question: the visit with it, and its chance, 0 to 1, in either kind of visit.
+class AnswerOption:
+    """One answer to a question: its chance 0-1 in either kind of visit, and the visit with it.
 
-    ``risk`` is what the scorer says of the visit with the answer, ``None`` before it was asked.
+    ``risk`` is that of the visit with the answer, ``None`` before it was scored.
     """
 
     label: str
@@ -184,7 +176,7 @@ class Answer:
     risk: float | None = None
 
     def chance(self, risk: float) -> float:
-        """P(answer | visit), 0 to 1, where the visit's risk is ``risk``."""
+        """P(answer | visit), 0 to 1, for a visit of this ``risk``."""
         return risk * self.chance_if_rare + (1 - risk) * self.chance_if_common
 
 
@@ -193,52 +185,59 @@ class Question:
     """A question in lay words. ``key`` is an HPO id, or the name of an absent field.
 
     ``wording`` names the finding as the visit would. ``profile_change`` and ``expected_change`` are
-    in risk, 0 to 1: the former ``None`` for a field, the latter before the student was asked.
+    in risk, 0 to 1: the former ``None`` for a field, the latter before its answers were scored.
     """
 
     key: str
     kind: Literal["symptom", "sign", "field"]
     text: str
     wording: str
-    answers: tuple[Answer, ...]
+    answers: tuple[AnswerOption, ...]
     profile_change: float | None = None
     expected_change: float | None = None
 
 
 @dataclass(frozen=True)
 class Questions:
-    """The visit's present risk, findings to ask for, and absent fields; each best first."""
+    """Findings to ask for and absent fields, each best first, and the heads that findings fit."""
 
-    risk: float
     findings: tuple[Question, ...]
     fields: tuple[Question, ...]
+    heads: tuple[LikelyHead, ...]
 
 
 def next_questions(
-    case: Case,
+    reading: Reading,
+    risk: float,
     score: Scorer,
     knowledge: Knowledge,
     *,
     count: int = 3,
     skip: frozenset[str] = frozenset(),
 ) -> Questions:
-    """The ``count`` findings worth asking for most, and all absent fields but ``skip``'s keys.
+    """The ``count`` most useful findings, and all absent fields; none with a key in ``skip``.
 
-    The scorer is called twice: for the visit as it is, then once for all answered visits.
+    ``risk`` is the visit's, 0-1. ``score`` is called once, with the visits of all answers.
     """
-    risk = float(score([case])[0])
-    found = finding_questions(case, risk, knowledge.beliefs(case), knowledge, count, skip)
-    absent = [each for each in field_questions(case) if each.key not in skip]
-    told = [answer.case for each in (*found, *absent) for answer in each.answers]
-    weighed = weigh([*found, *absent], risk, score(told) if told else ())
+    beliefs = knowledge.beliefs(reading)
+    found = finding_questions(reading.case, risk, beliefs, knowledge, count, skip)
+    absent = [each for each in field_questions(reading.case) if each.key not in skip]
+    visits = [read_visit(answer.case) for each in (*found, *absent) for answer in each.answers]
+    weighed = weigh([*found, *absent], risk, score(visits) if visits else ())
     fields = sorted(weighed[len(found) :], key=lambda each: -(each.expected_change or 0.0))
-    return Questions(risk, tuple(weighed[: len(found)]), tuple(fields))
+    return Questions(tuple(weighed[: len(found)]), tuple(fields), knowledge.heads(beliefs))
 
 
-def weigh(asked: Sequence[Question], risk: float, risks: Sequence[float]) -> list[Question]:
-    """``asked`` with what the student makes of the answers; ``risks`` are theirs, in order."""
-    told = iter(risks)
-    return [_weighed(question, risk, told) for question in asked]
+def weigh(questions: Sequence[Question], risk: float, risks: Sequence[float]) -> list[Question]:
+    """Add ``expected_change``; ``risks`` are those of all answers, in order."""
+    remaining = iter(risks)
+    return [_weighed(question, risk, remaining) for question in questions]
+
+
+def _weighed(question: Question, risk: float, risks: Iterator[float]) -> Question:
+    answers = tuple(replace(answer, risk=float(next(risks))) for answer in question.answers)
+    change = sum(each.chance(risk) * abs((each.risk or 0.0) - risk) for each in answers)
+    return replace(question, answers=answers, expected_change=change)
 
 
 def finding_questions(
@@ -249,22 +248,22 @@ def finding_questions(
     count: int,
     skip: frozenset[str] = frozenset(),
 ) -> tuple[Question, ...]:
-    """The ``count`` unasked findings of the largest ``profile_change``, best first.
+    """The ``count`` unknown findings of the largest ``profile_change``, best first.
 
     Of two findings one of which implies the other, only the better is kept.
     """
     rare, common = knowledge.chances(beliefs)
-    apart = abs(rare - common)
+    difference = abs(rare - common)
     barred, implied = _known(beliefs, knowledge, skip)
     chosen: list[Question] = []
-    for place in (-apart).argsort(kind="stable"):
+    for place in (-difference).argsort(kind="stable"):
         if len(chosen) == count:
             break
         finding = knowledge.askable[place]
         if not _can_ask(finding, case, barred, implied):
             continue
         chances = float(rare[place]), float(common[place])
-        change = 2 * risk * (1 - risk) * float(apart[place])
+        change = 2 * risk * (1 - risk) * float(difference[place])
         chosen.append(finding_question(case, finding, chances, change))
         implied |= finding.ancestors
         barred |= {finding.hpo_id}
@@ -274,10 +273,10 @@ def finding_questions(
 def _known(
     beliefs: Beliefs, knowledge: Knowledge, skip: frozenset[str]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Ids whose kinds are denied or were asked, and ids that a told finding implies."""
+    """Ids whose descendants are denied or were asked for, and ids that a finding implies."""
     living = knowledge.ontology.terms
-    told = [term for term in beliefs.work.present if term in living]
-    above = (knowledge.ontology.ancestors(term) for term in (*told, *(skip & living.keys())))
+    present = [term for term in beliefs.work.present if term in living]
+    above = (knowledge.ontology.ancestors(term) for term in (*present, *(skip & living.keys())))
     return skip | frozenset(beliefs.work.excluded), frozenset[str]().union(*above)
 
 
@@ -297,38 +296,41 @@ def finding_question(
     """A yes-or-no question; ``chances`` are those of a yes if rare and if common.
 
     Its text is that of ``question_wordings.tsv``; a finding that is not listed there, which few
-    visits ask for, is named as HPO's lay synonym does, or as HPO itself.
+    visits need, is named by HPO's lay synonym, or by HPO's name.
     """
     rare, common = chances
-    wording = (finding.lay or finding.clinical)[0]
+    wording = _wording(finding)
     plain = f"Any {wording}?" if finding.symptom else f"On examination: any {wording}?"
     text = _question_wordings().get(finding.hpo_id, plain)
     answers = (
-        Answer("yes", rare, common, with_finding(case, finding, present=True)),
-        Answer("no", 1 - rare, 1 - common, with_finding(case, finding, present=False)),
+        AnswerOption("yes", rare, common, with_finding(case, finding, present=True)),
+        AnswerOption("no", 1 - rare, 1 - common, with_finding(case, finding, present=False)),
     )
     kind: Literal["symptom", "sign"] = "symptom" if finding.symptom else "sign"
     return Question(finding.hpo_id, kind, text, wording, answers, change)
 
 
+def _wording(finding: VisitFinding) -> str:
+    return (finding.lay or finding.clinical)[0]
+
+
 def with_finding(case: Case, finding: VisitFinding, *, present: bool) -> Case:
     """The visit with the answer as a sentence of its history, or of its examination for a sign.
 
-    The student reads text alone, so the sentence is what tells it.
+    The student reads text alone, so the answer must be in the text.
     """
-    wording = (finding.lay or finding.clinical)[0]
-    said = f"There is {wording}." if present else f"There is no {wording}."
+    sentence = f"There is {'' if present else 'no '}{_wording(finding)}."
     field = "history_of_present_illness" if finding.symptom else "physical_examination"
-    held = (getattr(case, field) or "")[: MAX_TEXT - len(said) - 1].rstrip()
-    return case.model_copy(update={field: f"{held} {said}" if held else said})
+    before = (getattr(case, field) or "")[: MAX_TEXT - len(sentence) - 1].rstrip()
+    return case.model_copy(update={field: f"{before} {sentence}" if before else sentence})
 
 
 def field_questions(case: Case) -> Iterator[Question]:
-    """One question for each absent field that typical answers are known of."""
+    """One question for each absent field with known typical answers."""
     for field, rows in _typical_answers().items():
         if getattr(case, field) is None:
             answers = tuple(
-                Answer(label, share, share, case.model_copy(update={field: value}))
+                AnswerOption(label, share, share, case.model_copy(update={field: value}))
                 for _, label, share, value in rows
             )
             yield Question(field, "field", rows[0][0], field.replace("_", " "), answers)
@@ -336,7 +338,7 @@ def field_questions(case: Case) -> Iterator[Question]:
 
 @lru_cache(maxsize=1)
 def _question_wordings() -> dict[str, str]:
-    """Questions in lay words by HPO id, for the findings that are asked for most."""
+    """Questions in lay words by HPO id, for the findings that visits most often need."""
     return {row["hpo_id"]: row["question"] for row in _table("question_wordings.tsv")}
 
 
@@ -346,17 +348,11 @@ def _typical_answers() -> dict[str, list[tuple[str, str, float, str | float]]]:
     rows: dict[str, list[tuple[str, str, float, str | float]]] = {}
     for row in _table("field_questions.tsv"):
         value = float(row["value"]) if row["field"] == "age_years" else row["value"]
-        told = (row["question"], row["answer"], float(row["share"]), value)
-        rows.setdefault(row["field"], []).append(told)
+        answer = (row["question"], row["answer"], float(row["share"]), value)
+        rows.setdefault(row["field"], []).append(answer)
     return rows
 
 
 def _table(name: str) -> Iterator[dict[str, str]]:
     text = files("rarealert.screening").joinpath(name).read_text("utf-8")
     return csv.DictReader(text.splitlines(), delimiter="\t")
-
-
-def _weighed(question: Question, risk: float, risks: Iterator[float]) -> Question:
-    answers = tuple(replace(answer, risk=float(next(risks))) for answer in question.answers)
-    change = sum(each.chance(risk) * abs((each.risk or 0.0) - risk) for each in answers)
-    return replace(question, answers=answers, expected_change=change)

@@ -16,9 +16,12 @@ from pydantic import (
     model_validator,
 )
 
+MAX_TEXT = 20_000
+"""Characters of one text field."""
+
 Text = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT),
     # white space alone is stripped to nothing, which a schema's minLength can't say
     Field(json_schema_extra={"pattern": r"\S"}),
 ]

@@ -3,14 +3,14 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from toy import Look, Scorer, model
 
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.screening import resume
-from rarealert.screening.batch import Question, screen, screen_file
-from rarealert.screening.champion import load_model
+from rarealert.screening.batch import Options, screen_file
+from rarealert.screening.champion import load_folder, load_model
 
 
 def by_length(case):
@@ -39,7 +39,7 @@ def read(path):
 
 def test_every_visit_is_answered_in_order_and_marked(tmp_path):
     source, out = write(tmp_path / "in.jsonl", visits(25)), tmp_path / "deep" / "out.jsonl"
-    report = screen_file(source, out, model(scorer()), Question("all"), chunk_rows=4)
+    report = screen_file(source, out, model(scorer()), Options("all"), chunk_rows=4)
     rows = read(out)
     assert [row["case_id"] for row in rows] == [f"v{i}" for i in range(25)]
     assert rows[3] == {
@@ -69,7 +69,7 @@ def test_every_visit_is_answered_in_order_and_marked(tmp_path):
 def test_a_visit_that_cannot_be_read_is_no_alert_and_gets_no_reasons(tmp_path):
     rows = [{"chief_complaint": "Seit Wochen Fieber."}, {"chief_complaint": "Fever for weeks."}]
     source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    report = screen_file(source, out, model(scorer()), Question("all"))
+    report = screen_file(source, out, model(scorer()), Options("all"))
     unread, other = read(out)
     assert "not English" in unread["notes"]
     assert (unread["rationale"], other["rationale"]) == (None, "because of 2")
@@ -237,21 +237,6 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path):
     assert not (tmp_path / "out.jsonl.lock").exists()
 
 
-def test_a_lock_taken_away_in_between_is_taken_anew(tmp_path, monkeypatch):
-    source, out = write(tmp_path / "in.jsonl", visits(2)), tmp_path / "out.jsonl"
-    looked = []
-
-    def gone(path, stream, real=resume._is_at):
-        looked.append(path)
-        if len(looked) == 1:
-            path.unlink()  # as a run does that ends now
-        return real(path, stream)
-
-    monkeypatch.setattr(resume, "_is_at", gone)
-    assert screen_file(source, out, model()).screened == 2
-    assert len(looked) == 2
-
-
 def test_a_later_run_leaves_no_refusals_of_an_earlier_one(tmp_path):
     out = tmp_path / "out.jsonl"
     screen_file(write(tmp_path / "a.jsonl", ["{", *visits(2)]), out, model())
@@ -271,10 +256,10 @@ def test_files_that_make_no_sense_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("out", "sentence"),
     [
-        ("visits/answers.jsonl", "lies in the folder of visits"),
-        ("visits/deep/answers.csv", "lies in the folder of visits"),
+        ("visits/answers.jsonl", "is in the folder of visits"),
+        ("visits/deep/answers.csv", "is in the folder of visits"),
         ("taken.csv", "is a folder"),
-        ("file.txt/deep/answers.csv", r"file\.txt is no folder"),
+        ("file.txt/deep/answers.csv", r"file\.txt is not a folder"),
     ],
 )
 def test_an_out_that_cannot_be_written_is_refused_before_a_visit_is_asked(tmp_path, out, sentence):
@@ -315,22 +300,35 @@ def test_without_a_champion_the_failed_gates_are_named(mlflow_store, tmp_path):
     )
     with pytest.raises(RareAlertError, match="gates RA003, RA008 failed for version 1"):
         load_model("toy", "champion", mlflow_store)
-    with pytest.raises(RareAlertError, match="called 'previous'"):
+    with pytest.raises(RareAlertError, match="the alias 'previous'"):
         load_model("toy", "previous", mlflow_store)
 
 
-@pytest.mark.parametrize("said", [None, "ACTIVE"])
-def test_threads_wait_asleep_by_the_time_the_model_is_loaded(tmp_path, monkeypatch, said):
-    monkeypatch.setenv("OMP_WAIT_POLICY", said or "")
-    if said is None:
+@pytest.mark.parametrize("policy", [None, "ACTIVE"])
+def test_threads_wait_asleep_by_the_time_the_model_is_loaded(tmp_path, monkeypatch, policy):
+    import mlflow.pyfunc
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy or "")
+    if policy is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")
     seen = []
 
-    def load():
+    def load(uri):
         seen.append(os.environ["OMP_WAIT_POLICY"])
-        return model()
+        raise BadInputError("seen")
 
-    monkeypatch.setattr("rarealert.screening.batch.loader", lambda folder, alias: load)
-    visits = write(tmp_path / "in.jsonl", [{"chief_complaint": "falls often"}])
-    assert screen(visits, tmp_path / "out.jsonl", "champion", Question()).screened == 1
-    assert seen == [said or "PASSIVE"]
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", load)
+    (tmp_path / "MLmodel").touch()
+    with pytest.raises(BadInputError, match="seen"):
+        load_folder(tmp_path)
+    assert seen == [policy or "PASSIVE"]
+
+
+def test_a_version_of_another_release_is_named(tmp_path, monkeypatch):
+    import mlflow.pyfunc
+
+    unwrapped = SimpleNamespace(unwrap_python_model=object, metadata=SimpleNamespace(metadata={}))
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", lambda uri: unwrapped)
+    (tmp_path / "MLmodel").touch()
+    with pytest.raises(RareAlertError, match="dvc repro register"):
+        load_folder(tmp_path)

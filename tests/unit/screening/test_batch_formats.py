@@ -12,7 +12,7 @@ from toy import Look, Scorer, model, words_of
 
 from rarealert.errors import BadInputError
 from rarealert.screening.answer import COLUMNS
-from rarealert.screening.batch import Question, screen_file
+from rarealert.screening.batch import Options, screen_file
 from rarealert.screening.tables import harmless
 
 VISITS = pd.DataFrame(
@@ -123,14 +123,14 @@ def test_an_unknown_ending_or_prevalence_is_refused_before_anything_is_asked(tmp
     with pytest.raises(BadInputError, match=r"ends in none of \.jsonl, \.csv"):
         screen_file(source, tmp_path / "out.xlsx", model(unasked))
     with pytest.raises(BadInputError, match="prevalence"):
-        screen_file(source, tmp_path / "out.csv", model(unasked), Question(prevalence=2.0))
+        screen_file(source, tmp_path / "out.csv", model(unasked), Options(prevalence=2.0))
     assert unasked.asked == []
 
 
 def test_a_csv_opens_in_a_spreadsheet_and_runs_nothing(tmp_path):
     VISITS.to_csv(tmp_path / "in.csv", index=False)
     out = tmp_path / "out.csv"
-    report = screen_file(tmp_path / "in.csv", out, model(scorer()), Question("all"))
+    report = screen_file(tmp_path / "in.csv", out, model(scorer()), Options("all"))
     assert out.read_bytes().startswith(b"\xef\xbb\xbf")
     with out.open(encoding="utf-8-sig", newline="") as stream:
         header, *rows = csv.reader(stream)
@@ -166,7 +166,7 @@ def test_only_alerts_get_a_rationale_and_prevalence_is_passed_on(tmp_path):
     visits = [{"chief_complaint": text} for text in ("cough", "x", "cough")]
     source = lines(tmp_path / "in.jsonl", *visits)
     asked = scorer()
-    report = screen_file(source, tmp_path / "o.jsonl", model(asked), Question("alerts", 0.02))
+    report = screen_file(source, tmp_path / "o.jsonl", model(asked), Options("alerts", 0.02))
     rows = [json.loads(line) for line in report.out.read_text().splitlines()]
     assert [row["rationale"] for row in rows] == ["=HYPERLINK(1)", None, "=HYPERLINK(1)"]
     assert asked.student.explained == ["1", "3"]

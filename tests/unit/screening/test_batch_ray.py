@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rarealert.errors import RareAlertError
-from rarealert.screening.batch import Question, screen_file
+from rarealert.screening.batch import Options, screen_file
 from rarealert.screening.champion import ScreeningModel
 
 SCRIPT = """
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import ray
 from ray.cluster_utils import Cluster
-from rarealert.screening.batch import Question, screen_file
+from rarealert.screening.batch import Options, screen_file
 from rarealert.screening.champion import ScreeningModel
 
 
@@ -39,11 +39,11 @@ told = {"machines": len(ray.nodes())}
 for name, loader in (("local", None), ("ray", functools.partial(load, adapter))):
     started = time.perf_counter()
     out = Path(folder) / f"{name}.jsonl"
-    asked = Question("alerts", 0.02)
+    asked = Options("alerts", 0.02)
     screen_file(Path(source), out, load(adapter), asked, chunk_rows=8, load=loader)
     told[name] = time.perf_counter() - started
 actors = ray._private.state.actors().values()
-held = [one for one in actors if one["ActorClassName"] == "_Screener"]
+held = [one for one in actors if one["ActorClassName"] == "_RayWorker"]
 told["used"] = len({one["Address"]["NodeID"] for one in held})
 print(json.dumps(told))
 ray.shutdown()
@@ -88,4 +88,4 @@ def test_without_ray_the_sentence_names_the_extra(tmp_path, monkeypatch):
     source = _visits(tmp_path / "in.jsonl", 1)
     model = ScreeningModel("toy", "1", "d" * 64, None)
     with pytest.raises(RareAlertError, match=r"pip install 'rarealert\[ray\]'"):
-        screen_file(source, tmp_path / "out.jsonl", model, Question(), load=lambda: model)
+        screen_file(source, tmp_path / "out.jsonl", model, Options(), load=lambda: model)

@@ -16,7 +16,7 @@ from rarealert.errors import BadInputError
 from rarealert.language.base import CARRIED_VARIABLE, carry_base, load_base
 from rarealert.registry.versions import register_version
 from rarealert.screening import pyfunc
-from rarealert.screening.batch import Question, screen
+from rarealert.screening.batch import Options, screen
 from rarealert.screening.bundle import bundle
 from rarealert.screening.service.batching import FolderSource
 from rarealert.visits.reading import read_visit
@@ -116,7 +116,7 @@ def test_a_file_is_screened_with_a_models_folder_and_no_workspace(workspace, tmp
     assert 0 < answer["risk"] < 1
     assert answer["model_version"] == "1"
     with pytest.raises(BadInputError, match="holds no MLmodel"):
-        screen(Path("in.csv"), Path("o.jsonl"), "champion", Question(), made.folder)
+        screen(Path("in.csv"), Path("o.jsonl"), "champion", Options(), made.folder)
 
 
 def test_a_folder_that_exists_is_left_alone(workspace):

@@ -121,7 +121,7 @@ def test_a_version_without_intervals_says_what_to_run(
     (old / "uncertainty.json").unlink()
     with mlflow.start_run():
         version = register_version("toy", package(old), {})
-    with pytest.raises(BadInputError, match="run dvc repro register and screen with the new"):
+    with pytest.raises(BadInputError, match="dvc repro register"):
         mlflow.pyfunc.load_model(version.uri)
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from rarealert.screening.answer import Note
+from rarealert.screening.answer import Answer, Note
 from rarealert.screening.finding_search import MAX_QUERY, load_search
 from rarealert.screening.next_questions import Question, load_knowledge, next_questions
 from rarealert.screening.service.answers import to_case
@@ -23,8 +23,7 @@ from rarealert.screening.service.batching import Job
 from rarealert.screening.service.problems import RESPONSES, RefusedError
 from rarealert.screening.service.schemas import Prevalence, Visit
 from rarealert.screening.service.state import Service, service_of
-from rarealert.visits.case import Case
-from rarealert.visits.reading import read_visit
+from rarealert.visits.reading import Reading
 
 OPEN_PATHS = ("/", "/page/")
 """Paths that need no token: static files without anything of a visit."""
@@ -205,30 +204,32 @@ async def what_next(request: NextRequest, service: Serving) -> Next:
 
 def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoop) -> Next:
     reading = to_case(request.visit, 1, "visit").reading
-    case = reading.case
     knowledge = load_knowledge()
-    notes: list[Note] = []
 
-    def risks(cases: Sequence[Case]) -> list[float]:
-        readings = (reading if each is case else read_visit(each) for each in cases)
+    def answers(readings: Sequence[Reading]) -> list[Answer]:
         asked = [Job(each, request.prevalence) for each in readings]
         answered = asyncio.run_coroutine_threadsafe(service.ask(asked), loop).result()
-        if cases[0] is case:  # the visit itself is scored first, alone
-            notes.extend(answered[0].answer.notes)
-        return [each.answer.risk for each in answered]
+        return [each.answer for each in answered]
 
-    found = next_questions(case, risks, knowledge, skip=frozenset(request.asked))
+    [answer] = answers([reading])
+    found = next_questions(
+        reading,
+        answer.risk,
+        lambda readings: [each.risk for each in answers(readings)],
+        knowledge,
+        skip=frozenset(request.asked),
+    )
     heads = [
         Head(
             head=each.head,
             share=each.share,
             diseases=[Disease(orpha_code=d.orpha_code, name=d.name) for d in each.diseases],
         )
-        for each in knowledge.heads(knowledge.beliefs(case))
+        for each in found.heads
     ]
     return Next(
-        risk=found.risk,
-        notes=notes,
+        risk=answer.risk,
+        notes=list(answer.notes),
         questions=[_told(question) for question in found.findings],
         absent_fields=[_told(question) for question in found.fields],
         heads=heads,

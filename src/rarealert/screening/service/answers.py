@@ -11,9 +11,9 @@ from rarealert.screening.service.batching import Answered, Job
 from rarealert.screening.service.problems import FieldError, RefusedError
 from rarealert.screening.service.schemas import ModelMark, Visit, VisitAnswer
 from rarealert.screening.service.state import Service
-from rarealert.screening.visit_files import MAX_TEXT, NO_WORD, wordless_field
+from rarealert.screening.visit_files import NO_WORD, wordless_field
 from rarealert.sources.observable import describe_findings
-from rarealert.visits.case import TEXT_FIELDS, Case
+from rarealert.visits.case import MAX_TEXT, TEXT_FIELDS, Case
 from rarealert.visits.reading import Reading, read_visit
 
 _SOURCE = "request"

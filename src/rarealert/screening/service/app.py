@@ -21,7 +21,6 @@ from starlette.responses import Response
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.screening.batch import wait_asleep
 from rarealert.screening.page import routes as page
 from rarealert.screening.service import cds_hooks, routes
 from rarealert.screening.service.batching import FolderSource, ModelSource, RegistrySource
@@ -140,7 +139,6 @@ def serve(settings: ServiceSettings, source: ModelSource) -> None:
         RareAlertError: there is no model to load, or the port is taken.
     """
     check_exposure(settings)
-    wait_asleep()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=_FORMAT)
     for name in ("rarealert.access", "rarealert.service", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from rarealert.screening.answer import Answer, RationaleFor
-from rarealert.screening.visit_files import MAX_TEXT
-from rarealert.visits.case import TEXT_FIELDS, HpoId
+from rarealert.visits.case import MAX_TEXT, TEXT_FIELDS, HpoId
 
 MAX_FINDINGS = 200
 """Coded findings of one visit."""
