@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from rarealert.ensemble.alignment import AlignmentData, Part, examine, search_and_fit
+from rarealert.ensemble.alignment_report import metrics_of
 from rarealert.ensemble.features import VISIT, blocks_of, build_features
-from rarealert.ensemble.report import metrics_of
 from rarealert.ensemble.signals import PLACES, Signals
 from rarealert.ensemble.training_set import TrainingSet
 from rarealert.params import load_params

@@ -10,6 +10,7 @@ gaps are independent.
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -104,168 +105,123 @@ _MANY = 20_000  # cases; beyond it only what is near linear in cases ends within
 
 
 @dataclass(frozen=True)
-class Algorithm:
-    """One algorithm: ``build(settings, seed)`` makes the estimator that ends the pipeline.
+class Range:
+    """The values that a setting may take; whole numbers where both ends are."""
 
-    ``suggest`` draws settings for a trial. ``scaled`` requires columns of equal scale;
+    low: float
+    high: float
+    log: bool = False
+
+    def suggest(self, trial: "optuna.Trial", name: str) -> float | int:
+        """Draw a value of the setting ``name``."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One algorithm: ``build`` makes the estimator from settings and ``random_state``.
+
+    ``space`` is searched by Optuna, in this order. ``scaled`` requires columns of equal scale;
     ``linear_time`` is near linear in cases.
     """
 
-    build: Callable[[Settings, int], Any]
-    suggest: Callable[["optuna.Trial"], Settings]
+    build: Callable[..., Any]
+    space: Mapping[str, Range]
     default: Settings
     scaled: bool
     linear_time: bool = False
 
-
-def _logistic(settings: Settings, seed: int) -> Any:
-    return LogisticRegression(C=settings["C"], max_iter=2000, random_state=seed)
-
-
-def _suggest_logistic(trial: "optuna.Trial") -> Settings:
-    return {"C": trial.suggest_float("C", 1e-3, 30, log=True)}
+    def suggest(self, trial: "optuna.Trial") -> Settings:
+        """Draw settings for ``trial``."""
+        return {name: values.suggest(trial, name) for name, values in self.space.items()}
 
 
-def _elastic_net(settings: Settings, seed: int) -> Any:
-    # A loose tolerance and few steps: saga takes many to move the last decimals.
-    return LogisticRegression(
-        C=settings["C"],
-        l1_ratio=settings["l1_ratio"],
-        solver="saga",
-        tol=1e-3,
-        max_iter=200,
-        random_state=seed,
-    )
-
-
-def _suggest_elastic_net(trial: "optuna.Trial") -> Settings:
-    return {
-        "C": trial.suggest_float("C", 1e-2, 3, log=True),
-        "l1_ratio": trial.suggest_float("l1_ratio", 0.05, 1.0),
-    }
-
-
-def _linear_svm(settings: Settings, seed: int) -> Any:
-    return LinearSVC(C=settings["C"], dual=False, max_iter=2000, random_state=seed)
-
-
-def _suggest_linear_svm(trial: "optuna.Trial") -> Settings:
-    return {"C": trial.suggest_float("C", 1e-4, 1, log=True)}
-
-
-def _svm(settings: Settings, seed: int) -> Any:
-    return SVC(C=settings["C"], gamma=settings["gamma"], random_state=seed)
-
-
-def _suggest_svm(trial: "optuna.Trial") -> Settings:
-    return {
-        "C": trial.suggest_float("C", 1e-2, 10, log=True),
-        "gamma": trial.suggest_float("gamma", 1e-3, 0.3, log=True),
-    }
-
-
-def _extra_trees(settings: Settings, seed: int) -> Any:
-    return ExtraTreesClassifier(
-        n_estimators=_TREES,
-        min_samples_leaf=settings["min_samples_leaf"],
-        max_features=settings["max_features"],
-        n_jobs=1,
-        random_state=seed,
-    )
-
-
-def _suggest_extra_trees(trial: "optuna.Trial") -> Settings:
-    return {
-        "min_samples_leaf": trial.suggest_int("min_samples_leaf", 2, 40, log=True),
-        "max_features": trial.suggest_float("max_features", 0.15, 1.0),
-    }
-
-
-def _boosting(settings: Settings, seed: int) -> Any:
-    return HistGradientBoostingClassifier(
-        learning_rate=settings["learning_rate"],
-        max_iter=settings["max_iter"],
-        max_leaf_nodes=settings["max_leaf_nodes"],
-        min_samples_leaf=settings["min_samples_leaf"],
-        l2_regularization=1.0,
-        early_stopping=False,  # it would hold out cases without regard to their disease
-        random_state=seed,
-    )
-
-
-def _suggest_boosting(trial: "optuna.Trial") -> Settings:
-    return {
-        "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.2, log=True),
-        "max_iter": trial.suggest_int("max_iter", 30, 120),
-        "max_leaf_nodes": trial.suggest_int("max_leaf_nodes", 3, 15),
-        "min_samples_leaf": trial.suggest_int("min_samples_leaf", 5, 40),
-    }
-
-
-def _lightgbm(settings: Mapping[str, Any], seed: int) -> Any:
+def _lightgbm(max_leaf_nodes: int, min_samples_leaf: int, **settings: Any) -> Any:
+    """Gradient boosting by LightGBM, its settings named as scikit-learn's."""
     from lightgbm import LGBMClassifier
 
     return LGBMClassifier(
-        learning_rate=settings["learning_rate"],
-        n_estimators=settings["max_iter"],
-        num_leaves=settings["max_leaf_nodes"],
-        min_child_samples=settings["min_samples_leaf"],
+        n_estimators=settings.pop("max_iter"),
+        num_leaves=max_leaf_nodes,
+        min_child_samples=min_samples_leaf,
         colsample_bytree=0.6,
         reg_lambda=1.0,
         n_jobs=1,
         deterministic=True,
         force_row_wise=True,  # else it times both ways, and the faster one sums in its own order
-        random_state=seed,
         verbosity=-1,
+        **settings,
     )
 
 
-def _network(settings: Settings, seed: int) -> Any:
+def _neural_network(width: int, **settings: Any) -> Any:
     # Its few steps keep it from overfitting, as alpha does.
-    return MLPClassifier(
-        (settings["width"],),
-        solver="lbfgs",
-        alpha=settings["alpha"],
-        max_iter=60,
-        random_state=seed,
-    )
+    return MLPClassifier((width,), solver="lbfgs", max_iter=60, **settings)
 
 
-def _suggest_network(trial: "optuna.Trial") -> Settings:
-    return {
-        "width": trial.suggest_int("width", 2, 16, log=True),
-        "alpha": trial.suggest_float("alpha", 0.3, 100, log=True),
-    }
-
-
-_BOOSTING_DEFAULT: Settings = {
-    "learning_rate": 0.06,
-    "max_iter": 60,
-    "max_leaf_nodes": 6,
-    "min_samples_leaf": 15,
+_BOOSTING: Mapping[str, Any] = {
+    "space": {
+        "learning_rate": Range(0.02, 0.2, log=True),
+        "max_iter": Range(30, 120),
+        "max_leaf_nodes": Range(3, 15),
+        "min_samples_leaf": Range(5, 40),
+    },
+    "default": {
+        "learning_rate": 0.06,
+        "max_iter": 60,
+        "max_leaf_nodes": 6,
+        "min_samples_leaf": 15,
+    },
+    "scaled": False,
+    "linear_time": True,
 }
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "logistic": Algorithm(_logistic, _suggest_logistic, {"C": 0.1}, scaled=True, linear_time=True),
-    "elastic_net": Algorithm(
-        _elastic_net, _suggest_elastic_net, {"C": 0.1, "l1_ratio": 0.5}, scaled=True
+    "logistic": Algorithm(
+        partial(LogisticRegression, max_iter=2000),
+        {"C": Range(1e-3, 30.0, log=True)},
+        {"C": 0.1},
+        scaled=True,
+        linear_time=True,
     ),
-    "svm_linear": Algorithm(_linear_svm, _suggest_linear_svm, {"C": 0.003}, scaled=True),
-    "svm_rbf": Algorithm(_svm, _suggest_svm, {"C": 0.5, "gamma": 0.03}, scaled=True),
+    "elastic_net": Algorithm(
+        # A loose tolerance and few steps: saga takes many to move the last decimals.
+        partial(LogisticRegression, solver="saga", tol=1e-3, max_iter=200),
+        {"C": Range(1e-2, 3.0, log=True), "l1_ratio": Range(0.05, 1.0)},
+        {"C": 0.1, "l1_ratio": 0.5},
+        scaled=True,
+    ),
+    "svm_linear": Algorithm(
+        partial(LinearSVC, dual=False, max_iter=2000),
+        {"C": Range(1e-4, 1.0, log=True)},
+        {"C": 0.003},
+        scaled=True,
+    ),
+    "svm_rbf": Algorithm(
+        SVC,
+        {"C": Range(1e-2, 10.0, log=True), "gamma": Range(1e-3, 0.3, log=True)},
+        {"C": 0.5, "gamma": 0.03},
+        scaled=True,
+    ),
     "extra_trees": Algorithm(
-        _extra_trees,
-        _suggest_extra_trees,
+        partial(ExtraTreesClassifier, n_estimators=_TREES, n_jobs=1),
+        {"min_samples_leaf": Range(2, 40, log=True), "max_features": Range(0.15, 1.0)},
         {"min_samples_leaf": 8, "max_features": 0.6},
         scaled=False,
     ),
     "hist_gradient_boosting": Algorithm(
-        _boosting, _suggest_boosting, _BOOSTING_DEFAULT, scaled=False, linear_time=True
+        # Early stopping would hold out cases without regard to their disease.
+        partial(HistGradientBoostingClassifier, l2_regularization=1.0, early_stopping=False),
+        **_BOOSTING,
     ),
-    "lightgbm": Algorithm(
-        _lightgbm, _suggest_boosting, _BOOSTING_DEFAULT, scaled=False, linear_time=True
-    ),
+    "lightgbm": Algorithm(_lightgbm, **_BOOSTING),
     "neural_network": Algorithm(
-        _network, _suggest_network, {"width": 6, "alpha": 10.0}, scaled=True
+        _neural_network,
+        {"width": Range(2, 16, log=True), "alpha": Range(0.3, 100.0, log=True)},
+        {"width": 6, "alpha": 10.0},
+        scaled=True,
     ),
 }
 """Every algorithm by its name in reports and runs."""
@@ -301,7 +257,7 @@ def fit_pipeline(
     steps: list[tuple[str, Any]] = [("fill", NeutralImputer())]
     if chosen.scaled:
         steps.append(("scale", StandardScaler()))
-    steps.append(("model", chosen.build(settings, seed)))
+    steps.append(("model", chosen.build(**settings, random_state=seed)))
     # On a few hundred cases a second thread costs more than it gains, and sums in another order.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # few steps are intended

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from rarealert.ensemble.ensemble import CrossFitted, Ensemble, cross_fit, fit_model, freeze
 from rarealert.ensemble.explanation import Shapley, TeacherReport, explain_cases, teacher_reports
 from rarealert.ensemble.features import FeatureMatrix, VisitFeatures
-from rarealert.ensemble.robustness import Perturbation, out_of_fold, perturbations
 from rarealert.ensemble.search import Search, search, storage_of
 from rarealert.ensemble.signals import Signals
+from rarealert.ensemble.stress_tests import StressTest, out_of_fold, stress_tests
 from rarealert.ensemble.training_set import TrainingSet
 from rarealert.evaluation.metrics import threshold_at_sensitivity, threshold_at_specificity
 from rarealert.params import AlignParams
@@ -60,7 +60,7 @@ class Fitted:
 class Outcome:
     """Everything a run of the alignment found.
 
-    ``teachers`` and ``perturbations`` were measured on ``judged`` cases of the training part.
+    ``teachers`` and ``stress_tests`` were measured on ``judged`` cases of the training part.
     """
 
     data: AlignmentData
@@ -68,7 +68,7 @@ class Outcome:
     fitted: Fitted
     judged: int
     teachers: list[TeacherReport]
-    perturbations: list[Perturbation]
+    stress_tests: list[StressTest]
     shapley: Shapley
 
 
@@ -104,6 +104,6 @@ def examine(data: AlignmentData, found: Search, fitted: Fitted, params: AlignPar
         fitted,
         len(sample.places),
         teacher_reports(sample, found, params.seed),
-        perturbations(sample, found, train.source[sample.places], params.seed),
+        stress_tests(sample, found, train.source[sample.places], params.seed),
         explain_cases(study, train.features.names, params.explained_cases, params.seed),
     )

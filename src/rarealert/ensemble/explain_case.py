@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from rarealert.ensemble.alignment_plots import waterfall
+from rarealert.ensemble.alignment_report import rounded
 from rarealert.ensemble.ensemble import Ensemble, load_ensemble
 from rarealert.ensemble.explanation import log_odds_of, shapley_values, sum_by_group, used_columns
 from rarealert.ensemble.features import VisitFeatures, build_features, visit_features
-from rarealert.ensemble.plots import waterfall
-from rarealert.ensemble.report import rounded
 from rarealert.ensemble.signals import Signals, read_signals
 from rarealert.errors import BadInputError
 from rarealert.files import whole, write_json

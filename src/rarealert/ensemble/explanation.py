@@ -16,7 +16,6 @@ from scipy.stats import spearmanr
 
 from rarealert.ensemble.ensemble import FittedModel
 from rarealert.ensemble.features import group_of
-from rarealert.ensemble.robustness import OutOfFold
 from rarealert.ensemble.search import (
     CrossValidation,
     Search,
@@ -24,6 +23,7 @@ from rarealert.ensemble.search import (
     weighted_auroc,
     workers_for,
 )
+from rarealert.ensemble.stress_tests import OutOfFold
 
 Floats = NDArray[np.float64]
 

@@ -37,7 +37,7 @@ def align(params: Params, paths: Paths) -> Iterator[Item]:
             the validation part lacks a class, so that no threshold can be chosen on it.
     """
     from rarealert.ensemble.alignment import examine, search_and_fit
-    from rarealert.ensemble.report import report_items, summary_of, trial_item
+    from rarealert.ensemble.alignment_report import report_items, summary_of, trial_item
     from rarealert.ensemble.training_set import check_learnable
 
     data = read_data(paths)

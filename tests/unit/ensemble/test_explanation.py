@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
+from rarealert.ensemble.alignment_report import abstention_curve, coverages
 from rarealert.ensemble.ensemble import CrossFitted
 from rarealert.ensemble.explain_case import draw_background, explain_case
 from rarealert.ensemble.explanation import TeacherReport, best_teacher, shapley_values
-from rarealert.ensemble.report import abstention_curve, coverages
-from rarealert.ensemble.robustness import out_of_fold
 from rarealert.ensemble.signals import signals_of
+from rarealert.ensemble.stress_tests import out_of_fold
 from rarealert.ensemble.training_set import TrainingSet
 
 
@@ -118,8 +118,8 @@ def test_reported_sets_cover_as_stated_and_abstaining_raises_accuracy() -> None:
     risks = random.beta(0.6, 0.6, 1500)
     rare = random.random(1500) < risks
     for row in coverages(rare, risks, np.arange(1500) % 5):
-        assert row.covered_rare == pytest.approx(row.confidence, abs=0.03)
-        assert row.covered_nonrare == pytest.approx(row.confidence, abs=0.03)
+        assert row["covered_rare"] == pytest.approx(row["confidence"], abs=0.03)
+        assert row["covered_nonrare"] == pytest.approx(row["confidence"], abs=0.03)
     rows = abstention_curve(rare, risks)
     assert rows[0]["kept"] == 1
     assert rows[-1]["accuracy"] > rows[0]["accuracy"] + 0.1

@@ -97,10 +97,10 @@ def out_of_fold(
 
 
 @dataclass(frozen=True)
-class Perturbation:
+class StressTest:
     """One condition: the AUROC under it, its cost, and the mean shift of a risk.
 
-    ``lost`` is against the same cases unperturbed; ``shift`` is the mean absolute change of the
+    ``lost`` is against the same cases unchanged; ``shift`` is the mean absolute change of the
     risks, ``None`` where another model was fitted.
     """
 
@@ -111,10 +111,10 @@ class Perturbation:
     shift: float | None
 
 
-def perturbations(
+def stress_tests(
     study: OutOfFold, found: Search, source: NDArray[np.str_], seed: int
-) -> list[Perturbation]:
-    """Measure each perturbation on out-of-fold risks.
+) -> list[StressTest]:
+    """Measure each condition on out-of-fold risks.
 
     The models stay unchanged unless a source is left out. ``source`` is that of each case, shape
     ``(n_cases,)``.
@@ -122,15 +122,15 @@ def perturbations(
     before = study.risks(study.signals)
     full = weighted_auroc(study.data.rare, before, study.weights)
     rows = []
-    for kind, detail, signals in _perturbed(study, seed):
+    for kind, detail, signals in _changed(study, seed):
         after = study.risks(signals)
         auroc = weighted_auroc(study.data.rare, after, study.weights)
         shift = float(np.abs(after - before).mean())
-        rows.append(Perturbation(kind, detail, auroc, full - auroc, shift))
+        rows.append(StressTest(kind, detail, auroc, full - auroc, shift))
     return [*rows, *_sources_left_out(study, found, source, before, seed)]
 
 
-def _perturbed(study: OutOfFold, seed: int) -> Iterator[tuple[str, str, Signals]]:
+def _changed(study: OutOfFold, seed: int) -> Iterator[tuple[str, str, Signals]]:
     """Kind, detail and the changed signals."""
     signals, rng = study.signals, np.random.default_rng(seed)
     for name in signals.teachers:
@@ -148,7 +148,7 @@ def _perturbed(study: OutOfFold, seed: int) -> Iterator[tuple[str, str, Signals]
 
 def _sources_left_out(
     study: OutOfFold, found: Search, source: NDArray[np.str_], before: Floats, seed: int
-) -> Iterator[Perturbation]:
+) -> Iterator[StressTest]:
     """The best candidate fitted on the other sources alone, judged on the one left out."""
     data = study.data
     for name in np.unique(source):
@@ -161,4 +161,4 @@ def _sources_left_out(
         weights = outside.weights()
         auroc = weighted_auroc(outside.rare, member.scores(outside.values), weights)
         full = weighted_auroc(outside.rare, before[out], weights)
-        yield Perturbation("source left out", str(name), auroc, full - auroc, None)
+        yield StressTest("source left out", str(name), auroc, full - auroc, None)

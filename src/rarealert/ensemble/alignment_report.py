@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rarealert.calibration.conformal import fit_cuts
-from rarealert.ensemble import plots
+from rarealert.ensemble import alignment_plots as plots
 from rarealert.ensemble.alignment import Outcome
 from rarealert.ensemble.ensemble import CONFIDENCES
 from rarealert.ensemble.explanation import best_teacher, importances, stability
@@ -173,7 +173,7 @@ def tables_of(outcome: Outcome) -> dict[str, dict[str, Any]]:
     return {
         "teachers": {"teachers": teachers, "judged_on": judged},
         "robustness": {
-            "robustness": [asdict(row) for row in outcome.perturbations],
+            "robustness": [asdict(row) for row in outcome.stress_tests],
             "judged_on": judged,
         },
         "shapley": {"shapley": [asdict(row) for row in ranked], "judged_on": explained},
@@ -187,26 +187,18 @@ def uncertainty_of(outcome: Outcome) -> dict[str, Any]:
     unfamiliar = ensemble.unfamiliarity(data.valid.data.values) > _UNFAMILIAR
     return {
         "abstention": abstention_curve(rare, risks),
-        "conformal": [asdict(row) for row in coverages(rare, risks, outcome.found.fold)],
+        "conformal": coverages(rare, risks, outcome.found.fold),
         "cuts": {str(level): one.model_dump() for level, one in ensemble.cuts.items()},
         "valid_stranger_than_95_percent": float(unfamiliar.mean()),
     }
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """The measured coverage 0 to 1 of sets of a stated ``confidence`` on unseen diseases."""
+def coverages(rare: Bools, risks: Floats, fold: NDArray[np.intp]) -> list[dict[str, Any]]:
+    """Measure the sets of each confidence on each fold, with cuts from the other folds.
 
-    confidence: float
-    covered: float
-    covered_rare: float | None
-    covered_nonrare: float | None
-    decided: float
-    cases: int
-
-
-def coverages(rare: Bools, risks: Floats, fold: NDArray[np.intp]) -> list[Coverage]:
-    """Measure coverage on each fold with cuts from the others; ``risks`` must be out-of-fold."""
+    ``risks`` must be out-of-fold. A row holds the shares 0 to 1 of cases ``covered``, of either
+    label and of each, and ``decided``.
+    """
     rows = []
     for level in CONFIDENCES:
         covered, decided = np.zeros(len(rare), dtype=bool), np.zeros(len(rare), dtype=bool)
@@ -215,16 +207,15 @@ def coverages(rare: Bools, risks: Floats, fold: NDArray[np.intp]) -> list[Covera
             cuts = fit_cuts(rare[~out], risks[~out], level)
             covered[out] = cuts.covers(rare[out], risks[out])
             decided[out] = cuts.decides(risks[out])
-        rows.append(
-            Coverage(
-                level,
-                float(covered.mean()),
-                float(covered[rare].mean()) if rare.any() else None,
-                float(covered[~rare].mean()) if (~rare).any() else None,
-                float(decided.mean()),
-                len(rare),
-            )
-        )
+        row = {
+            "confidence": level,
+            "covered": float(covered.mean()),
+            "covered_rare": float(covered[rare].mean()),
+            "covered_nonrare": float(covered[~rare].mean()),
+            "decided": float(decided.mean()),
+            "cases": len(rare),
+        }
+        rows.append(row)
     return rows
 
 
