@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine's GEMM peak, paired timing, visits, rows, tables."""
+"""Shared by the benchmarks: the machine's GEMM peak, paired timing, visits, rows, tables."""
 
 import json
 import statistics
@@ -24,7 +24,7 @@ _SHAPES = ((2048, 2048, 2048), (4096, 576, 1536), (4096, 1536, 576))  # square, 
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds on the clock, and of the processor summed over threads."""
+    """Wall-clock seconds, and CPU seconds summed over threads."""
 
     wall: float
     cpu: float
@@ -36,12 +36,12 @@ def now() -> Spent:
 
 
 def since(begun: Spent) -> Spent:
-    """What was spent since both clocks said ``begun``."""
+    """The time since ``begun``."""
     return Spent(time.perf_counter() - begun.wall, time.process_time() - begun.cpu)
 
 
 def spent(work: Callable[[], object]) -> Spent:
-    """What ``work`` took."""
+    """The time that ``work`` takes."""
     begun = now()
     work()
     return since(begun)
@@ -55,7 +55,7 @@ def median(runs: Sequence[Spent]) -> Spent:
 
 
 def in_turn(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, Spent]:
-    """Each of ``works`` in turn, A B A B …, so that a machine that drifts drifts for all."""
+    """Median times of ``works``, run in turn (A B A B …) so that drift affects all alike."""
     runs: dict[str, list[Spent]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
@@ -64,7 +64,7 @@ def in_turn(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, S
 
 
 def gemm_peak(repeats: int = 5) -> float:
-    """Floating-point operations a second of the fastest fp32 product measured here."""
+    """Floating-point operations per second of the fastest fp32 product on this machine."""
     best = 0.0
     for rows, inner, columns in _SHAPES:
         left, right = torch.randn(rows, inner), torch.randn(inner, columns)
@@ -76,38 +76,38 @@ def gemm_peak(repeats: int = 5) -> float:
 
 
 def linear_weights(layer: torch.nn.Module) -> int:
-    """Weights of a layer's matrix products; twice as many operations a token and pass."""
+    """Weights in a layer's matrix products; each costs two operations per token and pass."""
     linear = (part for part in layer.modules() if isinstance(part, torch.nn.Linear))
     return sum(part.weight.numel() for part in linear)
 
 
 def visits(workspace: Path, part: str, count: int) -> list[LabelledCase]:
-    """Every n-th case of a part that ``split`` wrote, ``count`` in all."""
+    """``count`` cases of a part of the split, evenly spaced."""
     cases = read_cases(workspace / "build" / "split" / f"{part}.parquet")
     return cases[:: max(1, len(cases) // count)][:count]
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A markdown table."""
+    """A Markdown table."""
     lines = [heading, ["---"] * len(heading), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 class Rows:
-    """What variants say of one validation part, kept as JSON lines so that a kill loses one row."""
+    """Logits of variants on one validation part, in JSON lines: a kill loses at most one row."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        self._held = {row["name"]: row for row in map(json.loads, lines)}
+        self._rows = {row["name"]: row for row in map(json.loads, lines)}
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Those of ``names`` that are not here yet."""
-        return [name for name in names if name not in self._held]
+        """Those of ``names`` without a row."""
+        return [name for name in names if name not in self._rows]
 
     def add(self, name: str, judge: ExampleSet, logits: Floats, cost: Spent | None = None) -> None:
-        """Keep the ``logits`` of a row, in the order of ``judge``."""
+        """Append the row ``name`` with its ``logits``, in the order of ``judge``."""
         row = {
             "name": name,
             "rare": judge.rare.tolist(),
@@ -115,16 +115,16 @@ class Rows:
             "logits": [round(float(value), 6) for value in logits],
             "cpu": None if cost is None else round(cost.cpu, 1),
         }
-        self._held[name] = row
+        self._rows[name] = row
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         print(f"{name}: {roc_auc_score(judge.rare, logits):.3f}", file=sys.stderr, flush=True)
 
     def table(self, heading: str, reference: str) -> str:
         """AUROC with 95 % intervals over whole diseases, and paired differences."""
-        other = self._held[reference]
+        other = self._rows[reference]
         lines = []
-        for name, row in self._held.items():
+        for name, row in self._rows.items():
             if row["groups"] != other["groups"]:
                 raise SystemExit(f"{self._file} mixes parts; remove it and run again.")
             rare, logits = np.array(row["rare"]), np.array(row["logits"])
@@ -133,8 +133,8 @@ class Rows:
             apart = "" if name == reference else interval(rare, row["groups"], logits, against)
             lines.append([name, mine, apart, "" if row["cpu"] is None else f"{row['cpu']:.0f}"])
         count = f"validation part, n = {len(other['rare'])}, {len(set(other['groups']))} diseases"
-        said = ["AUROC (95 % interval)", f"difference from {reference}", "training, CPU s"]
-        return f"{count}\n\n{table([heading, *said], lines)}"
+        columns = ["AUROC (95 % interval)", f"difference from {reference}", "training, CPU s"]
+        return f"{count}\n\n{table([heading, *columns], lines)}"
 
 
 def interval(

@@ -1,7 +1,7 @@
-"""Print the tables of docs/results.md from a finished workspace, so that nobody types a figure.
+"""Print the tables of docs/results.md from a finished workspace, so that no figure is typed.
 
-Command: ``python benchmarks/tables.py [WORKSPACE]`` (the folder that holds ``reports/``; this one
-unless named). Columns are the sources of the test part, pooled first.
+Command: ``python benchmarks/tables.py [WORKSPACE]`` (the folder with ``reports/``; by default the
+current one). Columns are the sources of the test part, pooled first.
 """
 
 import json
