@@ -1,4 +1,4 @@
-"""What tests of several rooms share."""
+"""Fixtures of several rooms."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from rarealert.student.uncertainty import Uncertainty
 
-# a deadline per example fails on a busy machine and says nothing of the code
+# a deadline per example would measure how busy the machine is
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
@@ -21,7 +21,7 @@ LIBRARY_WARNINGS = {
     # peft asks transformers 5 for gradient checkpointing by its old name
     "tiny_student": "ignore:`is_gradient_checkpointing` is deprecated",
 }
-"""Fixture → warning of the libraries behind it that no change of ours can mend."""
+"""Fixture → warning from a library behind it, which we can't fix."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
