@@ -1,7 +1,7 @@
-"""The case: what a first visit holds, and the label a study gives it.
+"""The case: the content of a first visit, and the label that a study gives it.
 
 Nothing that comes after the first visit (imaging, biopsy, genetics, the diagnosis) has a field
-here, so it can't slip in. What is absent is ``None``, never an empty string or a zero.
+here. What is absent is ``None``, never an empty string or a zero.
 """
 
 from datetime import date
@@ -22,7 +22,7 @@ MAX_TEXT = 20_000
 Text = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT),
-    # white space alone is stripped to nothing, which a schema's minLength can't say
+    # white space alone is stripped to nothing, which a schema's minLength can't express
     Field(json_schema_extra={"pattern": r"\S"}),
 ]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -117,7 +117,7 @@ class Case(BaseModel):
 
 
 class Label(BaseModel):
-    """What the study knows of a case; no model may see it."""
+    """The label of a case in a study; no model may see it."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -160,7 +160,7 @@ class LabelledCase(BaseModel):
 def json_schema(*, labelled: bool) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a labelled case, or of a visit alone.
 
-    What it accepts, the models accept; units stand under ``unit``, ranges under ``minimum`` and
+    It accepts only what the models accept. Units are under ``unit``, ranges under ``minimum`` and
     ``maximum``, and a field that may be missing allows null or may be left out.
     """
     model: type[BaseModel] = LabelledCase if labelled else Case

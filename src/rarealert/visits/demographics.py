@@ -1,4 +1,4 @@
-"""Age and sex from the first sentences of a visit; what they don't say stays missing."""
+"""Age and sex from the first sentences of a visit, and the age bands of reports."""
 
 import re
 from bisect import bisect_right
@@ -51,15 +51,15 @@ _WORDS = (
         for unit, one in enumerate(_ONES[:9], 1)
     }
 )
-_SAID = rf"(?:{'|'.join(_TENS)})(?:[\s-](?:{'|'.join(_ONES[:9])}))?\b|(?:{'|'.join(_ONES)})\b"
-_COUNT = rf"\d{{1,3}}(?:\.\d{{1,2}})?|{_SAID}"
+_IN_WORDS = rf"(?:{'|'.join(_TENS)})(?:[\s-](?:{'|'.join(_ONES[:9])}))?\b|(?:{'|'.join(_ONES)})\b"
+_COUNT = rf"\d{{1,3}}(?:\.\d{{1,2}})?|{_IN_WORDS}"
 _NUMBER = rf"(?P<number>{_COUNT})"
 _ANY_UNIT = "|".join(_UNITS_A_YEAR)
 _UNIT = rf"(?P<unit>{_ANY_UNIT})s?"
 _LARGER = rf"(?P<larger>{_COUNT})[\s-]*(?P<larger_unit>{_ANY_UNIT})s?"
 # "2-year and 3-month-old" is one age
 _AMOUNT = rf"(?:{_LARGER}(?:,?[\s-]+)(?:and[\s-]+)?)?{_NUMBER}"
-# an age says that somebody is old; a bare "6 months" is a duration
+# an age has a word such as "old"; a bare "6 months" is a duration
 _AGES = tuple(
     re.compile(pattern, re.I)
     for pattern in (
@@ -71,9 +71,9 @@ _AGES = tuple(
         rf"\b{_AMOUNT}[\s-]*(?P<unit>year|month)s?[\s-]+(?:(?:male|female|man|woman|boy|girl)\b)",
     )
 )
-# what stands before belongs to the age as well: "2 1/2-year-old", "one hundred and two years old"
+# what precedes belongs to the age as well: "2 1/2-year-old", "one hundred and two years old"
 _BEGUN = re.compile(
-    rf"(?:\d|\b(?:{_SAID}|mid|half|hundred|(?:{_ANY_UNIT})s?))(?:[-/.]|\s+)(?:and\s+(?:a\s+)?)?$",
+    rf"(?:\d|\b(?:{_IN_WORDS}|mid|half|hundred|(?:{_ANY_UNIT})s?))(?:[-/.]|\s+)(?:and\s+(?:a\s+)?)?$",
     re.I,
 )
 _SOMEBODY_ELSE = re.compile(
@@ -102,28 +102,28 @@ def first_sentences(text: str, count: int = 2) -> str:
 
 
 def parse_age(text: str) -> float | None:
-    """Age in years said in the first two sentences; a newborn without a number is 0.
+    """Age in years in the first two sentences; a newborn without a number is 0.
 
-    A decade ("in his 70s") or a band ("middle-aged") is no age and stays missing, and so does an
-    age of which only the end can be read.
+    A decade ("in his 70s"), a band ("middle-aged"), and an age with an unknown beginning give
+    ``None``.
     """
     opening = first_sentences(text)
-    said = [
+    ages = [
         match
         for pattern in _AGES
         for match in pattern.finditer(opening)
         if not _SOMEBODY_ELSE.search(opening[: match.start()])
     ]
-    if said:
-        first = min(said, key=lambda match: match.start())  # of equal ones the earlier pattern
+    if ages:
+        first = min(ages, key=lambda match: match.start())  # of equal ones the earlier pattern
         years = None if _BEGUN.search(opening[: first.start()]) else _years(first)
         return years if years is not None and years <= _MAX_AGE_YEARS else None
     return 0.0 if _NEWBORN.search(first_sentences(text, 1)) else None
 
 
-def _years(said: re.Match[str]) -> float | None:
-    """The age said; of two units that the larger doesn't lead, nothing."""
-    parts = said.groupdict()
+def _years(age: re.Match[str]) -> float | None:
+    """The age in years; nothing if two units are not in descending order."""
+    parts = age.groupdict()
     units_a_year = _UNITS_A_YEAR[(parts["unit"] or "year").lower()]
     years = _number(parts["number"]) / units_a_year
     if not parts.get("larger"):
@@ -139,10 +139,10 @@ def _number(text: str) -> float:
 
 
 def parse_sex(text: str) -> Sex | None:
-    """Sex said in the first sentence by a noun, else by pronouns that all agree in the first two.
+    """Sex from a noun in the first sentence, else from pronouns that agree in the first two.
 
-    A mother or a son who is mentioned says nothing about the patient; a transgender or intersex
-    patient's sex stays missing rather than guessed.
+    A mentioned mother or son does not count; a transgender or intersex patient's sex is missing
+    rather than guessed.
     """
     opening = first_sentences(text)
     if _UNSETTLED.search(opening):
@@ -150,10 +150,10 @@ def parse_sex(text: str) -> Sex | None:
     noun = _SEX.search(first_sentences(text, 1))
     if noun:
         return "female" if noun.group("female") else "male"
-    said: set[Sex] = {
+    pronouns: set[Sex] = {
         "female" if match.group("female") else "male" for match in _PRONOUN.finditer(opening)
     }
-    return said.pop() if len(said) == 1 else None
+    return pronouns.pop() if len(pronouns) == 1 else None
 
 
 def age_band(years: float) -> tuple[int, int]:

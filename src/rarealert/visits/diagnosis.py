@@ -1,4 +1,4 @@
-"""Diagnosis names: the key a disease is grouped by, and whether a visit names its diagnosis."""
+"""Names of diagnoses: the key that groups a disease, and whether a visit names its diagnosis."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from rarealert.knowledge.names import name_words, normalise_name
 
 _BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]")
-# a full stop ends a name only behind a whole word: "H. pylori gastritis" is no disease called H
+# a full stop ends a name only after a whole word: "H. pylori gastritis" is no disease called H
 _TAIL = re.compile(
     r"\s*(?:[,;:]|(?:(?<=[^\W\d_]{4})|\s)\.(?=\s)|"
     r"\s(?:with|without|secondary to|due to|caused by|associated with|complicated by|"
@@ -27,10 +27,10 @@ def core_name(diagnosis: str) -> str:
     """
     plain = _BRACKETS.sub(" ", _MARKUP.sub("", diagnosis)).strip(" .;,:-")
     core = " ".join(_TAIL.sub("", plain, count=1).split())
-    return next(filter(_says_enough, (core, plain)), diagnosis.strip())
+    return next(filter(_is_long_enough, (core, plain)), diagnosis.strip())
 
 
-def _says_enough(name: str) -> bool:
+def _is_long_enough(name: str) -> bool:
     # a word of another script may be that short
     return not name.isascii() or sum(char.isalpha() for char in name) >= _MIN_LETTERS
 
@@ -38,18 +38,18 @@ def _says_enough(name: str) -> bool:
 def disease_key(diagnosis: str) -> str:
     """``NAME:<normalised core name>``, the same for spelling variants of one disease.
 
-    A name in another script has no normal form and stands for itself.
+    A name in another script has no normal form and is its own key.
     """
     core = core_name(diagnosis)
     return f"NAME:{normalise_name(core) or ' '.join(core.casefold().split())}"
 
 
 def wordings(diagnosis: str) -> set[str]:
-    """The ways in which a visit could name ``diagnosis``: whole, core, and what brackets hold."""
+    """Ways in which a visit could name ``diagnosis``: whole, core, and the content of brackets."""
     plain = _MARKUP.sub("", diagnosis)
     bracketed = {text for text in _BRACKETS.findall(plain) if _is_name(text)}
     bare = _BRACKETS.sub(" ", plain)
-    return {plain, core_name(diagnosis), *bracketed, *([bare] if _says_enough(bare) else [])}
+    return {plain, core_name(diagnosis), *bracketed, *([bare] if _is_long_enough(bare) else [])}
 
 
 def _is_name(text: str) -> bool:
@@ -61,11 +61,10 @@ def _is_name(text: str) -> bool:
 
 
 def names_diagnosis(text: str, diagnoses: Iterable[str]) -> bool:
-    """Whether ``text`` literally holds one of the wordings of ``diagnoses``.
+    """Whether ``text`` literally contains one of the wordings of ``diagnoses``.
 
     Compared word by word in the normal form of names: case, accents, punctuation, plurals and
-    British spelling don't matter. A negated mention counts: an author who names the diagnosis to
-    deny it gives it away.
+    British spelling don't matter. A negated mention counts: it reveals the diagnosis as well.
     """
     # past the cache: it would keep every visit in memory
     words = name_words.__wrapped__(text)

@@ -181,8 +181,8 @@ def _recognise(
 def render(case: Case) -> str:
     """The visit as plain text, one labelled line a field; absent fields have no line.
 
-    Coded findings are left out: each source that codes them says the same in its text, and a
-    source that codes none must not be told apart by it.
+    Coded findings are left out: a source that codes them has them in its text as well, and a model
+    must not recognise a source by its coding.
     """
     return "\n".join(text for _, text in _lines(case))
 

@@ -33,11 +33,8 @@ SCHEMA = pa.schema(
 )
 """Columns of every case file: the fields of ``Case``, then those of ``Label``."""
 
-
-_AGAIN = "mend it, or, where a stage made it, delete it and run dvc repro."
-
-_CHUNK_ROWS = 8192
-"""Rows turned into Arrow at a time: a second copy of 160,000 cases would cost a gigabyte."""
+_AGAIN = "fix it, or, if a stage wrote it, delete it and run dvc repro."
+_CHUNK_ROWS = 8192  # rows in Arrow at a time: a second copy of 160,000 cases would cost a gigabyte
 
 
 def write_cases(path: Path, cases: Iterable[LabelledCase]) -> None:
@@ -53,8 +50,8 @@ def read_cases(path: Path) -> list[LabelledCase]:
     """All cases of a file that ``write_cases`` made.
 
     Raises:
-        BadInputError: the file is missing, is not Parquet, lacks a column, or a row breaks the
-            contract; of the row its number and field are told, never what it holds.
+        BadInputError: the file is missing, is not Parquet, has no column of the schema, or a row
+            breaks the contract; the message has the row's number and field, never its content.
     """
     if not path.is_file():
         raise BadInputError(f"{path} is missing; run the stage that makes it (dvc repro).")
@@ -68,7 +65,7 @@ def read_cases(path: Path) -> list[LabelledCase]:
         ) from error
     if missing:
         raise BadInputError(
-            f"{path} lacks the column {missing[0]} of build/ingest/cases.parquet; {_AGAIN}"
+            f"{path} has no column {missing[0]} of build/ingest/cases.parquet; {_AGAIN}"
         )
     return [_from_row(path, number, row) for number, row in enumerate(rows, 1)]
 
@@ -87,7 +84,7 @@ def _from_row(path: Path, number: int, row: dict[str, object]) -> LabelledCase:
 
 
 def disease_groups(cases: Sequence[LabelledCase]) -> list[str]:
-    """The disease of each case, shape ``(n_cases,)``: the group that no fold may cut."""
+    """The disease of each case, shape ``(n_cases,)``: the group that no fold may separate."""
     return [item.label.disease_id for item in cases]
 
 

@@ -102,7 +102,7 @@ def damaged_files(folder: Path) -> Iterator[tuple[Path, str]]:
     write_cases(folder / "whole.parquet", items)
     table = pq.read_table(folder / "whole.parquet")
     pq.write_table(table.drop_columns("sex"), folder / "sexless.parquet")
-    yield folder / "sexless.parquet", "lacks the column sex"
+    yield folder / "sexless.parquet", "no column sex"
     place = table.schema.get_field_index("chief_complaint")
     long = pa.array([None, "Jane Doe " * 3000])
     pq.write_table(
