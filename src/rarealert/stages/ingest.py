@@ -1,7 +1,7 @@
 """Read the sources in ``data/`` into typed, labelled cases (``rarealert ingest``).
 
-Writes ``build/ingest/cases.parquet``, ``build/ingest/refused.jsonl`` with every row left out and
-why, and ``reports/ingest/summary.json`` with the counts.
+Writes ``build/ingest/cases.parquet``, ``build/ingest/refused.jsonl`` with each row left out and the
+reason, and ``reports/ingest/summary.json`` with the counts.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from rarealert.visits.store import write_cases
 
 
 def ingest(params: Params, paths: Paths) -> Iterator[Item]:
-    """Read every source of ``params.ingest``; the same case id in a later source is refused.
+    """Read every source of ``params.ingest``; a case id of an earlier source is refused.
 
     Raises:
         BadInputError: a source is unknown or missing, or a file of it can't be read at all.
@@ -63,7 +63,7 @@ def _read(folder: Path, source: str, cases: list[LabelledCase], refused: list[Re
 
 
 def _folder_digest(folder: Path) -> str:
-    """Sha256 over the names and contents of all files below ``folder``."""
+    """SHA-256 over the names and contents of all files below ``folder``."""
     digest = hashlib.sha256()
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of_file(path)}\n".encode())

@@ -1,9 +1,8 @@
-"""The case as a contract: JSON Schema and model agree, missing is not empty, rendering is one."""
+"""The case as a contract: JSON Schema and model agree, missing is not empty, one rendered text."""
 
 import hashlib
 import json
 import traceback
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -23,13 +22,7 @@ from rarealert.visits.reading import RENDERER_VERSION, read_visit, render
 from rarealert.visits.store import read_cases, write_cases
 
 LABEL = Label(label="nonrare", disease_id="NAME:gout", disease_name="gout", reason="test")
-
-
-def labelled(case_id: str, **fields: object) -> LabelledCase:
-    case = Case(case_id=case_id, source="table", **fields)
-    return LabelledCase(case=case, label=LABEL)
-
-
+SCHEMA = Draft202012Validator(json_schema(labelled=True))
 words = st.text("ab \n", max_size=6)
 numbers = st.one_of(st.floats(allow_nan=False), st.integers(-5, 200), st.booleans())
 codes = st.lists(st.sampled_from(["HP:0001250", "HP:12", "HP:00012501"]), max_size=2)
@@ -56,7 +49,8 @@ maybe_labels = st.fixed_dictionaries(
 )
 
 
-SCHEMA = Draft202012Validator(json_schema(labelled=True))
+def labelled(**fields: object) -> LabelledCase:
+    return LabelledCase(case=Case(case_id="a", source="table", **fields), label=LABEL)
 
 
 @settings(max_examples=150, deadline=None)
@@ -71,55 +65,55 @@ def test_the_schema_accepts_what_the_models_accept(case, label):
     assert SCHEMA.is_valid(row) == accepted
 
 
-def test_the_schema_is_one_and_says_units_ranges_and_meaning():
+def test_the_schema_gives_units_ranges_and_meaning():
     Draft202012Validator.check_schema(json_schema(labelled=True))
-    visit = json_schema(labelled=False)
-    age = visit["properties"]["age_years"]
+    age = json_schema(labelled=False)["properties"]["age_years"]
     assert {"minimum": 0, "maximum": 120, "unit": "years"}.items() <= age["anyOf"][0].items()
     for model in (Case, Label):
         fields = model.model_json_schema()["properties"]
         assert all(field.get("description") for field in fields.values())
 
 
-def test_the_command_prints_the_schema():
-    run = CliRunner().invoke(app, ["schema", "--no-labelled"])
-    assert json.loads(run.stdout) == json_schema(labelled=False)
-    run = CliRunner().invoke(app, ["schema"])
-    assert json.loads(run.stdout) == json_schema(labelled=True)
+@pytest.mark.parametrize("is_labelled", [True, False])
+def test_the_command_prints_the_schema(is_labelled):
+    run = CliRunner().invoke(app, ["schema", *([] if is_labelled else ["--no-labelled"])])
+    assert json.loads(run.stdout) == json_schema(labelled=is_labelled)
 
 
 @pytest.mark.parametrize("findings", [None, (), ("HP:0001250",)])
-def test_missing_and_empty_findings_stay_apart_on_disk(tmp_path, findings):
+def test_missing_and_empty_findings_differ_on_disk(tmp_path, findings):
     known = {"patient_id": "p", "visit_date": date(2020, 1, 31), "vitals": "Pulse 80"}
-    item = labelled("a", findings_present=findings, **known)
+    item = labelled(findings_present=findings, **known)
     write_cases(tmp_path / "cases.parquet", [item])
     assert read_cases(tmp_path / "cases.parquet") == [item]
 
 
-def damaged_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Files that are no case files, and what is said of each."""
-    items = [labelled(name, history_of_present_illness="Jane Doe's toe hurts.") for name in "ab"]
-    write_cases(folder / "whole.parquet", items)
-    table = pq.read_table(folder / "whole.parquet")
-    pq.write_table(table.drop_columns("sex"), folder / "sexless.parquet")
-    yield folder / "sexless.parquet", "no column sex"
-    place = table.schema.get_field_index("chief_complaint")
-    long = pa.array([None, "Jane Doe " * 3000])
-    pq.write_table(
-        table.set_column(place, table.schema.field(place), long), folder / "long.parquet"
-    )
-    yield folder / "long.parquet", "row 2: chief_complaint breaks the contract"
-    (folder / "visits.csv").write_text("case_id,chief_complaint\n1,Jane Doe coughs\n")
-    yield folder / "visits.csv", "can't be read as a case file"
-    yield folder / "none.parquet", "is missing"
+def write_damaged(path: Path, damage: str) -> None:
+    if damage == "csv":
+        path.write_text("case_id,chief_complaint\n1,Jane Doe coughs\n")
+    elif damage != "missing":
+        write_cases(path, [labelled(vitals="Jane Doe's pulse: 80")] * 2)
+        table = pq.read_table(path)
+        if damage == "sex":
+            table = table.drop_columns("sex")
+        else:
+            place = table.schema.get_field_index(damage)
+            long = pa.array([None, "Jane Doe " * 3000])
+            table = table.set_column(place, table.schema.field(place), long)
+        pq.write_table(table, path)
 
 
-def test_what_is_no_case_file_is_one_sentence_without_its_text(tmp_path):
-    for file, said in damaged_files(tmp_path):
-        with pytest.raises(BadInputError, match=said) as caught:
-            read_cases(file)
-        assert str(file) in str(caught.value)
-        assert "Jane" not in "".join(traceback.format_exception(caught.value))
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [("sex", "sex"), ("chief_complaint", "row 2"), ("csv", "Parquet"), ("missing", "missing")],
+)
+def test_another_file_is_one_sentence_without_its_text(tmp_path, damage, named):
+    file = tmp_path / "cases.parquet"
+    write_damaged(file, damage)
+    with pytest.raises(BadInputError, match=named) as caught:
+        read_cases(file)
+    assert str(file) in str(caught.value)
+    assert "Jane" not in "".join(traceback.format_exception(caught.value))
 
 
 GOLDEN = (
@@ -130,7 +124,7 @@ GOLDEN = (
 
 
 def test_another_text_needs_another_version():
-    """Whoever changes the text raises the version, so that no cached answer is for another one."""
+    """A change of the text needs a new version, or cached answers would be used for it."""
     text = "\n\n".join(render(case) for case in GOLDEN)
     assert (RENDERER_VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == (
         "1",
@@ -138,7 +132,7 @@ def test_another_text_needs_another_version():
     )
 
 
-def test_the_text_holds_nothing_that_names_the_patient_the_source_or_the_codes():
+def test_the_text_names_neither_patient_nor_source_nor_codes():
     case = Case(
         case_id="secret-id",
         source="secretsource",
@@ -151,12 +145,9 @@ def test_the_text_holds_nothing_that_names_the_patient_the_source_or_the_codes()
 
 
 def test_an_embedded_teachers_cache_key_follows_the_renderers_version(monkeypatch):
-    from rarealert.teachers.panel import load_panel
     from rarealert.teachers.reasoners import teacher as module
-    from rarealert.teachers.reasoners.teacher import ReasonerTeacher
 
-    assert load_panel("embedded")
-    teacher = ReasonerTeacher("t", "likelihood_ratio")
+    teacher = module.ReasonerTeacher("t", "likelihood_ratio")
     before = teacher.request(read_visit(GOLDEN[0])).key
     monkeypatch.setattr(module, "RENDERER_VERSION", "next")
     assert teacher.request(read_visit(GOLDEN[0])).key != before
