@@ -7,7 +7,7 @@ a writer turns it into a row or into JSON.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -110,7 +110,7 @@ class Answer(BaseModel):
 
     def row(self) -> dict[str, Any]:
         """The cells of ``COLUMNS``, with the evidence as JSON."""
-        found = [asdict(each) for each in self.evidence]
+        found = [each.model_dump() for each in self.evidence]
         evidence = json.dumps(found, ensure_ascii=False, sort_keys=True)
         return {name: getattr(self, name) for name in COLUMNS} | {"evidence": evidence}
 

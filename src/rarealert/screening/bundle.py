@@ -1,8 +1,8 @@
-"""``rarealert bundle``: one folder that installs and runs without a network.
+"""Bundle a registered version in one folder that installs and runs without a network.
 
-``wheels/`` holds the package with its extra ``screen``, ``model/`` the registered version,
-``base/`` its base model in safetensors, ``SHA256SUMS`` the digest of every file, which
-``start.sh`` compares before anything runs.
+Command: ``rarealert bundle``. ``wheels/`` holds the package with its extra ``screen``, ``model/``
+the registered version, ``base/`` its base model in safetensors, and ``SHA256SUMS`` the digest of
+every file, which ``start.sh`` checks first.
 """
 
 import json
@@ -30,21 +30,21 @@ _STATED = ("LICENSE", "NOTICE")
 _BUILT_FROM = ("pyproject.toml", "README.md", *_STATED)
 _STUDENT = Path("artifacts/adapter/student.json")
 _READS_GGUF = "gguf"
-_SHOWN = 1200  # characters of pip's complaint; its last lines say what is missing
+_SHOWN = 1200  # last characters of pip's error, which name what is missing
 
 WheelMaker = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What was made; ``size_bytes`` is that of all files."""
+    """A bundle; ``size_bytes`` is the size of all files."""
 
     folder: Path
     version: str
     size_bytes: int
 
     def sentence(self) -> str:
-        """What a user wants to know at the end."""
+        """The result in one sentence."""
         return (
             f"Version {self.version} bundled in {self.folder} ({self.size_bytes / 1e6:,.0f} MB): "
             f"copy the folder and run sh {self.folder.name}/start.sh. "
@@ -99,14 +99,14 @@ def _fetch(name: str, version: str, folder: Path) -> None:
     fetched = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
     if not (Path(fetched) / "MLmodel").is_file():
         raise RareAlertError(f"The files of {uri} are not in MLflow's store; register it again.")
-    # MLflow notes who registered it and where: a clinic has no use for it
+    # MLflow records who registered it and where, which a clinic does not need
     (folder / "registered_model_meta").unlink(missing_ok=True)
 
 
 def _require_what_is_carried(requirements: Path) -> None:
-    """Leave out what reads the base where the model was trained: the carried one is safetensors.
+    """Drop the package that read the base for training: the bundled base is in safetensors.
 
-    MLflow would warn at every start that it is missing, and say to fetch it.
+    MLflow would otherwise warn at every start that the package is missing.
     """
     lines = requirements.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if not line.startswith(_READS_GGUF)]
@@ -116,8 +116,8 @@ def _require_what_is_carried(requirements: Path) -> None:
 def _wheels_of(root: Path) -> WheelMaker:
     def make(folder: Path) -> None:
         if not (root / "pyproject.toml").is_file():
-            raise BadInputError(f"{root} is no checkout; run rarealert bundle inside one.")
-        # setuptools would build in build/, which is DVC's here
+            raise BadInputError(f"{root} is not a checkout; run rarealert bundle inside one.")
+        # setuptools builds in build/, which here belongs to DVC
         with tempfile.TemporaryDirectory(prefix="rarealert-") as copied:
             for name in _BUILT_FROM:
                 shutil.copy(root / name, copied)
@@ -142,9 +142,9 @@ def _sum_up(folder: Path) -> int:
 
 
 def _open_to_all(folder: Path) -> None:
-    """Let every account read ``folder``: it is copied, and the image runs as a user of its own.
+    """Let every account read ``folder``: it is copied, and the image runs as another user.
 
-    What was fetched and unpacked has the modes of temporary files, which only their maker reads.
+    Fetched and unpacked files have the modes of temporary files, which only their owner can read.
     """
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" else 0o644)

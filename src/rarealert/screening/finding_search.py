@@ -1,7 +1,7 @@
-"""Finding search as a clinician types: HPO names, HPO's synonyms, and what patients say.
+"""Search findings as a clinician types: by HPO names, HPO synonyms and everyday wordings.
 
-Every word of the query must begin a word of one wording; wordings that begin with the query stand
-first, then what many profiles are annotated with, then the shorter.
+Every word of the query must begin a word of one wording. Wordings that begin with the query come
+first, then findings of many disease profiles, then shorter wordings.
 """
 
 from bisect import bisect_left
@@ -16,14 +16,14 @@ from rarealert.knowledge.profiles import load_common_profiles, load_rare_profile
 from rarealert.knowledge.recognise import load_everyday_wordings
 
 MAX_QUERY = 100
-"""Characters of a query that are read; no finding's name needs more."""
+"""Characters of a query that are used; no finding's name needs more."""
 
 _SCOPES = ("EXACT", "NARROW", "RELATED")
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFinding:
-    """A finding: its HPO id and name, and the wording that the query met."""
+    """A finding: its HPO id and name, and the wording that matched."""
 
     hpo_id: str
     name: str
@@ -41,7 +41,7 @@ class FindingSearch:
     """An index of wordings by the beginnings of their words; use ``load_search``."""
 
     def __init__(self, ontology: Ontology, wordings: Iterable[tuple[str, str]]) -> None:
-        """``wordings`` are pairs of a wording and the HPO id it means, beside HPO's own."""
+        """``wordings`` are pairs of a wording and its HPO id, added to HPO's own."""
         self._ontology = ontology
         seen = dict.fromkeys((*_of_ontology(ontology), *wordings))
         split = (_Wording(hpo_id, text, name_words(text)) for text, hpo_id in seen)
@@ -92,7 +92,7 @@ def _of_ontology(ontology: Ontology) -> Iterator[tuple[str, str]]:
 
 
 def _annotations() -> Counter[str]:
-    """In how many profiles each term stands."""
+    """Number of disease profiles that each term is in."""
     profiles = (*load_rare_profiles(), *load_common_profiles())
     return Counter(finding.hpo_id for profile in profiles for finding in profile.findings)
 

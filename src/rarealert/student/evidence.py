@@ -5,11 +5,12 @@ of its tokens. A finding's share is therefore exact and costs no further pass. T
 depends on the text before it, so the share is that of the finding in its context.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.visits.reading import Finding, Reading, Span
@@ -21,28 +22,29 @@ Direction = Literal["raises", "lowers", "not read"]
 Status = Literal["present", "excluded", "relative"]
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """One finding and its weight: ``case.<field>[start:end]`` is ``words``, in characters.
+class Evidence(BaseModel):
+    """A finding that the risk rests on: ``case.<field>[start:end]`` is ``words``."""
 
-    ``weight`` is its share of the visit's log-odds, in nats, relative to neutral words; above 0 it
-    raises the risk. It is 0 and the direction "not read" where the visit was cut before the
-    finding.
-    """
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     hpo_id: str
+    """HPO term."""
     label: str
+    """Its name."""
     words: str
+    """How the visit words it."""
     field: str
+    """Field of the visit that names it."""
     start: int
+    """First character in the field."""
     end: int
+    """The character after its last."""
     status: Status
+    """Whether the visit affirms it, denies it, or reports it of a relative."""
     direction: Direction
+    """Whether it raises or lowers the risk; "not read" where the visit was cut before it."""
     weight: float
-
-    def as_dict(self) -> dict[str, str | int | float]:
-        """The object in an answer's JSON list."""
-        return asdict(self)
+    """Its share of the visit's log-odds, in nats, relative to neutral words; 0 if not read."""
 
 
 @dataclass(frozen=True, eq=False)

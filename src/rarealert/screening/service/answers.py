@@ -158,7 +158,7 @@ def _answer(answered: Answered, prepared: Prepared, *, late: bool) -> VisitAnswe
     """The service's answer; evidence offsets refer to the text as it was sent."""
     answer, model = answered.answer, answered.model
     evidence = tuple(
-        replace(each, start=each.start + lead, end=each.end + lead)
+        each.model_copy(update={"start": each.start + lead, "end": each.end + lead})
         for each in answer.evidence
         for lead in (prepared.leads.get(each.field, 0),)
     )
