@@ -1,4 +1,4 @@
-"""What a user can get wrong: one sentence with file, row and field; good rows are kept."""
+"""Bad input: an error names file, row and field, and good rows are kept."""
 
 import gzip
 import json
@@ -90,13 +90,13 @@ def test_a_bad_row_is_refused_by_name_and_the_good_one_kept(
     assert field in json.dumps(refused[0])
 
 
-def test_half_a_line_of_json_is_refused_by_its_number(workspace: Paths) -> None:
+def test_a_cut_line_of_json_is_refused_by_its_row(workspace: Paths) -> None:
     kept, refused = _ingest(workspace, json.dumps(GOOD)[:40], json.dumps(GOOD))
     assert kept == ["visit-1"]
     assert refused[0]["row"] == 1
 
 
-def test_no_refusal_repeats_what_the_patient_said(workspace: Paths) -> None:
+def test_no_refusal_contains_case_text(workspace: Paths) -> None:
     secret = "whispered secret complaint"
     bad = _row(case__chief_complaint=secret, case__age_years=400)
     _, refused = _ingest(workspace, json.dumps(GOOD), json.dumps(bad), json.dumps(bad)[:-9])
@@ -123,13 +123,13 @@ def test_a_missing_and_a_corrupt_file_are_named(workspace: Paths) -> None:
         list(ingest(_params(workspace, "medrbench"), workspace))
 
 
-def test_nothing_that_can_go_on_is_a_failure(workspace: Paths) -> None:
+def test_a_file_without_a_good_row_is_an_error(workspace: Paths) -> None:
     (workspace.data / "table/cases.jsonl").write_text("not json\n", encoding="utf-8")
     with pytest.raises(BadInputError, match="table"):
         list(ingest(_params(workspace, "table"), workspace))
 
 
-def test_the_command_says_one_sentence_and_fails(tmp_path: Path) -> None:
+def test_the_command_prints_one_line_and_fails(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "rarealert"), "data", "import", "craftmd", "gone"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2

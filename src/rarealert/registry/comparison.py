@@ -23,6 +23,7 @@ from rarealert.evaluation.study import Comparison, Study, compare, evaluate
 from rarealert.files import write_json, write_text
 from rarealert.params import load_params
 from rarealert.paths import Paths
+from rarealert.registry.card import METRICS
 from rarealert.registry.judged import group_by_cell, is_judged_alone, rare_by_head
 from rarealert.registry.judgement import subgroup_cells
 from rarealert.registry.versions import (
@@ -42,15 +43,15 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from mlflow.entities.model_registry import ModelVersion
 
-METRICS = {
-    "auroc": ("AUROC", True),
-    "auprc": ("AUPRC", True),
-    "brier": ("Brier score", False),
-    "log_loss": ("Log loss", False),
-    "ece": ("Expected calibration error", False),
-    "net_benefit_at_5pct": ("Net benefit at 5 %", True),
+_MORE_IS_BETTER = {
+    "auroc": True,
+    "auprc": True,
+    "brier": False,
+    "log_loss": False,
+    "ece": False,
+    "net_benefit_at_5pct": True,
 }
-"""Metric → its name for readers, and whether more is better."""
+"""The metrics compared."""
 
 _COSTS = {"RA008": "seconds for one visit", "RA020": "GiB of memory at the peak"}
 """Gate → what its value measures."""
@@ -246,9 +247,9 @@ def _study(one: Side, other: Side, part: TestPart, ids: list[str]) -> Study:
 
 def _metrics(study: Study, plan: Bootstrap) -> dict[str, dict[str, Any]]:
     everyone = {"all": np.arange(study.labels.size)}
-    values = evaluate(study, everyone, METRICS, plan)["all"]
+    values = evaluate(study, everyone, _MORE_IS_BETTER, plan)["all"]
     found: dict[str, Comparison] = {}
-    for name in METRICS:
+    for name in _MORE_IS_BETTER:
         found |= compare(study, {name: ("b", "a")}, name, plan)
     adjusted = holm({name: each.p_value for name, each in found.items()})
     return {
@@ -258,7 +259,7 @@ def _metrics(study: Study, plan: Bootstrap) -> dict[str, dict[str, Any]]:
             "difference": asdict(each.difference),
             "p_value": each.p_value,
             "p_holm": adjusted[name],
-            "better": _better(each.difference, METRICS[name][1]),
+            "better": _better(each.difference, _MORE_IS_BETTER[name]),
         }
         for name, each in found.items()
         if name in values["a"].estimates and name in values["b"].estimates

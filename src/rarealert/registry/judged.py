@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from rarealert.evaluation.metrics import UndefinedMetricError, auroc
 from rarealert.evaluation.predictions import STUDENT
-
-MIN_CELL = 10
-"""Rare cases, and non-rare ones, that a subgroup needs to be judged by itself."""
+from rarealert.evaluation.subgroups import MIN_CELL
 
 SMALL_HEADS = "small heads together"
 """Name of the group of rare cases whose Orphanet head has too few of them."""

@@ -52,7 +52,7 @@ def stale_stages(root: Path, stages: Sequence[str], status: Status) -> tuple[str
     found = [
         f"{name}: {path}"
         for name, path, how in _changes(status, "changed deps")
-        if name in stages and (how != "deleted" or path.startswith("src/"))
+        if name in stages and not (how == "deleted" and path in data_dependencies(root, name))
     ]
     commands = [
         f"{name}: {change}"

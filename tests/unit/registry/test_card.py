@@ -57,7 +57,7 @@ def test_the_hub_reads_the_figures_as_a_model_index(facts, report):
     assert found["auroc"].dataset_revision == "e" * 64
 
 
-def test_claims_come_with_controls_groups_limits_and_gates(facts, report):
+def test_figures_come_with_controls_groups_limits_and_gates(facts, report):
     text = render_card(facts, report, GATES)
     for heading in ("Intended use", "Data", "Figures", "Controls", "Subgroups", "Gates", "Limits"):
         assert f"\n## {heading}\n" in text
@@ -68,18 +68,11 @@ def test_claims_come_with_controls_groups_limits_and_gates(facts, report):
     assert "| RA003 | Above every control | **no** |" in text
     assert "| 0.1 % | 75 | \u2013 | \u2013 |" in text
     assert "| typing errors | 32 | 0.087 (0.037 to 0.137) |" in text
+    assert text == render_card(facts, report, GATES)
 
 
-def test_the_same_facts_give_the_same_bytes(facts, report):
-    assert render_card(facts, report, GATES) == render_card(facts, report, GATES)
-
-
-def test_a_report_of_figures_alone_still_makes_a_card(facts, report):
-    bare = {"models": {"student": {"auroc": figure(0.8)}}}
-    text = render_card(facts, bare, [])
+@pytest.mark.parametrize("figures", [{}, {"auroc": figure(0.8)}])
+def test_a_report_of_few_figures_still_makes_a_card(facts, figures):
+    text = render_card(facts, {"models": {"student": figures}}, GATES)
     assert "## Subgroups" not in text
-    assert "0.800" in text
-
-
-def test_a_report_without_an_auroc_still_makes_a_card(facts):
-    assert "## Gates" in render_card(facts, {"models": {"student": {}}}, GATES)
+    assert ("0.800" in text) is bool(figures)

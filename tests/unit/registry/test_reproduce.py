@@ -12,6 +12,7 @@ import yaml
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.registry.reproduce import compare_metrics, reproduce, try_command
 
+CODE = "src/room/stage.py"
 STAGE = """
 import json, pathlib, mlflow
 value = float(pathlib.Path("data/number.txt").read_text()) * 2
@@ -53,12 +54,13 @@ def checkout(mlflow_store, tmp_path, monkeypatch):
 
     (tmp_path / "data").mkdir()
     (tmp_path / "data/number.txt").write_text("0.4")
-    (tmp_path / "stage.py").write_text(STAGE)
+    (tmp_path / CODE).parent.mkdir(parents=True)
+    (tmp_path / CODE).write_text(STAGE)
     (tmp_path / "params.yaml").write_text("{}")
     (tmp_path / ".gitignore").write_text("/mlruns/\n/build/\n")
     score = {
-        "cmd": f"{sys.executable} stage.py",
-        "deps": ["data"],
+        "cmd": f"{sys.executable} {CODE}",
+        "deps": ["data", "src/room"],
         "outs": ["build/score/run.json"],
     }
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"score": score}}))
@@ -111,11 +113,11 @@ def test_a_stage_runs_alone_on_the_inputs_that_its_run_recorded(checkout):
     (checkout / "build").mkdir()
     pipeline = yaml.safe_load((checkout / "dvc.yaml").read_text())
     upstream = {"cmd": f'{sys.executable} -c "{UPSTREAM}"', "outs": ["build/number.txt"]}
-    score = pipeline["stages"]["score"] | {"deps": ["build/number.txt"]}
+    score = pipeline["stages"]["score"] | {"deps": ["build/number.txt", "src/room"]}
     (checkout / "dvc.yaml").write_text(
         yaml.safe_dump({"stages": {"upstream": upstream, "score": score}})
     )
-    (checkout / "stage.py").write_text(STAGE.replace("data/number", "build/number"))
+    (checkout / CODE).write_text(STAGE.replace("data/number", "build/number"))
     for command in (["dvc", "repro", "-q", "upstream"], ["git", "add", "-A"]):
         subprocess.run(command, cwd=checkout, check=True, capture_output=True)
     subprocess.run(["git", "commit", "-qm", "two stages"], cwd=checkout, check=True)
@@ -160,10 +162,10 @@ def test_answers_of_endpoints_are_data_and_no_endpoint_is_called_again(checkout,
 
     (checkout / "data/panel.yaml").write_text(PANEL)
     (checkout / "params.yaml").write_text("teach: {panel: data/panel.yaml}")
-    (checkout / "teach.py").write_text(TEACH)
+    (checkout / CODE).write_text(TEACH)
     teach = {
-        "cmd": f"{sys.executable} teach.py",
-        "deps": ["data"],
+        "cmd": f"{sys.executable} {CODE}",
+        "deps": ["data", "src/room"],
         "outs": [{"build/teach/cache": {"persist": True}}, "build/teach/run.json"],
     }
     (checkout / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"teach": teach}}))
@@ -177,8 +179,9 @@ def test_answers_of_endpoints_are_data_and_no_endpoint_is_called_again(checkout,
     run("git", "add", "-A")
     run("git", "commit", "-qm", "what it made")
     monkeypatch.setenv("PANEL_KEY", "sk-not-to-be-seen")
-    for alone in (False, True):
-        assert "all 2 metrics agree" in reproduce(made, 1e-6, stage_only=alone)
+    of_own_lock = log_run(checkout, figures, [("data", pinned)], stage="teach")
+    for made_by, alone in ((made, False), (made, True), (of_own_lock, False)):
+        assert "all 2 metrics agree" in reproduce(made_by, 1e-6, stage_only=alone)
     lock = yaml.safe_load((checkout / "dvc.lock").read_text())
     (held,) = [one for one in lock["stages"]["teach"]["outs"] if one["path"].endswith("cache")]
     (checkout / ".dvc/cache/files/md5" / held["md5"][:2] / held["md5"][2:]).unlink()
@@ -195,7 +198,7 @@ def test_a_command_in_a_worktree_does_not_see_another_store(monkeypatch, tmp_pat
 
 @pytest.mark.slow  # a command of its own, killed
 def test_a_terminated_reproduction_leaves_neither_worktree_nor_stage_behind(checkout):
-    (checkout / "stage.py").write_text("import time; open('started', 'w'); time.sleep(600)")
+    (checkout / CODE).write_text("import time; open('started', 'w'); time.sleep(600)")
     subprocess.run(["git", "commit", "-qam", "slow"], cwd=checkout, check=True)
     run = log_run(checkout, {"auroc": 0.8})
     command = [sys.executable, "-c", "from rarealert.cli import main; main()", "reproduce", run]

@@ -83,6 +83,7 @@ def test_a_workspace_as_locked_is_current(tree):
         ("src/room/new.py", "", (), ("split: src/room",)),
         ("data/x", "{} \n", (), ("split: data",)),
         ("params.yaml", "split: {seed: 8}\n", (), ("split: split",)),
+        ("params.yaml", "other: 1\n", (), ("split: split",)),
     ],
 )
 def test_what_changed_is_named_with_its_stage(tree, file, content, changed, stale):

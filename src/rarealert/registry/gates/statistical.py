@@ -18,9 +18,9 @@ from rarealert.evaluation.metrics import measure
 from rarealert.evaluation.predictions import STUDENT
 from rarealert.evaluation.report import why_absent
 from rarealert.evaluation.study import Study, compare
+from rarealert.evaluation.subgroups import MIN_CELL
 from rarealert.registry.gates.gate import Gate, GateResult
 from rarealert.registry.judged import (
-    MIN_CELL,
     Champion,
     GateInput,
     group_by_cell,
