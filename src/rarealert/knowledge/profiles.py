@@ -23,6 +23,9 @@ from rarealert.knowledge import packaged_rows
 from rarealert.knowledge.hpo import PHENOTYPIC_ABNORMALITY, Ontology, data_file, load_ontology
 from rarealert.knowledge.names import normalise_name
 
+Vector = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
 FrequencyClass = Literal[
     "obligate", "very_frequent", "frequent", "occasional", "very_rare", "excluded"
 ]
@@ -53,6 +56,13 @@ _LOWER_BOUNDS: tuple[tuple[float, FrequencyClass], ...] = (
 )
 _ONSET_ROOT = "HP:0003674"
 _COLUMNS = 12
+
+_UNRELATED = 0.002  # chance of a finding that the profile does not explain
+_CERTAIN = 0.995  # an obligate finding can still be missed at a first visit
+_WRONG_SEX = np.log(0.01)
+_WRONG_AGE = np.log(0.1)  # common conditions have soft age limits
+_AGES = (0.0, 120.0)
+_RARE_PREVALENCE = 1e-5  # the commonest class of Orphanet's point prevalences, 1-9 / 1 000 000
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,17 +247,6 @@ def load_common_conditions() -> tuple[CommonCondition, ...]:
 def load_common_profiles() -> tuple[DiseaseProfile, ...]:
     """The profiles of ``load_common_conditions``."""
     return tuple(condition.profile for condition in load_common_conditions())
-
-
-Vector = NDArray[np.float64]
-Indices = NDArray[np.int64]
-
-_UNRELATED = 0.002  # chance of a finding that the profile does not explain
-_CERTAIN = 0.995  # an obligate finding can still be missed at a first visit
-_WRONG_SEX = np.log(0.01)
-_WRONG_AGE = np.log(0.1)  # common conditions have soft age limits
-_AGES = (0.0, 120.0)
-_RARE_PREVALENCE = 1e-5  # the commonest class of Orphanet's point prevalences, 1-9 / 1 000 000
 
 
 class Columns:
