@@ -354,7 +354,7 @@ def log_likelihoods(shares: sp.csc_matrix, known: Sequence[int], content: Vector
     return logs
 
 
-def log_who_comes(
+def log_demographics(
     only_sex: NDArray[np.str_],
     age_min: Vector,
     age_max: Vector,

@@ -28,8 +28,8 @@ from rarealert.knowledge.profiles import (
     load_common_conditions,
     load_information_content,
     load_rare_profiles,
+    log_demographics,
     log_likelihoods,
-    log_who_comes,
     rare_table,
 )
 from rarealert.student.encoding import EncodedFinding, Facts
@@ -145,7 +145,7 @@ class ProfileMatch:
         if not specific:
             return []
         limits = (self._sexes, self.library.age_min, self.library.age_max)
-        who = log_who_comes(*limits, visit.sex, visit.age_years)
+        who = log_demographics(*limits, visit.sex, visit.age_years)
         parts = [(finding.position, self._logs(finding.terms)) for finding in specific]
         total = who + np.sum([logs for _, logs in parts], axis=0)
         rare = int(np.argmax(total[: self._n_rare]))

@@ -17,8 +17,8 @@ from rarealert.knowledge.profiles import (
     load_common_conditions,
     load_information_content,
     load_rare_profiles,
+    log_demographics,
     log_likelihoods,
-    log_who_comes,
     rare_table,
 )
 from rarealert.visits.demographics import parse_age, parse_sex
@@ -142,7 +142,7 @@ class Engine:
     def demographic_log_likelihood(self, table: ProfileTable, work: Workup) -> Vector:
         """Ln of how much less likely each disease is at this age and sex, ``(n_diseases,)``."""
         limits = (table.only_sex, table.age_min, table.age_max)
-        return log_who_comes(*limits, work.sex, work.age_years)
+        return log_demographics(*limits, work.sex, work.age_years)
 
 
 @lru_cache(maxsize=1)
