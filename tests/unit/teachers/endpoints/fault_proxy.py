@@ -49,7 +49,6 @@ class Proxy:
     seen: list[Seen] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
-    busy_s: float = 0.0
     address: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -89,7 +88,6 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with proxy.lock:
                 proxy.in_flight -= 1
-                proxy.busy_s += time.monotonic() - started
 
     def _respond(self, fault: Fault, raw: bytes) -> None:
         if fault.hang_s:

@@ -1,4 +1,4 @@
-"""Pace, budget and breaker, by themselves."""
+"""Pace, budget, breaker and back-off."""
 
 import asyncio
 import time
@@ -21,26 +21,21 @@ from rarealert.teachers.endpoints.limits import (
 from rarealert.teachers.panel import Limits, Price
 
 
-def test_requests_are_spaced_evenly():
-    async def times() -> list[float]:
-        pace, found = Pace(Limits(requests_per_minute=1200)), []
-        for _ in range(5):
-            await pace.wait(1)
-            found.append(time.monotonic())
-        return found
-
-    found = asyncio.run(times())
-    assert found[-1] - found[0] >= 4 * 0.05 - 0.01
-
-
-def test_tokens_wait_for_their_minute_even_where_one_request_is_a_burst():
-    async def seconds() -> float:
-        pace, started = Pace(Limits(tokens_per_minute=60_000)), time.monotonic()
-        for _ in range(2):
-            await pace.wait(6_200)
+@pytest.mark.parametrize(
+    ("limits", "tokens", "calls", "least_s"),
+    [
+        (Limits(requests_per_minute=1200), 1, 5, 4 * 0.05),
+        (Limits(tokens_per_minute=60_000), 6_200, 2, (2 * 6_200 - 6_000) / 1_000),
+    ],
+)
+def test_calls_wait_for_the_limits_of_their_minute(limits, tokens, calls, least_s):
+    async def wait() -> float:
+        pace, started = Pace(limits), time.monotonic()
+        for _ in range(calls):
+            await pace.wait(tokens)
         return time.monotonic() - started
 
-    assert asyncio.run(seconds()) >= (2 * 6_200 - 6_000) / 1_000 - 0.2
+    assert asyncio.run(wait()) >= least_s - 0.2
 
 
 @settings(deadline=None, max_examples=50)
@@ -75,64 +70,68 @@ class _Clock:
         return self.now
 
 
-def test_a_breaker_opens_probes_one_at_a_time_closes_again_and_gives_up():
-    clock = _Clock()
-    breaker = Breaker(Limits(concurrency=2, outage_s=60, backoff_s=1), trip_after=3, clock=clock)
-    for _ in range(3):
-        breaker.failed()
-    assert breaker.open
-
-    async def admitted() -> bool:
+def _admitted(breaker: Breaker) -> bool:
+    async def admit() -> bool:
         try:
             return await asyncio.wait_for(breaker.admit(), 0.1)
         except TimeoutError:
             return False
 
-    assert not asyncio.run(admitted()), "it waits first"
+    return asyncio.run(admit())
+
+
+def test_a_breaker_opens_probes_one_at_a_time_and_closes_again():
+    clock = _Clock()
+    breaker = Breaker(Limits(concurrency=2, backoff_s=1), trip_after=3, clock=clock)
+    for _ in range(3):
+        breaker.failed()
+    assert breaker.open
+    assert not _admitted(breaker), "a wait comes first"
     clock.now += 2
-    assert asyncio.run(admitted()), "then lets one probe out"
-    assert not asyncio.run(admitted()), "and no second one"
+    assert _admitted(breaker), "one probe"
+    assert not _admitted(breaker), "and no second one"
     breaker.failed()
     clock.now += 1
-    assert not asyncio.run(admitted()), "the wait has doubled"
+    assert not _admitted(breaker), "the wait has doubled"
     clock.now += 1.5
-    assert asyncio.run(admitted())
+    assert _admitted(breaker)
     breaker.succeeded()
     assert not breaker.open
-    assert asyncio.run(admitted())
+    assert _admitted(breaker)
+
+
+def test_a_breaker_gives_up_after_an_outage():
+    clock = _Clock()
+    breaker = Breaker(Limits(outage_s=60), clock=clock)
     breaker.failed()
     clock.now += 61
     breaker.failed()
     assert breaker.dead
-    assert not asyncio.run(admitted())
+    assert not _admitted(breaker)
 
 
-def test_a_wait_that_the_endpoint_asks_for_holds_for_every_caller():
+def test_a_retry_after_of_the_endpoint_holds_for_every_caller():
     clock = _Clock()
     breaker = Breaker(Limits(), clock=clock)
     breaker.failed(retry_after_s=5)
-
-    async def admitted() -> bool:
-        try:
-            return await asyncio.wait_for(breaker.admit(), 0.1)
-        except TimeoutError:
-            return False
-
-    assert not asyncio.run(admitted())
+    assert not _admitted(breaker)
     clock.now += 5.1
-    assert asyncio.run(admitted())
+    assert _admitted(breaker)
 
 
-def test_retry_after_is_seconds_or_a_date():
-    assert retry_after(None) is None
-    assert retry_after("1.5") == 1.5
-    assert retry_after("-3") == 0
-    assert retry_after("soon") is None
+@pytest.mark.parametrize(
+    ("header", "seconds"), [(None, None), ("1.5", 1.5), ("-3", 0), ("soon", None)]
+)
+def test_retry_after_is_a_number_of_seconds(header, seconds):
+    assert retry_after(header) == seconds
+
+
+def test_retry_after_is_a_date():
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     assert retry_after(later) == pytest.approx(30, abs=2)
 
 
-def test_backoff_adds_jitter_to_what_was_asked_and_grows_otherwise():
+def test_backoff_adds_jitter_to_a_retry_after_and_grows_otherwise():
     wait = backoff(Limits(backoff_s=2))
 
     def state(attempt: int, asked: float | None) -> SimpleNamespace:
@@ -143,7 +142,7 @@ def test_backoff_adds_jitter_to_what_was_asked_and_grows_otherwise():
 
     asked = [wait(state(1, 10.0)) for _ in range(50)]
     assert all(10 <= seconds <= 12 for seconds in asked)
-    assert len(set(asked)) > 40, "callers don't come back together"
+    assert len(set(asked)) > 40, "callers must not return together"
     assert wait(state(1, 10_000.0)) <= 302
     assert max(wait(state(1, None)) for _ in range(50)) <= 2
     assert 8 < max(wait(state(4, None)) for _ in range(50)) <= 16

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from endpoint_kit import KEY, case, teacher
@@ -39,27 +38,14 @@ def _process(script: str, *args: str, **environment: str) -> Iterator[subprocess
             process.kill()
 
 
-def _told(said: str) -> dict:
-    """What a driver said of its run; Ray prints notes of lost machines around it."""
-    (line,) = [line for line in said.splitlines() if line.startswith("{")]
-    return json.loads(line)
-
-
 class _Place:
     """Two endpoints, a small local model, a cluster, and a cache."""
 
-    def __init__(self, folder: Path, servers, cluster, model: str):
-        self.folder, self.cluster, self.servers = folder, cluster, servers
+    def __init__(self, folder: Path, proxies: list, cluster: subprocess.Popen, model: str):
+        self.folder, self.cluster, self.proxies = folder, cluster, proxies
         self.address = cluster.stdout.readline().strip()
-        ports = [server.stdout.readline().strip() for server in servers]
-        self.teachers = [
-            teacher(
-                SimpleNamespace(base_url=f"http://127.0.0.1:{port}/v1"),
-                f"t{place}",
-                limits={"concurrency": SLOTS},
-            )
-            for place, port in enumerate(ports)
-        ]
+        limits = {"concurrency": SLOTS}
+        self.teachers = [teacher(one, f"t{n}", limits=limits) for n, one in enumerate(proxies)]
         self.local = {"id": "small", "kind": "local", "model": model, "cases": LOCAL_CASES}
         self.local["batch_size"] = 2
 
@@ -74,38 +60,39 @@ class _Place:
         (self.folder / "given.json").write_text(json.dumps(given))
         return _process("ray_driver.py", str(self.folder / "given.json"), RAY_ADDRESS=self.address)
 
-    def run(self, cap: float | None = None) -> dict:
-        with self.driver(cap) as process:
-            said, _ = process.communicate(timeout=240)
+    def result(self, process: subprocess.Popen) -> dict:
+        """The driver's result; Ray prints notes of lost machines around it."""
+        output, _ = process.communicate(timeout=240)
         assert process.returncode == 0
-        return _told(said)
+        (line,) = [line for line in output.splitlines() if line.startswith("{")]
+        return json.loads(line)
+
+    def wait_for(self, answers: int) -> None:
+        until = time.monotonic() + 120
+        while self.answered() < answers and time.monotonic() < until:
+            time.sleep(0.05)
 
     def answered(self) -> int:
         return len(RationaleCache(self.folder / "cache").answered())
 
 
 @pytest.fixture
-def place(real, long_model, tmp_path):
+def place(replay, long_model, tmp_path):
     pytest.importorskip("ray")
-    response = tmp_path / "response.json"
-    response.write_bytes(real[0])
-    steady = ("steady_server.py", str(response), str(LATENCY_S))
-    with (
-        _process(*steady) as one,
-        _process(*steady) as other,
-        _process("ray_cluster.py") as cluster,
-    ):
-        yield _Place(tmp_path, (one, other), cluster, long_model)
+    proxies = [replay(latency_s=LATENCY_S) for _ in range(2)]
+    with _process("ray_cluster.py") as cluster:
+        yield _Place(tmp_path, proxies, cluster, long_model)
         cluster.communicate("")
 
 
 @pytest.mark.scale
 @pytest.mark.timeout(900)
 def test_two_machines_keep_the_cap_survive_a_kill_and_a_lost_machine_and_repeat_nothing(place):
-    used = json.loads((place.folder / "response.json").read_bytes())["usage"]
+    used = json.loads(place.proxies[0].recorded)["usage"]
     each = (used["prompt_tokens"] * 100 + used["completion_tokens"] * 1000) / 1e6
     cap = 20 * each + 2 * SLOTS  # dollars; a call's worst case is 0.6 and a little
-    capped = place.run(cap)
+    with place.driver(cap) as process:
+        capped = place.result(process)
     spent = sum(one.cost_usd for one in RationaleCache(place.folder / "cache").stats().values())
     assert "teach.cost_cap_usd" in capped["notes"][0]
     assert 5 * each < spent <= cap, "one budget for both machines"
@@ -113,22 +100,18 @@ def test_two_machines_keep_the_cap_survive_a_kill_and_a_lost_machine_and_repeat_
     assert capped["tallies"]["small"]["answered"] == LOCAL_CASES
 
     with place.driver(None) as killed:
-        before, until = place.answered(), time.monotonic() + 120
-        while place.answered() < before + 20 and time.monotonic() < until:
-            time.sleep(0.05)
+        before = place.answered()
+        place.wait_for(before + 20)
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
     kept = place.answered()
     assert before < kept < 2 * CASES + LOCAL_CASES
 
     with place.driver(None) as process:
-        until = time.monotonic() + 120
-        while place.answered() < kept + 5 and time.monotonic() < until:
-            time.sleep(0.05)
+        place.wait_for(kept + 5)
         place.cluster.stdin.write("lose\n")
         place.cluster.stdin.flush()
-        said, _ = process.communicate(timeout=240)
-    last = _told(said)
+        last = place.result(process)
     assert {name: tally["not_asked"] for name, tally in last["tallies"].items()} == {
         "t0": 0,
         "t1": 0,
@@ -146,9 +129,8 @@ def test_two_machines_keep_the_cap_survive_a_kill_and_a_lost_machine_and_repeat_
             Budget(None),
         )
     assert here.tallies == {"t0": Tally(cached=CASES), "t1": Tally(cached=CASES)}, "the same keys"
-    seen = [json.loads(server.communicate("")[0]) for server in place.servers]
-    assert max(one["most"] for one in seen) <= SLOTS + SLOTS, "a dead actor's calls may linger"
-    again = sum(one["calls"] for one in seen) - 2 * CASES
-    print(f"{2 * CASES} answers, a kill and a lost machine: {again} calls made again")
-    assert again <= 3 * SLOTS, "what two teachers had in flight at the kill, and one at the loss"
+    most = max(proxy.most_in_flight for proxy in place.proxies)
+    assert most <= SLOTS + SLOTS, "calls of a dead actor may linger"
+    again = sum(len(proxy.seen) for proxy in place.proxies) - 2 * CASES
+    assert again <= 3 * SLOTS, "the calls in flight of two teachers at the kill, of one at the loss"
     assert KEY not in "".join(file.read_text() for file in place.folder.rglob("*.jsonl"))
