@@ -87,29 +87,6 @@ def test_a_visit_that_was_cut_is_counted_apart(tmp_path):
     assert "1 to be read with their notes; 8 longer than the model reads" in report.sentence()
 
 
-@pytest.mark.parametrize(
-    ("fields", "note"),
-    [
-        ({"chief_complaint": "Fever for two days. No fever."}, "Both stated and denied: Fever."),
-        (
-            {"chief_complaint": "An 18-month-old boy who falls.", "age_years": 18},
-            "The age given is 18 years, the text says 1.5 years.",
-        ),
-        (
-            {"chief_complaint": "Tired.", "findings_present": ["HP:0001250", "HP:0012378"]},
-            "1 coded finding was not read: the text does not name them in words.",
-        ),
-        ({"chief_complaint": "Seizures.", "findings_present": ["HP:0001250"]}, None),
-        ({"chief_complaint": "An 18-month-old boy who falls.", "age_years": 1.5}, None),
-    ],
-)
-def test_what_is_odd_about_a_visit_of_a_file_is_noted(tmp_path, fields, note):
-    out = tmp_path / "out.jsonl"
-    report = screen_file(write(tmp_path / "in.jsonl", [fields]), out, model())
-    assert read(out)[0]["notes"] == note
-    assert report.flagged == (note is not None)
-
-
 def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
     rows = [
         {"case_id": "ok", "chief_complaint": "fine", "vitals": "", "sex": None},

@@ -162,17 +162,6 @@ def test_parquet_keeps_the_types(tmp_path):
     assert held["case_id"].to_pylist() == ["=1+1", "@bü", "c"]
 
 
-def test_only_alerts_get_a_rationale_and_prevalence_is_passed_on(tmp_path):
-    visits = [{"chief_complaint": text} for text in ("cough", "x", "cough")]
-    source = lines(tmp_path / "in.jsonl", *visits)
-    asked = scorer()
-    report = screen_file(source, tmp_path / "o.jsonl", model(asked), Options("alerts", 0.02))
-    rows = [json.loads(line) for line in report.out.read_text().splitlines()]
-    assert [row["rationale"] for row in rows] == ["=HYPERLINK(1)", None, "=HYPERLINK(1)"]
-    assert asked.student.explained == ["1", "3"]
-    assert rows[0]["risk"] == pytest.approx(0.1 / 0.9 * 0.02 / 0.98, rel=0.01)
-
-
 def test_a_killed_run_of_a_table_is_continued_to_the_same_bytes(tmp_path):
     VISITS.assign(age_years=30).to_csv(tmp_path / "in.csv", index=False)
     out, whole = tmp_path / "out.csv", tmp_path / "whole.csv"

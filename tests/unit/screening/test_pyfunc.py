@@ -96,23 +96,6 @@ def test_a_loaded_version_gives_the_students_own_risks(registered, tiny_student)
         loaded.predict(pd.DataFrame({"case_id": ["a"], "age_years": ["ten"], "vitals": ["x"]}))
 
 
-def test_evidence_quotes_the_request_and_another_language_is_flagged(registered):
-    visits = pd.DataFrame(
-        {
-            "case_id": ["en", "de"],
-            "chief_complaint": ["Seizures and fever.", "Seit Wochen Fieber und Krämpfe."],
-        }
-    )
-    answers = mlflow.pyfunc.load_model(registered.uri).predict(visits)
-    assert list(answers["not_english"]) == [False, True]
-    found = json.loads(answers["evidence"][0])
-    assert {item["hpo_id"] for item in found} == {"HP:0001250", "HP:0001945"}
-    for item in found:
-        text = visits[item["field"]][0]
-        assert text[item["start"] : item["end"]] == item["words"]
-        assert item["direction"] in ("raises", "lowers")
-
-
 def test_a_version_without_intervals_says_what_to_run(
     tiny_student, mlflow_store, tmp_path, package
 ):

@@ -23,58 +23,27 @@ def test_two_visits_of_one_name_are_two_answers(served):
     assert [each["risk"] for each in answered["answers"]] == [0.1, 0.2]
 
 
-@pytest.mark.parametrize(
-    ("rationale", "told"),
-    [("none", [None, None]), ("all", ["because"] * 2), ("alerts", [None, "because"])],
-)
-def test_rationales_are_given_where_asked(served, rationale, told):
-    answered = served.screen(visit("a"), visit("b" * 60), rationale=rationale).json()
-    assert [each["rationale"] for each in answered["answers"]] == told
-
-
-def test_the_prevalence_reaches_the_model(served):
-    [answer] = served.screen(visit("a" * 10), prevalence=0.25).json()["answers"]
-    assert answer["risk"] == pytest.approx(1 / 28)  # odds of 1 to 9, and a third of them
-
-
 def notes(response):
     return [note["code"] for note in response.json()["answers"][0]["notes"]]
 
 
 @pytest.mark.parametrize(
-    ("fields", "code"),
+    ("fields", "codes"),
     [
         (
-            {"chief_complaint": "He has seizures.", "vitals": "No seizures."},
-            "contradictory_findings",
-        ),
-        (
             {"chief_complaint": "No seizures.", "findings_present": ["HP:0001250"]},
-            "contradictory_findings",
+            ["contradictory_findings"],
         ),
         (  # seizures are denied, a kind of seizure is present
             {"findings_present": ["HP:0002123"], "findings_excluded": ["HP:0001250"]},
-            "contradictory_findings",
+            ["contradictory_findings"],
         ),
-        ({"chief_complaint": "An 18-month-old boy who falls.", "age_years": 18}, "age_differs"),
-        ({"chief_complaint": "Falls.", "findings_present": ["HP:9999999"]}, "unknown_finding"),
+        ({"findings_present": ["HP:0001250"], "findings_excluded": ["HP:0002123"]}, []),
+        ({"chief_complaint": "Falls.", "findings_present": ["HP:9999999"]}, ["unknown_finding"]),
     ],
 )
-def test_what_is_odd_about_a_visit_is_said(served, fields, code):
-    assert notes(served.screen(fields)) == [code]
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"chief_complaint": "He has seizures.", "findings_present": ["HP:0001250"]},
-        {"chief_complaint": "An 18-month-old boy who falls.", "age_years": 1.5},
-        {"chief_complaint": "Mother died at 40."},
-        {"findings_present": ["HP:0001250"], "findings_excluded": ["HP:0002123"]},
-    ],
-)
-def test_what_is_not_odd_is_not_said(served, fields):
-    assert notes(served.screen(fields)) == []
+def test_coded_findings_that_do_not_fit_are_noted(served, fields, codes):
+    assert notes(served.screen(fields)) == codes
 
 
 def test_coded_findings_are_read_as_words_unless_the_text_names_them(served):
@@ -155,13 +124,6 @@ def test_questions_come_with_the_notes_of_the_visit(served):
     body = {"visit": visit(GERMAN + "Fever, no fever.")}
     told = served.client.post("/v1/next", json=body).json()
     assert [note["code"] for note in told["notes"]] == ["not_english", "contradictory_findings"]
-
-
-@pytest.mark.parametrize("asked", ["alerts", "all"])
-def test_what_cannot_be_read_gets_no_reasons(served, asked):
-    [answer] = served.screen(visit(GERMAN), rationale=asked).json()["answers"]
-    assert (answer["band"], answer["rationale"]) == ("alert", None)
-    assert [note["code"] for note in answer["notes"]] == ["not_english"]
 
 
 @pytest.mark.parametrize(
