@@ -25,8 +25,8 @@ def shift_prevalence(
     """
     if not (0 < calibrated_at < 1 and 0 < prevalence < 1):
         raise BadInputError(
-            f"A prevalence is {calibrated_at:g} or {prevalence:g}; expected more than 0 and less "
-            "than 1. Correct it and run again."
+            f"The prevalences are {calibrated_at:g} and {prevalence:g}; each must be above 0 and "
+            "below 1. Correct them and run again."
         )
     value = np.asarray(risk, dtype=np.float64)
     rare = value * prevalence / calibrated_at

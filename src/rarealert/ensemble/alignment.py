@@ -98,12 +98,13 @@ def examine(data: AlignmentData, found: Search, fitted: Fitted, params: AlignPar
     answered = data.signals.among(train.features.case_ids)
     study = out_of_fold(answered, data.blocks, data.visits, train.data, fitted.models)
     sample = study.sample(params.search_cases, params.seed)
+    tests = stress_tests(sample, found, train.source[sample.places], params.seed)
     return Outcome(
         data,
         found,
         fitted,
         len(sample.places),
-        teacher_reports(sample, found, params.seed),
-        stress_tests(sample, found, train.source[sample.places], params.seed),
+        teacher_reports(sample, found, tests, params.seed),
+        tests,
         explain_cases(study, train.features.names, params.explained_cases, params.seed),
     )

@@ -23,7 +23,7 @@ from rarealert.ensemble.search import (
     weighted_auroc,
     workers_for,
 )
-from rarealert.ensemble.stress_tests import OutOfFold
+from rarealert.ensemble.stress_tests import SHUFFLED, OutOfFold, StressTest
 
 Floats = NDArray[np.float64]
 
@@ -190,11 +190,12 @@ class TeacherReport:
     lost_without: float
 
 
-def teacher_reports(study: OutOfFold, found: Search, seed: int) -> list[TeacherReport]:
-    """A report for each teacher, the heaviest first."""
+def teacher_reports(
+    study: OutOfFold, found: Search, tests: Sequence[StressTest], seed: int
+) -> list[TeacherReport]:
+    """A report for each teacher, the heaviest first; ``tests`` are those of ``stress_tests``."""
     signals = study.signals
-    full = study.auroc(signals)
-    shuffled = {name: full - study.auroc(study.shuffled(name, seed)) for name in signals.teachers}
+    shuffled = {row.detail: row.lost for row in tests if row.kind == SHUFFLED}
     total = sum(max(0.0, loss) for loss in shuffled.values())
     losses = _losses_without(study, found, seed)
     answered = signals.answered()

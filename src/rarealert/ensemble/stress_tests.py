@@ -15,6 +15,9 @@ from rarealert.ensemble.training_set import TrainingSet, draw_in_folds
 
 Floats = NDArray[np.float64]
 
+SHUFFLED = "teacher shuffled"
+"""The kind of a test whose loss is the permutation importance of the teacher it names."""
+
 _MISSING = (0.1, 0.3, 0.5)  # shares 0-1 of the answers
 _NOISE = (0.05, 0.1, 0.2)  # standard deviations of a risk of 0-1
 _FEWEST = 10  # cases of a class on either side, for a source to be judged
@@ -52,10 +55,6 @@ class OutOfFold:
     def risks(self, signals: Signals) -> Floats:
         """Out-of-fold risks by changed ``signals``, shape ``(n_cases,)``."""
         return self.models.risks(self.values(signals))
-
-    def auroc(self, signals: Signals) -> float:
-        """AUROC of these risks, weighted as in the search."""
-        return weighted_auroc(self.data.rare, self.risks(signals), self.weights)
 
     def shuffled(self, teacher: str, seed: int) -> Signals:
         """The signals with the answers of ``teacher`` permuted within each fold."""
@@ -136,7 +135,7 @@ def _changed(study: OutOfFold, seed: int) -> Iterator[tuple[str, str, Signals]]:
     for name in signals.teachers:
         yield "teacher absent", name, signals.without_teacher(name)
     for name in signals.teachers:
-        yield "teacher shuffled", name, study.shuffled(name, seed)
+        yield SHUFFLED, name, study.shuffled(name, seed)
     for share in _MISSING:
         gaps = rng.random(signals.risk.shape) < share
         yield "answers missing", f"{share:.0%}", signals.without(gaps)
