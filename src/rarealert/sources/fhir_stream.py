@@ -20,7 +20,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
 from hashlib import blake2b
 from itertools import groupby
 from operator import itemgetter
@@ -46,7 +45,8 @@ from rarealert.sources.rows import json_lines
 from rarealert.visits.refused import Place, Refused, safe_name
 
 SUFFIXES = (".json", ".ndjson", ".jsonl")
-_DECISIVE = ("Patient", "Encounter", "Condition", "resource")  # the last is of unknown type
+_UNKNOWN = "resource"  # of a type that FHIR does not have
+_DECISIVE = ("Patient", "Encounter", "Condition", _UNKNOWN)
 _MAX_DEPTH = 200  # brackets; FHIR's own resources need a dozen
 _CHUNK = 1024**2
 _LONGEST_MATCH = 1024  # bytes of a reference in a damaged document
@@ -297,7 +297,7 @@ def _resources(entries: Iterable[_Entry]) -> Iterator[_Resource]:
     for entry in entries:
         if not isinstance(entry.content, dict):
             refused = entry.place.refuse("entry", str(entry.content))
-            yield _Resource(entry.place, "resource", None, refused=refused, loss=entry.loss)
+            yield _Resource(entry.place, _UNKNOWN, None, refused=refused, loss=entry.loss)
         elif _is_wanted(entry.content):
             yield _checked(entry.place, entry.content, entry.aliases)
 
@@ -319,47 +319,35 @@ def _is_type(kind: object) -> bool:
     return isinstance(kind, str) and hasattr(fhirtypes, f"{kind}Type")
 
 
-@cache
-def _models() -> Mapping[str, Any]:
-    """The models of R4B, which for these five types are those of R4."""
-    from fhir.resources.R4B.condition import Condition
-    from fhir.resources.R4B.encounter import Encounter
-    from fhir.resources.R4B.familymemberhistory import FamilyMemberHistory
-    from fhir.resources.R4B.observation import Observation
-    from fhir.resources.R4B.patient import Patient
-
-    found = (Patient, Encounter, Condition, Observation, FamilyMemberHistory)
-    return {model.__name__: model for model in found}
-
-
 def _checked(place: Place, raw: Mapping[str, Any], aliases: Mapping[str, str]) -> _Resource:
-    kind = raw.get("resourceType")
-    if not isinstance(kind, str) or kind not in TYPES:
-        refused = place.refuse("resourceType", "no type of FHIR R4")
-        return _Resource(place, "resource", _patient(raw, "resource", aliases), refused=refused)
+    from fhir.resources.R4B import get_fhir_model_class  # for the types read, the models of R4
+
+    kind = raw["resourceType"] if raw.get("resourceType") in TYPES else _UNKNOWN
     patient = _patient(raw, kind, aliases)
-    if patient is None:
-        subject = "id" if kind == "Patient" else "subject"
-        return _Resource(place, kind, None, refused=place.refuse(f"{kind}.{subject}", "no patient"))
-    try:
-        # as floats, decimals of a streamed bundle are written like those of any other file
-        checked = _models()[kind].model_validate(json.loads(json.dumps(raw, default=float)))
-    except ValidationError as error:
-        # the messages may quote a value, so only the field is reported
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join((kind, *(safe_name(part) for part in first["loc"])))
-        refused = place.refuse(where, "not as FHIR R4 defines it")
-        return _Resource(place, kind, patient, refused=refused)
-    except (ValueError, TypeError, ArithmeticError, AttributeError, RecursionError):
-        refused = place.refuse(kind, "not as FHIR R4 defines it")
-        return _Resource(place, kind, patient, refused=refused)
-    if kind == "Encounter" and not checked.id:
-        refused = place.refuse("Encounter.id", "missing")
-        return _Resource(place, kind, patient, refused=refused)
+
+    def refuse(field: str, reason: str) -> _Resource:
+        return _Resource(place, kind, patient, refused=place.refuse(field, reason))
 
     def identify(reference: Any) -> str | None:
         return _id(reference.reference if reference else None, aliases)
 
+    if kind == _UNKNOWN:
+        return refuse("resourceType", "no type of FHIR R4")
+    if patient is None:
+        return refuse(f"{kind}.{'id' if kind == 'Patient' else 'subject'}", "no patient")
+    try:
+        # as floats, decimals of a streamed bundle are written like those of any other file
+        plain = json.loads(json.dumps(raw, default=float))
+        checked: Any = get_fhir_model_class(kind).model_validate(plain)
+    except ValidationError as error:
+        # the messages may quote a value, so only the field is reported
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        field = ".".join((kind, *(safe_name(part) for part in first["loc"])))
+        return refuse(field, "not as FHIR R4 defines it")
+    except (ValueError, TypeError, ArithmeticError, AttributeError, RecursionError):
+        return refuse(kind, "not as FHIR R4 defines it")
+    if kind == "Encounter" and not checked.id:
+        return refuse("Encounter.id", "missing")
     content = checked.model_dump_json(exclude={"meta", "text"})
     digest = blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return _Resource(place, kind, patient, extract(checked, identify), checked.id, digest)

@@ -64,19 +64,13 @@ def _how_to_get(kind: str) -> str:
     return f"run rarealert data import {kind} PATH"
 
 
-@dataclass(frozen=True)
-class _Named:
-    """Files that a kind must have, and a pattern of files that are copied where they exist."""
-
-    needed: tuple[str, ...]
-    optional: str
-
-
-_NAMED: Mapping[str, _Named] = {
-    "craftmd": _Named((craftmd.VIGNETTES, craftmd.LABELS), "teachers/*.jsonl.gz"),
-    "medrbench": _Named((medrbench.FILE,), "teachers/*.jsonl.gz"),
-    "orphanet": _Named((LINEARISATION,), "*.csv.gz"),
+_NAMED: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "craftmd": ((craftmd.VIGNETTES, craftmd.LABELS), "teachers/*.jsonl.gz"),
+    "medrbench": ((medrbench.FILE,), "teachers/*.jsonl.gz"),
+    "orphanet": ((LINEARISATION,), "*.csv.gz"),
 }
+"""Files that a kind must have, and a pattern of files that are copied where they exist."""
+
 _BY_ENDING: Mapping[str, tuple[str, ...]] = {
     "fhir": (*fhir.SUFFIXES, ".zip"),
     "phenopackets": (*phenopackets.SUFFIXES, ".zip"),
@@ -98,7 +92,7 @@ def _copy_published(kind: str, path: Path, staged: Path, column_map: Path | None
     if kind in _TABLES:
         return _copy_table(path, staged, column_map)
     if kind in _NAMED:
-        _copy_named(_NAMED[kind], kind, path, staged)
+        _copy_named(kind, path, staged)
         return staged
     endings = _BY_ENDING[kind]
     if not path.is_file():
@@ -109,13 +103,14 @@ def _copy_published(kind: str, path: Path, staged: Path, column_map: Path | None
     return _copy(path, staged / path.name)
 
 
-def _copy_named(files: _Named, kind: str, path: Path, staged: Path) -> None:
-    for name in files.needed:
+def _copy_named(kind: str, path: Path, staged: Path) -> None:
+    needed, optional = _NAMED[kind]
+    for name in needed:
         if not (path / name).is_file():
             raise BadInputError(
                 f"{path / name} is missing; give the folder with {kind}'s published files."
             )
-    for item in sorted({*(path / name for name in files.needed), *path.glob(files.optional)}):
+    for item in sorted({*(path / name for name in needed), *path.glob(optional)}):
         _copy(item, staged / item.relative_to(path))
 
 

@@ -17,7 +17,15 @@ import pytest
 from fhir_records import bundle, concept, encounter, patient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from published_files import report, summary, write_craftmd, write_medrbench, write_orphanet
+from published_files import (
+    REPORTS,
+    VIGNETTES,
+    report,
+    summary,
+    write_craftmd,
+    write_medrbench,
+    write_orphanet,
+)
 
 from rarealert.errors import BadInputError
 from rarealert.sources import files
@@ -101,8 +109,8 @@ SOURCES = {
     "phenopackets": ("phenopackets", "packets.zip", _zip),
     "ndjson": ("fhir", "export.ndjson", _write(_lines(_patients()))),
     "bundle": ("fhir", "bundle.json", _write(json.dumps(bundle(list(_patients()))))),
-    "craftmd": ("craftmd", "usmle_and_derm_dataset.csv", _craftmd),
-    "medrbench": ("medrbench", "diagnosis_957_cases_with_rare_disease_491.json.gz", _medrbench),
+    "craftmd": ("craftmd", VIGNETTES, _craftmd),
+    "medrbench": ("medrbench", REPORTS, _medrbench),
 }
 
 
@@ -293,24 +301,6 @@ def test_a_link_in_a_folder_is_not_followed(tmp_path):
         import_source("phenopackets", folder, tmp_path / "ws" / "data")
     (folder / "link.json").unlink()
     assert import_source("phenopackets", folder, tmp_path / "ws" / "data").kept == 1
-
-
-@pytest.mark.parametrize("name", ["jsonl", "csv", "parquet", "phenopackets"])
-def test_a_record_given_twice_counts_once(workspace, name):
-    made = workspace(name)
-    if name == "parquet":
-        table = pq.read_table(made.file)
-        pq.write_table(pa.concat_tables([table, table]), made.file)
-    elif name == "phenopackets":
-        with zipfile.ZipFile(made.file, "a") as archive:
-            for number in range(RECORDS):
-                archive.writestr(f"again/{number}.json", json.dumps(_packet(number)))
-    else:
-        content = made.file.read_bytes().split(b"\n", name == "csv")
-        made.file.write_bytes(b"\n".join([*content, content[-1]]))
-    kept, refused = made.run()
-    assert kept == RECORDS
-    assert {item.reason for item in refused} == {"duplicate case_id"}
 
 
 @pytest.mark.parametrize("kind", ["phenopackets", "fhir"])

@@ -5,7 +5,14 @@ import gzip
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from published_files import report, summary, write_craftmd, write_medrbench, write_orphanet
+from published_files import (
+    VIGNETTES,
+    report,
+    summary,
+    write_craftmd,
+    write_medrbench,
+    write_orphanet,
+)
 
 from rarealert.errors import BadInputError
 from rarealert.sources.craftmd import without_question
@@ -58,11 +65,11 @@ def test_the_exam_question_is_cut(vignette, left):
     ("damage", "kept", "refused"),
     [
         (lambda text: text + "c0,Gout,excluded,,,not sure\nc1,Gout,nonrare,,,a reason\n",
-         ["c1", "c2"], [("usmle_and_derm_dataset.csv", 2)]),
+         ["c1", "c2"], [(VIGNETTES, 2)]),
         (lambda text: text.replace("c0,", "c9,"), ["c1", "c2"],
-         [("usmle_and_derm_dataset.csv", 2)]),
+         [(VIGNETTES, 2)]),
         (lambda text: text.replace("c1,", '"c1,'), ["c0", "c2"],
-         [("labels.csv", 3), ("usmle_and_derm_dataset.csv", 3)]),
+         [("labels.csv", 3), (VIGNETTES, 3)]),
     ],
     ids=["two labels", "no label", "damaged label"],
 )  # fmt: skip

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from published_files import labelled
 
 from rarealert.errors import BadInputError
 from rarealert.sources.importing import import_source, read_source
@@ -58,7 +57,9 @@ def read_lines(folder, *rows):
 
 
 def nested(case_id="a", **changes):
-    item = labelled(case_id, "Gout", rare=False, text="The big toe hurts.").model_dump(mode="json")
+    gout = {"label": "nonrare", "disease_id": "NAME:gout", "disease_name": "Disease gout"}
+    case = {"case_id": case_id, "history_of_present_illness": "The big toe hurts."}
+    item = {"case": case, "label": gout | {"reason": "made for a test"}}
     for key, value in changes.items():
         part, name = key.split("_", 1)
         item[part][name] = value
