@@ -12,7 +12,7 @@ from pathlib import Path
 from rarealert.files import sha256_of_file
 from rarealert.registry.identity import files_below
 from rarealert.registry.judged import TextScan
-from rarealert.splits.leakage import shingles
+from rarealert.splits.leakage import hashed_runs
 
 WORDS = 8
 _WORD = re.compile(r"[^\W_]+")
@@ -48,7 +48,7 @@ def _count(path: Path, wanted: frozenset[int]) -> int:
 def _runs(text: str) -> Iterator[int]:
     words = _WORD.findall(text.lower())
     if len(words) >= WORDS:
-        yield from shingles(words, WORDS).tolist()
+        yield from hashed_runs(words, WORDS, hash).tolist()
 
 
 def _texts(path: Path) -> Iterator[str]:

@@ -23,6 +23,7 @@ SET_ASIDE = "set_aside"
 
 _SHINGLE_WORDS = 5
 _MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that the order of words counts modulo 2^64
+_MASK = (1 << 64) - 1
 _MIN_RECALL = 0.995  # of pairs exactly at the threshold; those above it are found more surely
 _Shingles = NDArray[np.uint64]
 
@@ -41,21 +42,27 @@ def _word_hash(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
 
 
-def shingles(words: Sequence[str], length: int = _SHINGLE_WORDS) -> _Shingles:
-    """Hash every run of ``length`` consecutive words; a shorter text is one run.
+def hashed_runs(words: Sequence[str], length: int, word_hash: Callable[[str], int]) -> _Shingles:
+    """Hash every run of ``length`` consecutive words, in order; a shorter text is one run.
 
     Returns:
-        Sorted, distinct 64-bit hashes, shape ``(n_runs,)``; empty for no words.
-
-    Broder 1997, "On the resemblance and containment of documents".
+        64-bit hashes, shape ``(n_runs,)``; empty for no words.
     """
-    hashed = np.array([_word_hash(word) for word in words], dtype=np.uint64)
+    hashed = np.fromiter((word_hash(word) & _MASK for word in words), np.uint64, len(words))
     width = min(length, len(hashed))
     runs = np.zeros(len(hashed) - width + 1 if width else 0, dtype=np.uint64)
     for offset in range(width):
         weight = np.uint64(pow(_MULTIPLIER, offset + 1, 1 << 64))
         runs += hashed[offset : offset + len(runs)] * weight
-    return np.unique(runs)
+    return runs
+
+
+def shingles(text: str) -> _Shingles:
+    """The sorted, distinct hashes of every five consecutive words of ``text``.
+
+    Broder 1997, "On the resemblance and containment of documents".
+    """
+    return np.unique(hashed_runs(text.casefold().split(), _SHINGLE_WORDS, _word_hash))
 
 
 def jaccard(first: _Shingles, second: _Shingles) -> float:
@@ -76,7 +83,7 @@ def near_duplicates(
     """
     from datasketch import MinHash, MinHashLSH
 
-    sets = [shingles(text.casefold().split()) for text in texts]
+    sets = [shingles(text) for text in texts]
     same: dict[bytes, list[int]] = defaultdict(list)
     for position, hashes in enumerate(sets):
         if len(hashes):
