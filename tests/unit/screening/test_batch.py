@@ -3,14 +3,14 @@
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from toy import Look, Scorer, model
 
-from rarealert.errors import BadInputError, RareAlertError
+from rarealert.errors import BadInputError
 from rarealert.screening.batch import Options, screen_file
-from rarealert.screening.champion import load_folder, load_model
 
 
 def by_length(case):
@@ -66,25 +66,17 @@ def test_every_visit_is_answered_in_order_and_marked(tmp_path):
     assert "25 visits" in report.sentence()
 
 
-def test_a_visit_that_cannot_be_read_is_no_alert_and_gets_no_reasons(tmp_path):
-    rows = [{"chief_complaint": "Seit Wochen Fieber."}, {"chief_complaint": "Fever for weeks."}]
+def test_cut_flagged_and_unread_visits_are_counted(tmp_path):
+    def look(case):
+        return Look(0.2, "alert", truncated=case.case_id != "de", abstain=case.case_id == "en")
+
+    texts = {"de": "Seit Wochen Fieber.", "en": "Fever for weeks.", "more": "Fever."}
+    rows = [{"case_id": name, "chief_complaint": text} for name, text in texts.items()]
     source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    report = screen_file(source, out, model(scorer()), Options("all"))
-    unread, other = read(out)
-    assert "not English" in unread["notes"]
-    assert (unread["rationale"], other["rationale"]) == (None, "because of 2")
-    assert report.bands == {"alert": 1, "not read": 1}
-    assert "1 to be read with their notes" in report.sentence()
-
-
-def test_a_visit_that_was_cut_is_counted_apart(tmp_path):
-    def cut(case):
-        return Look(0.2, truncated=True, abstain=case.case_id == "v3")
-
-    source, out = write(tmp_path / "in.jsonl", visits(8)), tmp_path / "out.jsonl"
-    report = screen_file(source, out, model(Scorer(cut)), chunk_rows=3)
-    assert (report.cut, report.flagged) == (8, 1)
-    assert "1 to be read with their notes; 8 longer than the model reads" in report.sentence()
+    report = screen_file(source, out, model(Scorer(look)), chunk_rows=2)
+    assert (report.cut, report.flagged) == (2, 2)  # "more" has no other note than the cut
+    assert report.bands == {"alert": 2, "not read": 1}
+    assert "2 to be read with their notes; 2 longer than the model reads" in report.sentence()
 
 
 def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
@@ -96,6 +88,8 @@ def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
         {"case_id": "extra", "chief_complaint": "secret", "secret note": "secret"},
         {"case_id": "wordless", "chief_complaint": "😀 🤕", "vitals": "38.6"},
         {"case_id": 7, "chief_complaint": "secret"},
+        {"case_id": "secret " * 40, "chief_complaint": "fever"},
+        '{"case_id": "\\ud83d", "chief_complaint": "fever"}',
         '{"case_id": "cut',
         "[1, 2]",
         "",
@@ -104,37 +98,14 @@ def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
     report = screen_file(write(tmp_path / "in.jsonl", rows), out, model(), chunk_rows=3)
     assert [row["case_id"] for row in read(out)] == ["ok", "2"]
     refused = read(report.refused_file)
-    assert [(row["row"], row["case_id"]) for row in refused] == [
-        (3, "old"),
-        (4, "empty"),
-        (5, "extra"),
-        (6, "wordless"),
-        (7, None),
-        (8, None),
-        (9, None),
-    ]
+    names = ["old", "empty", "extra", "wordless", *[None] * 5]
+    assert [(row["row"], row["case_id"]) for row in refused] == list(enumerate(names, 3))
     assert refused[3]["reason"] == "chief_complaint: holds no word to read"
     assert refused[0]["reason"].startswith("age_years: ")
     assert refused[1]["reason"].startswith("a case needs text in at least one of ")
     assert refused[2]["reason"] == "an unknown field"
     assert "secret" not in report.refused_file.read_text()
-    assert report.refused == 7
-
-
-@pytest.mark.parametrize("case_id", ["\\ud83d", "secret " * 40])
-def test_an_id_that_is_none_is_not_told(tmp_path, case_id):
-    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text(
-        '{"case_id": "a", "chief_complaint": "fever"}\n'
-        f'{{"case_id": "{case_id}", "chief_complaint": "fever"}}\n'
-        '{"case_id": "c", "chief_complaint": "fever"}\n'
-    )
-    report = screen_file(source, out, model())
-    assert [row["case_id"] for row in read(out)] == ["a", "c"]
-    [refused] = read(report.refused_file)
-    assert (refused["row"], refused["case_id"]) == (2, None)
-    assert refused["reason"].startswith("case_id: ")
-    assert "secret" not in report.refused_file.read_text()
+    assert report.refused == 9
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -191,18 +162,14 @@ def test_a_run_of_something_else_starts_anew(tmp_path, change):
 
 def test_two_runs_do_not_write_the_same_answers(tmp_path):
     source, out = write(tmp_path / "in.jsonl", visits(20)), tmp_path / "out.jsonl"
-    told = []
 
     class Beside(Scorer):
         def answer(self, readings, *asked):
-            if not told:
-                with pytest.raises(BadInputError, match="being written by another run") as refused:
-                    screen_file(source, out, model(), chunk_rows=5)
-                told.append(str(refused.value))
+            with pytest.raises(BadInputError, match="another run"):
+                screen_file(source, out, model(), chunk_rows=5)
             return super().answer(readings, *asked)
 
     screen_file(source, out, model(Beside()), chunk_rows=5)
-    assert "name another --out" in told[0]
     assert [row["case_id"] for row in read(out)] == [f"v{i}" for i in range(20)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
@@ -222,90 +189,43 @@ def test_a_later_run_leaves_no_refusals_of_an_earlier_one(tmp_path):
     assert not (tmp_path / "out.jsonl.refused.jsonl").exists()
 
 
-def test_files_that_make_no_sense_are_refused(tmp_path):
-    with pytest.raises(BadInputError, match=r"nothing\.jsonl is missing"):
-        screen_file(tmp_path / "nothing.jsonl", tmp_path / "out.jsonl", model())
-    source = write(tmp_path / "in.jsonl", visits(1))
-    with pytest.raises(BadInputError, match="name another file"):
-        screen_file(source, source, model())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1), junk=st.binary(min_size=1, max_size=12))
+def test_damage_costs_the_lines_it_hits_and_is_never_quoted(tmp_path, at, junk):
+    lines = [f'{{"case_id": "v{i}", "chief_complaint": "secret fever"}}' for i in range(5)]
+    content = "\n".join(lines).encode()
+    start = int(at * (len(content) - len(junk)))
+    (tmp_path / "in.jsonl").write_bytes(content[:start] + junk + content[start + len(junk) :])
+    report = screen_file(tmp_path / "in.jsonl", tmp_path / "out.jsonl", model())
+    assert report.screened >= 3  # twelve bytes hit two lines at most
+    if report.refused_file:
+        assert "secret" not in report.refused_file.read_text()
 
 
 @pytest.mark.parametrize(
-    ("out", "sentence"),
+    ("source", "out", "options", "message"),
     [
-        ("visits/answers.jsonl", "is in the folder of visits"),
-        ("visits/deep/answers.csv", "is in the folder of visits"),
-        ("taken.csv", "is a folder"),
-        ("file.txt/deep/answers.csv", r"file\.txt is not a folder"),
+        ("none.jsonl", "out.jsonl", {}, r"none\.jsonl is missing"),
+        ("visits.docx", "out.jsonl", {}, "ends in none of"),
+        ("visits", "out.xlsx", {}, r"ends in none of \.jsonl, \.csv"),
+        ("in.jsonl", "in.jsonl", {}, "name another file"),
+        ("visits", "visits/answers.jsonl", {}, "is in the folder of visits"),
+        ("visits", "visits/deep/answers.csv", {}, "is in the folder of visits"),
+        ("visits", "taken.csv", {}, "is a folder"),
+        ("visits", "visits.docx/deep/answers.csv", {}, r"visits\.docx is not a folder"),
+        ("visits", "out.csv", {"prevalence": 2.0}, "prevalence"),
     ],
 )
-def test_an_out_that_cannot_be_written_is_refused_before_a_visit_is_asked(tmp_path, out, sentence):
+def test_files_and_options_are_refused_before_a_visit_is_scored(
+    tmp_path, source, out, options, message
+):
     (tmp_path / "visits").mkdir()
     write(tmp_path / "visits" / "a.ndjson", [{"resourceType": "Patient", "id": "a"}])
+    write(tmp_path / "in.jsonl", visits(1))
     (tmp_path / "taken.csv").mkdir()
-    (tmp_path / "file.txt").touch()
+    (tmp_path / "visits.docx").touch()
     unasked = Scorer()
-    with pytest.raises(BadInputError, match=sentence):
-        screen_file(tmp_path / "visits", tmp_path / out, model(unasked))
+    with pytest.raises(BadInputError, match=message):
+        screen_file(tmp_path / source, tmp_path / out, model(unasked), Options(**options))
     assert not unasked.seen
-    assert len(list(tmp_path.rglob("*"))) == 4
-
-
-def test_a_registry_that_does_not_answer_is_not_called_empty(monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    with pytest.raises(RareAlertError, match="did not answer") as refused:
-        load_model("toy", "champion", "http://me:secret@127.0.0.1:9")
-    assert "secret" not in str(refused.value)
-
-
-def test_without_a_registry_the_sentence_says_what_to_run(tmp_path):
-    with pytest.raises(RareAlertError, match="run make repro"):
-        load_model("toy", "champion", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    assert not (tmp_path / "mlflow.db").exists()
-
-
-def test_without_a_champion_the_failed_gates_are_named(mlflow_store, tmp_path):
-    import mlflow
-
-    client = mlflow.MlflowClient()
-    client.create_registered_model("toy")
-    with pytest.raises(RareAlertError, match="run make repro"):
-        load_model("toy", "champion", mlflow_store)
-    client.create_model_version(
-        "toy", (tmp_path / "m").as_uri(), tags={"gates.failed": "RA003,RA008"}
-    )
-    with pytest.raises(RareAlertError, match="gates RA003, RA008 failed for version 1"):
-        load_model("toy", "champion", mlflow_store)
-    with pytest.raises(RareAlertError, match="the alias 'previous'"):
-        load_model("toy", "previous", mlflow_store)
-
-
-@pytest.mark.parametrize("policy", [None, "ACTIVE"])
-def test_threads_wait_asleep_by_the_time_the_model_is_loaded(tmp_path, monkeypatch, policy):
-    import mlflow.pyfunc
-
-    monkeypatch.setenv("OMP_WAIT_POLICY", policy or "")
-    if policy is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-    seen = []
-
-    def load(uri):
-        seen.append(os.environ["OMP_WAIT_POLICY"])
-        raise BadInputError("seen")
-
-    monkeypatch.setattr(mlflow.pyfunc, "load_model", load)
-    (tmp_path / "MLmodel").touch()
-    with pytest.raises(BadInputError, match="seen"):
-        load_folder(tmp_path)
-    assert seen == [policy or "PASSIVE"]
-
-
-def test_a_version_of_another_release_is_named(tmp_path, monkeypatch):
-    import mlflow.pyfunc
-
-    unwrapped = SimpleNamespace(unwrap_python_model=object, metadata=SimpleNamespace(metadata={}))
-    monkeypatch.setattr(mlflow.pyfunc, "load_model", lambda uri: unwrapped)
-    (tmp_path / "MLmodel").touch()
-    with pytest.raises(RareAlertError, match="dvc repro register"):
-        load_folder(tmp_path)
+    assert len(list(tmp_path.rglob("*"))) == 5

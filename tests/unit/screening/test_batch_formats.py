@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import Look, Scorer, model, words_of
 
-from rarealert.errors import BadInputError
 from rarealert.screening.answer import COLUMNS
 from rarealert.screening.batch import Options, screen_file
 from rarealert.screening.tables import harmless
@@ -110,23 +109,6 @@ def test_records_and_phenopackets_are_screened(tmp_path):
             assert finding["hpo_id"] == hpo_id
 
 
-@pytest.mark.parametrize("name", ["none.csv", "visits.docx", "visits"])
-def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path, name):
-    if name != "none.csv":
-        (tmp_path / name).write_text("x")
-    with pytest.raises(BadInputError, match=r"is missing|ends in none of"):
-        screen_file(tmp_path / name, tmp_path / "out.jsonl", model())
-
-
-def test_an_unknown_ending_or_prevalence_is_refused_before_anything_is_asked(tmp_path):
-    source, unasked = lines(tmp_path / "in.jsonl", {"vitals": "x"}), scorer()
-    with pytest.raises(BadInputError, match=r"ends in none of \.jsonl, \.csv"):
-        screen_file(source, tmp_path / "out.xlsx", model(unasked))
-    with pytest.raises(BadInputError, match="prevalence"):
-        screen_file(source, tmp_path / "out.csv", model(unasked), Options(prevalence=2.0))
-    assert unasked.asked == []
-
-
 def test_a_csv_opens_in_a_spreadsheet_and_runs_nothing(tmp_path):
     VISITS.to_csv(tmp_path / "in.csv", index=False)
     out = tmp_path / "out.csv"
@@ -160,16 +142,3 @@ def test_parquet_keeps_the_types(tmp_path):
     kinds = {name: str(held.schema.field(name).type) for name in COLUMNS}
     assert kinds == {name: {"boolean": "bool"}.get(kind, kind) for name, kind in COLUMNS.items()}
     assert held["case_id"].to_pylist() == ["=1+1", "@bü", "c"]
-
-
-def test_a_killed_run_of_a_table_is_continued_to_the_same_bytes(tmp_path):
-    VISITS.assign(age_years=30).to_csv(tmp_path / "in.csv", index=False)
-    out, whole = tmp_path / "out.csv", tmp_path / "whole.csv"
-    with pytest.raises(KeyboardInterrupt):
-        screen_file(tmp_path / "in.csv", out, model(Scorer(calls=2)), chunk_rows=1)
-    second = Scorer()
-    report = screen_file(tmp_path / "in.csv", out, model(second), chunk_rows=1)
-    assert [ids for ids, *_ in second.asked] == [["c"], ["d"]]
-    assert report.resumed == 2
-    screen_file(tmp_path / "in.csv", whole, model(), chunk_rows=1)
-    assert out.read_bytes() == whole.read_bytes()
