@@ -1,1 +1,1 @@
-"""Gates, the model card, registration and promotion."""
+"""Registering, judging, comparing and promoting versions of the student."""

@@ -13,7 +13,7 @@ from rarealert.registry.gates.catalogue import gates, limits
 from rarealert.registry.gates.gate import Gate
 from rarealert.registry.ledger import Entry, read_ledger
 from rarealert.registry.promotion import Decision, promote, rollback, settle
-from rarealert.registry.versions import CHALLENGER, JUDGEMENT, find, read_artifact
+from rarealert.registry.versions import CHALLENGER, JUDGEMENT, read_artifact, resolve
 from rarealert.tracking.lineage import git_commit
 from rarealert.tracking.sink import connect
 
@@ -51,7 +51,7 @@ def promote_version(which: str = CHALLENGER, reason: str = "") -> str:
             test; the sentence says which.
     """
     paths, name = _connected()
-    version = find(name, which)
+    version = resolve(name, which)
     number = str(version.version)
     params = load_params(paths.params)
     required = limits(params.register_, gates(params.register_, params.evaluate))

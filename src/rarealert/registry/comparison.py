@@ -31,8 +31,8 @@ from rarealert.registry.versions import (
     JUDGED_RUN,
     JUDGEMENT,
     SCORED,
-    find,
     read_artifact,
+    resolve,
 )
 from rarealert.splits.parts import lock_digest
 from rarealert.templates import environment
@@ -143,7 +143,7 @@ def read_side(name: str, which: str) -> tuple[Side, str]:
     Raises:
         BadInputError: there is no such version, or its run stored no risks.
     """
-    version = find(name, which)
+    version = resolve(name, which)
     scored, judgement = read_artifact(version, SCORED), read_artifact(version, JUDGEMENT)
     if scored is None or judgement is None:
         raise BadInputError(

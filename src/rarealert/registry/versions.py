@@ -216,7 +216,7 @@ def aliased(name: str, alias: str) -> "ModelVersion | None":
         raise
 
 
-def find(name: str, which: str) -> "ModelVersion":
+def resolve(name: str, which: str) -> "ModelVersion":
     """Return a version of ``name`` by its number, an alias, or the id of the run that judged it.
 
     Raises:

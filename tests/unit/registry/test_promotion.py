@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rarealert.errors import RareAlertError
 from rarealert.registry.ledger import BrokenLedgerError, Entry, OutrunError, append, read_ledger
 from rarealert.registry.promotion import Decision, promote, rollback, settle, standing
-from rarealert.registry.versions import find
+from rarealert.registry.versions import resolve
 
 NAME = "toy"
 
@@ -148,7 +148,7 @@ def test_an_interrupted_smoke_test_leaves_the_champion_as_before(registry):
 @pytest.mark.parametrize("which", ["01", "1", "\u0661", "challenger"])
 def test_a_version_is_found_by_number_or_alias(registry, which):
     registry.set_registered_model_alias(NAME, "challenger", "1")
-    assert str(find(NAME, which).version) == "1"
+    assert str(resolve(NAME, which).version) == "1"
 
 
 def test_a_move_killed_after_its_entry_is_completed_by_the_next_command(registry):

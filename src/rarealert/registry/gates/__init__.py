@@ -1,1 +1,1 @@
-"""What a challenger must show before it may become the champion: one class a gate."""
+"""The gates that a challenger must pass before it becomes champion: one class each."""

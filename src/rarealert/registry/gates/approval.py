@@ -21,8 +21,8 @@ from rarealert.registry.versions import (
     JUDGEMENT,
     JUDGEMENT_DIGEST,
     digest_of,
-    find,
     read_artifact,
+    resolve,
 )
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def approve(name: str, version: str, limits: Mapping[str, float | None]) -> tupl
         BadInputError: there is no such version.
     """
     with TemporaryDirectory(prefix="rarealert-") as folder:
-        approval = _collect(find(name, version), limits, Path(folder))
+        approval = _collect(resolve(name, version), limits, Path(folder))
     return tuple(gate.check(approval) for gate in APPROVAL_GATES)
 
 
