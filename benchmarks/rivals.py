@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from rarealert.language.base import quiet
+from rarealert.language.machine import quiet
 from rarealert.student.activations import Example
 from rarealert.student.network import Settings, pad_right, pool
 from rarealert.student.trainer import TrainingBase

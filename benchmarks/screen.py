@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from machine import gemm_peak, in_turn, linear_weights, spent, table, visits
 
-from rarealert.language.base import PACKAGED, load_base, packaged_file
+from rarealert.language.base import load_base
+from rarealert.language.packaged import PACKAGED, packaged_file
 from rarealert.params import load_params
 from rarealert.student.encoding import Encoder
 from rarealert.student.model import Student

@@ -4,7 +4,6 @@ MiniLM: Wang et al. 2020 (NeurIPS 33:5776), trained for sentences as in Reimers 
 (EMNLP 2019:3982): the mean of the last layer's token states, scaled to length 1.
 """
 
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rarealert.language.base import cache_root, quiet
+from rarealert.language.machine import cache_root, new_cache_file, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,22 +46,26 @@ def load_encoder() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
 def embed_sentences(texts: Sequence[str]) -> NDArray[np.float32]:
     """Unit vectors of ``texts``, shape ``(n_texts, 384)``; their dot product is the cosine.
 
-    In half precision, so that batches and threads don't show. Kept in the user's cache folder:
-    the same texts cost nothing the second time.
+    They are in half precision, so that batches and threads change nothing, and are kept in the
+    user's cache folder: the same texts cost nothing the second time.
     """
     name = sha256("\n".join([embedding_version(), *texts]).encode()).hexdigest()[:32]
     file = cache_root() / f"minilm-{name}.npy"
-    kept = _read(file, len(texts))
-    if kept is not None:
-        return kept
+    cached = _read(file, len(texts))
+    if cached is not None:
+        return cached
     found = _encode(texts).astype(np.float16)
-    with suppress(OSError):  # a folder that can't be written costs time alone
-        _write(file, found)
+    with (
+        suppress(OSError),  # a folder that can't be written costs only time
+        new_cache_file(file) as partial,
+        partial.open("wb") as stream,
+    ):
+        np.save(stream, found)
     return found.astype(np.float32)
 
 
 def _read(file: Path, count: int) -> NDArray[np.float32] | None:
-    """What is kept, ``None`` where there is nothing or it is damaged."""
+    """The cached vectors, ``None`` where there are none or they are damaged."""
     try:
         found: NDArray[np.float32] = np.load(file).astype(np.float32)
     except (OSError, ValueError, EOFError):
@@ -71,17 +74,6 @@ def _read(file: Path, count: int) -> NDArray[np.float32] | None:
         return None
     lengths = np.linalg.norm(found, axis=1)
     return found if np.all(np.abs(lengths - 1) < _LENGTH_TOLERANCE) else None
-
-
-def _write(file: Path, vectors: NDArray[np.float16]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("wb") as stream:
-            np.save(stream, vectors)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _encode(texts: Sequence[str]) -> NDArray[np.float32]:

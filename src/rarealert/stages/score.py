@@ -1,9 +1,9 @@
-"""Score the locked test part, and the validation part, with every model: ``rarealert score``.
+"""``rarealert score``: score the locked test part, and the validation part, with every model.
 
-The only stage that lets a model see the test part. Teachers, ensemble, student, the encoder it is
-measured against and the negative controls score the same cases, into
-``build/score/predictions.parquet``; the student's risks of test cases told otherwise go into
-``robustness.parquet`` beside it. Baseline and controls are fitted here, on the training part.
+This is the only stage where a model predicts test cases. Teachers, ensemble, student, the encoder
+it is compared with and the negative controls score the same cases, into
+``build/score/predictions.parquet``; the student's risks of perturbed test cases go into
+``robustness.parquet`` beside it. Encoder and controls are fitted here, on the training part.
 """
 
 import json
@@ -28,11 +28,12 @@ from rarealert.params import Params
 from rarealert.paths import Paths
 from rarealert.splits.parts import lock_digest
 from rarealert.stages.harness import run_stage
+from rarealert.student.data import LabelledReading, read_labelled, read_targets
 from rarealert.teachers.answer import AnswerRow, graded_risk, read_answers
 from rarealert.tracking.items import Dataset, Item, Metric, Summary
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.reading import Reading, read_visit
-from rarealert.visits.store import is_rare, read_cases
+from rarealert.visits.store import read_cases
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,34 +46,29 @@ BASELINE = f"{BASELINE_PREFIX}minilm"
 def score(params: Params, paths: Paths) -> Iterator[Item]:
     """Predict valid and test with every model and write the checked predictions."""
     split = paths.build("split")
-    cases = {part: read_cases(split / f"{part}.parquet") for part in ("train", *PARTS)}
+    cases: dict[str, list[LabelledReading]] = {}
+    for part in ("train", *PARTS):
+        file = split / f"{part}.parquet"
+        cases[part] = read_labelled(read_cases(file))
+        yield Dataset(f"split.{part}", file, sha256_of_file(file), len(cases[part]), part)
     check_lock(cases["test"], paths.report("split") / "lock.json")
-    for part, of_part in cases.items():
-        yield _dataset(f"split.{part}", split / f"{part}.parquet", len(of_part), part)
-
     scored = [item for part in PARTS for item in cases[part]]
+    readings = [item.reading for item in scored]
     wanted = {item.case.case_id for item in scored}
-    answers = [
-        answer
-        for answer in read_answers(paths.build("rationales") / "answers.parquet")
-        if answer.case_id in wanted
-    ]
-    models: dict[str, Risks] = dict(_teacher_risks(answers))
-    visits = [item.case for item in scored]
-    readings = [read_visit(case) for case in visits]
+    answers = read_answers(paths.build("rationales") / "answers.parquet")
+    answers = [answer for answer in answers if answer.case_id in wanted]
+
+    models: dict[str, Risks] = dict(teacher_risks(answers))
     models[ENSEMBLE] = ensemble_risks(paths.build("align") / "model.skops", answers, readings)
-    started = time.perf_counter()
-    models[STUDENT] = student_risks(
-        paths.build("distil") / "adapter", readings, params.score.batch_size
-    )
-    yield Metric("student.cases_per_second", len(visits) / (time.perf_counter() - started))
+    _check_ensemble(models[ENSEMBLE], answers)
+    adapter, started = paths.build("distil") / "adapter", time.perf_counter()
+    models[STUDENT] = student_risks(adapter, readings, params.score.batch_size)
+    yield Metric("student.cases_per_second", len(scored) / (time.perf_counter() - started))
     models[BASELINE] = baseline_risks(params, paths, cases)
     models |= _control_risks(cases["train"], scored, params.score.seed)
 
-    part_of = {item.case.case_id: part for part in PARTS for item in cases[part]}
-    frame = _frame(models, part_of)
+    frame = _frame(models, {item.case.case_id: part for part in PARTS for item in cases[part]})
     check_predictions(frame, {part: [item.case.case_id for item in cases[part]] for part in PARTS})
-    _check_ensemble(models[ENSEMBLE], answers)
     write_predictions(paths.build("score") / "predictions.parquet", frame)
     yield from _score_perturbed(params, paths, cases["test"])
     for model, risks in models.items():
@@ -83,7 +79,7 @@ def score(params: Params, paths: Paths) -> Iterator[Item]:
     )
 
 
-def check_lock(test: Sequence[LabelledCase], lock: Path) -> None:
+def check_lock(test: Sequence[LabelledReading], lock: Path) -> None:
     """Refuse a test part that is not the one the split stage locked.
 
     Raises:
@@ -114,16 +110,15 @@ def student_risks(adapter: Path, readings: Sequence[Reading], batch_size: int) -
     """The distilled student's risk of each case."""
     from rarealert.student.model import Student
 
-    said = Student.load(adapter).predict(readings, batch_size)
-    return {item.case_id: item.risk for item in said}
+    predictions = Student.load(adapter).predict(readings, batch_size)
+    return {item.case_id: item.risk for item in predictions}
 
 
 def baseline_risks(
-    params: Params, paths: Paths, cases: Mapping[str, Sequence[LabelledCase]]
+    params: Params, paths: Paths, cases: Mapping[str, Sequence[LabelledReading]]
 ) -> Risks:
-    """What packaged MiniLM with LoRA says, having learnt from the student's cases and targets."""
+    """The risks of packaged MiniLM with LoRA, fitted to the student's cases and targets."""
     from rarealert.student.baseline import Recipe, minilm_risks
-    from rarealert.student.data import read_labelled, read_targets
 
     chosen = params.score
     recipe = Recipe(
@@ -135,31 +130,33 @@ def baseline_risks(
         chosen.seed,
     )
     targets = read_targets(paths.build("align") / "risk.parquet", "train")
-    train, valid = (read_labelled(cases[part]) for part in ("train", "valid"))
-    test = [read_visit(item.case) for item in cases["test"]]
-    return minilm_risks(train, valid, targets, test, recipe)
+    test = [item.reading for item in cases["test"]]
+    return minilm_risks(cases["train"], cases["valid"], targets, test, recipe)
 
 
-def _score_perturbed(params: Params, paths: Paths, test: Sequence[LabelledCase]) -> Iterator[Item]:
+def _score_perturbed(
+    params: Params, paths: Paths, test: Sequence[LabelledReading]
+) -> Iterator[Item]:
     """The student on a sample of test cases after each perturbation; writes their risks."""
     import pandas as pd
 
     from rarealert.evaluation.robustness import COLUMNS, write_robustness
     from rarealert.simulation.perturbations import perturbed_cases
 
-    perturbed = perturbed_cases(test, params.score.robustness_cases, params.score.seed)
+    chosen = params.score
+    recorded = [LabelledCase(case=item.case, label=item.label) for item in test]
+    perturbed = perturbed_cases(recorded, chosen.robustness_cases, chosen.seed)
     adapter = paths.build("distil") / "adapter"
-    risks = student_risks(
-        adapter, [read_visit(item.case) for item in perturbed], params.score.batch_size
-    )
+    readings = [read_visit(item.case) for item in perturbed]
+    risks = student_risks(adapter, readings, chosen.batch_size)
     rows = [(item.case_id, item.perturbation, risks[item.case.case_id]) for item in perturbed]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     write_robustness(paths.build("score") / "robustness.parquet", frame)
     yield Metric("robustness.visits", len(perturbed))
 
 
-def _teacher_risks(answers: Sequence[AnswerRow]) -> dict[str, dict[str, float]]:
-    """Risks 0 to 1 by teacher; a failed or missing answer has no entry, never a zero."""
+def teacher_risks(answers: Sequence[AnswerRow]) -> dict[str, dict[str, float]]:
+    """Risks 0-1 by teacher; a failed or missing answer has no entry, never a zero."""
     risks: dict[str, dict[str, float]] = {}
     for item in answers:
         if item.answer is not None:
@@ -169,11 +166,12 @@ def _teacher_risks(answers: Sequence[AnswerRow]) -> dict[str, dict[str, float]]:
 
 
 def _control_risks(
-    train: Sequence[LabelledCase], scored: Sequence[LabelledCase], seed: int
+    train: Sequence[LabelledReading], scored: Sequence[LabelledReading], seed: int
 ) -> dict[str, dict[str, float]]:
     from rarealert.evaluation.controls import control_frame, fit_controls
 
-    fitted = fit_controls(control_frame([item.case for item in train]), is_rare(train), seed)
+    rare = [item.is_rare for item in train]
+    fitted = fit_controls(control_frame([item.case for item in train]), rare, seed)
     frame = control_frame([item.case for item in scored])
     return {
         f"{CONTROL_PREFIX}{name}": dict(
@@ -196,17 +194,12 @@ def _frame(models: Mapping[str, Risks], part_of: Mapping[str, str]) -> "pd.DataF
 
 def _check_ensemble(risks: Risks, answers: Sequence[AnswerRow]) -> None:
     answered = {item.case_id for item in answers if item.answer is not None}
-    silent = answered - set(risks)
-    if silent:
+    missing = answered - set(risks)
+    if missing:
         raise BadInputError(
-            f"The ensemble has no risk for {len(silent)} cases that a teacher answered, among "
-            f"them {min(silent)}; run dvc repro align."
+            f"The ensemble has no risk for {len(missing)} cases that a teacher answered, among "
+            f"them {min(missing)}; run dvc repro align."
         )
-
-
-def _dataset(name: str, path: Path, rows: int, context: str) -> Dataset:
-    digest = sha256_of_file(path)
-    return Dataset(name=name, path=path, digest=digest, rows=rows, context=context)
 
 
 def main() -> None:

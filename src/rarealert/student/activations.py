@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rarealert.errors import RareAlertError
-from rarealert.language.base import enough_memory
+from rarealert.language.machine import enough_memory
 from rarealert.student.encoding import PromptTokens
 from rarealert.student.network import PromptBatch, Trunk, batch_prompts, pad_right, pool
 

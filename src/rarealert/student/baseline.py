@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rarealert.calibration.calibrators import fit_calibrator
-from rarealert.language.base import quiet
+from rarealert.language.machine import quiet
 from rarealert.language.sentences import DIMENSIONS, load_encoder
 from rarealert.student.activations import Activations, Example, store_states
 from rarealert.student.data import LabelledReading, with_targets

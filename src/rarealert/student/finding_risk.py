@@ -12,12 +12,10 @@ once a machine and kept in the user's cache folder.
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -25,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.errors import BadInputError
-from rarealert.language.base import cache_root
+from rarealert.language.machine import cache_root, new_cache_file
 from rarealert.params import DistilParams
 from rarealert.simulation.corpus import GENERATOR_VERSION, knowledge_cases
 from rarealert.student.encoding import ENCODING_VERSION, Encoder, Facts
@@ -102,7 +100,9 @@ def load_finding_risk(
     """
     file = cache_root() / f"knowledge-{_digest(base_digest, chosen, held_out)}.npz"
     if not file.is_file():
-        _write(file, _fit(encoder, chosen, held_out))
+        known = _fit(encoder, chosen, held_out)
+        with new_cache_file(file) as partial, partial.open("wb") as target:
+            np.savez(target, terms=known.terms, log_odds=known.log_odds)
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as cached:
             return FindingRisk(cached["terms"], cached["log_odds"])
@@ -127,11 +127,3 @@ def _fit(encoder: Encoder, chosen: DistilParams, held_out: frozenset[str]) -> Fi
     found = [[number for _, number in prompt.facts.implied()] for prompt in prompts]
     rare = np.array([item.label.label == "rare" for item in cases])
     return fit_finding_risk(found, [len(prompt.ids) for prompt in prompts], rare)
-
-
-def _write(file: Path, known: FindingRisk) -> None:
-    """Write ``known``; processes that write the same ``file`` at once do not disturb each other."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix="partial-", delete=False) as partial:
-        np.savez(partial, terms=known.terms, log_odds=known.log_odds)
-    Path(partial.name).replace(file)

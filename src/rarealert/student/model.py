@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.calibration.bands import Band
-from rarealert.language.base import enough_memory
+from rarealert.language.machine import enough_memory
 from rarealert.student.encoding import Encoder, Prompt
 from rarealert.student.evidence import TokenLogits
 from rarealert.student.package import Card, load_package

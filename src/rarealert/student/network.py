@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rarealert.errors import BadInputError
-from rarealert.language.base import quiet
+from rarealert.language.machine import quiet
 from rarealert.student.encoding import Facts, PromptTokens, Readout
 from rarealert.student.finding_risk import FindingRisk
 from rarealert.student.profile_match import ProfileMatch

@@ -18,7 +18,8 @@ from rarealert.calibration.calibrators import Calibrator
 from rarealert.errors import BadInputError
 from rarealert.files import sha256_of_file
 from rarealert.language.base import BaseModel as Base
-from rarealert.language.base import Dtype, load_base, quiet
+from rarealert.language.base import load_base
+from rarealert.language.machine import Dtype, quiet
 from rarealert.student.encoding import ENCODING_VERSION, Readout, Style
 from rarealert.visits.reading import RENDERER_VERSION
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rarealert.errors import RareAlertError
 from rarealert.files import whole
-from rarealert.language.base import enough_memory
+from rarealert.language.machine import enough_memory
 
 _WARMUP_SHARE = 0.1
 _CLIP_NORM = 1.0

@@ -1,116 +1,60 @@
-"""Finding and loading base models: what is missing or wrong is one sentence."""
+"""Finding and loading base models: each error names the cause and the remedy."""
 
-import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from rarealert.errors import BadInputError
 from rarealert.language import base
-from rarealert.language import base as packaged
-from rarealert.language.base import sha256_of
+from rarealert.language.machine import NotEnoughMemoryError
 
 
 def test_a_folder_loads_in_fp32_with_a_digest_of_its_weights(tiny_base: Path) -> None:
     loaded = base.load_base(str(tiny_base))
-    assert str(loaded.model.dtype) == "torch.float32"
-    assert len(loaded.digest) == 64
-    assert loaded.digest == base.load_base(str(tiny_base)).digest
+    assert loaded.model.dtype == torch.float32
+    assert loaded.digest == base.load_base(str(tiny_base)).digest == base.digest_of(str(tiny_base))
 
 
 @pytest.mark.parametrize("name", ["no-such/model", "no such model", "nonsense"])
-def test_a_model_that_is_not_here_is_named(name: str, tmp_path, monkeypatch) -> None:
+def test_a_model_that_is_not_on_the_machine_is_named(name: str, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(BadInputError, match="neither a packaged model"):
+    with pytest.raises(BadInputError, match=name):
         base.load_base(name)
 
 
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(BadInputError, match="is a bert model"):
+    with pytest.raises(BadInputError, match="bert"):
         base.load_base(str(tmp_path))
 
 
-def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="holds no config"):
-        base.load_base(str(tmp_path))
-
-
-def test_damaged_weights_are_refused(tmp_path: Path, tiny_base: Path) -> None:
+@pytest.mark.parametrize("kept", [0, 100])
+def test_missing_or_damaged_weights_are_refused(tmp_path: Path, tiny_base: Path, kept: int) -> None:
     for file in tiny_base.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     weights = tmp_path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(BadInputError, match="can't be loaded"):
+    weights.write_bytes(weights.read_bytes()[:kept])
+    if not kept:
+        weights.unlink()
+    with pytest.raises(BadInputError, match=str(tmp_path)):
         base.load_base(str(tmp_path))
 
 
-def test_a_half_unpacked_folder_is_made_again(tmp_path: Path, monkeypatch) -> None:
-    source = tmp_path / "packed"
-    source.write_bytes(b"weights")
-    monkeypatch.setenv("RAREALERT_CACHE", str(tmp_path / "cache"))
-    made = []
-
-    def unpack(file: Path, folder: Path, dtype: str) -> None:
-        assert dtype == "bfloat16"
-        made.append(folder)
-        (folder / "model.safetensors").write_bytes(file.read_bytes())
-        digest = sha256_of([folder / "model.safetensors"])
-        (folder / "complete.json").write_text(json.dumps({"model.safetensors": digest}))
-
-    monkeypatch.setattr(packaged, "_unpack", unpack)
-    digest = hashlib.sha256(b"weights").hexdigest()
-    folder = packaged.unpacked(source, digest, "bfloat16")
-    assert packaged.unpacked(source, digest, "bfloat16") == folder
-    assert len(made) == 1
-    (folder / "model.safetensors").write_bytes(b"wei")
-    assert packaged.unpacked(source, digest, "bfloat16") == folder
-    assert (folder / "model.safetensors").read_bytes() == b"weights"
-    assert len(made) == 2
-    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name]
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_that_is_not_on_the_machine_is_named(tiny_base: Path) -> None:
+    with pytest.raises(BadInputError, match=r"distil\.device 'cuda'"):
+        base.load_base(str(tiny_base), device="cuda")
 
 
-@pytest.fixture
-def in_parts(tmp_path: Path, monkeypatch) -> tuple[packaged.Packaged, bytes]:
-    """A model in two installed packages, and the bytes that they make."""
-    site = tmp_path / "site"
-    for number, content in ((1, b"GGUF, the "), (2, b"whole of it")):
-        (site / f"some_part{number}" / "data").mkdir(parents=True)
-        (site / f"some_part{number}" / "__init__.py").touch()
-        (site / f"some_part{number}" / "data" / "part.bin").write_bytes(content)
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("RAREALERT_CACHE", str(tmp_path / "cache"))
-    whole = b"GGUF, the whole of it"
-    model = packaged.Packaged(
-        parts=(("some_part1", "data/part.bin"), ("some_part2", "data/part.bin")),
-        extra="'some[extra]'",
-        sha256=hashlib.sha256(whole).hexdigest(),
-    )
-    monkeypatch.setitem(packaged.PACKAGED, "some-model", model)
-    return model, whole
+def test_weights_that_do_not_fit_name_the_settings(tiny_base: Path, monkeypatch) -> None:
+    from transformers import AutoModelForCausalLM
 
+    def refuse(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
-def test_parts_are_joined_once_and_only_to_the_known_file(in_parts, tmp_path, monkeypatch) -> None:
-    model, whole = in_parts
-    file = packaged.packaged_file("some-model")
-    assert file.read_bytes() == whole
-    assert file.parent == tmp_path / "cache"
-    before = file.stat().st_mtime_ns
-    assert packaged.packaged_file("some-model") == file
-    assert file.stat().st_mtime_ns == before
-    file.write_bytes(whole[:-1])  # a disk that was full
-    assert packaged.packaged_file("some-model").read_bytes() == whole
-    other = dataclasses.replace(model, sha256="0" * 64)
-    monkeypatch.setitem(packaged.PACKAGED, "some-model", other)
-    with pytest.raises(BadInputError, match="don't hold the file that is known under this name"):
-        packaged.packaged_file("some-model")
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
-
-
-def test_a_part_that_is_not_installed_is_named_with_what_to_install(in_parts, tmp_path) -> None:
-    (tmp_path / "site" / "some_part2" / "data" / "part.bin").unlink()
-    with pytest.raises(BadInputError, match=r"needs the package some-part2.*'some\[extra\]'"):
-        base.load_base("some-model")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
+    with pytest.raises(NotEnoughMemoryError, match=r"distil\.base_model"):
+        base.load_base(str(tiny_base))

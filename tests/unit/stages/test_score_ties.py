@@ -1,11 +1,11 @@
-"""What a teacher's own probabilities add to the risks that it is judged by."""
+"""A teacher's expected risk breaks the ties of its stated ones."""
 
-from rarealert.stages.score import _teacher_risks
+from rarealert.stages.score import teacher_risks
 from rarealert.teachers.answer import AnswerRow, TeacherAnswer
 
 
-def test_a_teachers_ties_are_broken_by_what_it_expected() -> None:
-    expected = {"low": 20.5, "high": 60.0, "unsaid": None}
+def test_equal_stated_risks_are_ordered_by_expected_risk() -> None:
+    expected = {"low": 20.5, "high": 60.0, "none": None}
     answers = [
         AnswerRow(
             case_id=name,
@@ -17,6 +17,6 @@ def test_a_teachers_ties_are_broken_by_what_it_expected() -> None:
         )
         for name, value in expected.items()
     ]
-    risks = _teacher_risks(answers)["teacher:a"]
-    assert risks["low"] < risks["unsaid"] == 0.5 < risks["high"]
+    risks = teacher_risks(answers)["teacher:a"]
+    assert risks["low"] < risks["none"] == 0.5 < risks["high"]
     assert all(abs(risk - 0.5) < 0.005 for risk in risks.values())

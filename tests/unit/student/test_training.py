@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rarealert.errors import BadInputError, RareAlertError
-from rarealert.language.base import NotEnoughMemoryError, enough_memory
+from rarealert.language.machine import NotEnoughMemoryError, enough_memory
 from rarealert.student.activations import store_states
 from rarealert.student.trainer import load_training_base
 from rarealert.student.training import DivergedError, Schedule, train

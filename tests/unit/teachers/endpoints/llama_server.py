@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     import xllamacpp
 
-    from rarealert.language.base import packaged_file
+    from rarealert.language.packaged import packaged_file
 
     params = xllamacpp.CommonParams()
     params.model.path = str(packaged_file("smollm2-135m-instruct"))
