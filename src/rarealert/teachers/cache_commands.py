@@ -17,24 +17,18 @@ def stats(folder: Path) -> str:
     Raises:
         BadInputError: there is no cache in ``folder``.
     """
+    import pandas as pd
+
     found = _opened(folder).stats()
     if not found:
         return "The cache is empty."
-    rows = [_COLUMNS, *(_row(name, entry) for name, entry in found.items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    table = pd.DataFrame([_row(name, entry) for name, entry in found.items()], columns=_COLUMNS)
     failures = [
         f"{name} failed with {', '.join(f'{kind} ({n})' for kind, n in entry.failures.items())}"
         for name, entry in found.items()
         if entry.failures
     ]
-    return "\n".join(lines + failures)
+    return "\n".join([table.to_string(index=False), *failures])
 
 
 def _row(name: str, entry: TeacherStats) -> tuple[str, ...]:

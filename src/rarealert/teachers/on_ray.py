@@ -14,10 +14,9 @@ from typing import Any
 
 from rarealert.errors import RareAlertError
 from rarealert.scale.cluster import connect, pinned, spread
-from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.collect import Board, Outcome
-from rarealert.teachers.endpoints.client import Ledger
+from rarealert.teachers.endpoints.client import Entry, Ledger, keep
 from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.endpoints.teacher import (
     EndpointOutcome,
@@ -26,7 +25,7 @@ from rarealert.teachers.endpoints.teacher import (
     cap_reached,
 )
 from rarealert.teachers.local import Judged, LocalTeacher
-from rarealert.teachers.teacher import Request, Teacher
+from rarealert.teachers.teacher import Teacher
 from rarealert.visits.case import Case
 from rarealert.visits.reading import read_visit
 
@@ -122,24 +121,15 @@ class Keeper:
         """As ``Budget.settle``."""
         self._budget.settle(worst_usd, cost_usd)
 
-    def add(
-        self,
-        request: Request,
-        case_id: str,
-        answer: TeacherAnswer,
-        usage: Usage,
-        response: str | None,
-    ) -> bool:
-        """As ``RationaleCache.add``; returns whether the budget is exhausted."""
-        self._cache.add(request, case_id, answer, usage, response)
-        self._known.add(request.key)
-        self._finished.append((request.teacher, "answered", usage))
-        return self._budget.exhausted
-
-    def fail(self, request: Request, case_id: str, kind: str, usage: Usage) -> bool:
-        """As ``RationaleCache.fail``; returns whether the budget is exhausted."""
-        self._cache.fail(request, case_id, kind, usage)
-        self._finished.append((request.teacher, "failed", usage))
+    def keep(self, *entry: *Entry) -> bool:
+        """As ``Ledger.keep``; returns whether the budget is exhausted."""
+        keep(self._cache, *entry)
+        request, _, result, usage, _ = entry
+        if isinstance(result, str):
+            self._finished.append((request.teacher, "failed", usage))
+        else:
+            self._known.add(request.key)
+            self._finished.append((request.teacher, "answered", usage))
         return self._budget.exhausted
 
     def finished(self) -> list[tuple[str, Outcome, Usage]]:
@@ -172,22 +162,9 @@ class RemoteLedger(Ledger):
         if worst_usd > 0:
             self._keeper.settle.remote(worst_usd, cost_usd)
 
-    async def add(
-        self,
-        request: Request,
-        case_id: str,
-        answer: TeacherAnswer,
-        usage: Usage,
-        response: str | None,
-    ) -> None:
-        """As ``Ledger.add``."""
-        call = self._keeper.add.remote(request, case_id, answer, usage, response)
-        self.exhausted = await _result(call)
-
-    async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
-        """As ``Ledger.fail``."""
-        call = self._keeper.fail.remote(request, case_id, type(error).__name__, usage)
-        self.exhausted = await _result(call)
+    async def keep(self, *entry: *Entry) -> None:
+        """As ``Ledger.keep``."""
+        self.exhausted = await _result(self._keeper.keep.remote(*entry))
 
 
 async def _result(reference: Any) -> Any:

@@ -33,6 +33,25 @@ _BUSY = (408, 409, 425, 429)
 _REJECTIONS = 10  # in a row; then the panel's settings are wrong, not a case
 
 
+Entry = tuple[Request, str, TeacherAnswer | str, Usage, str | None]
+"""Request, case id, answer or the name of an exception, usage, and the model's raw response."""
+
+
+def keep(
+    cache: RationaleCache,
+    request: Request,
+    case_id: str,
+    result: TeacherAnswer | str,
+    usage: Usage,
+    response: str | None,
+) -> None:
+    """Add the answer, or the failure, to the cache."""
+    if isinstance(result, str):
+        cache.fail(request, case_id, result, usage)
+    else:
+        cache.add(request, case_id, result, usage, response)
+
+
 class Ledger:
     """The cost cap and the open cache that all endpoint teachers of a run share.
 
@@ -56,22 +75,10 @@ class Ledger:
         """As ``Budget.settle``."""
         self._budget.settle(worst_usd, cost_usd)
 
-    async def add(
-        self,
-        request: Request,
-        case_id: str,
-        answer: TeacherAnswer,
-        usage: Usage,
-        response: str | None,
-    ) -> None:
-        """As ``RationaleCache.add``; the question is never asked again once this returns."""
+    async def keep(self, *entry: *Entry) -> None:
+        """Keep an answer or a failure; an answered question is never asked again after this."""
         if self._cache is not None:
-            self._cache.add(request, case_id, answer, usage, response)
-
-    async def fail(self, request: Request, case_id: str, error: Exception, usage: Usage) -> None:
-        """As ``RationaleCache.fail``."""
-        if self._cache is not None:
-            self._cache.fail(request, case_id, error, usage)
+            keep(self._cache, *entry)
 
 
 class EndpointError(Exception):

@@ -298,14 +298,16 @@ class EndpointRun:
             if str(error) and str(error) not in self.outcome.notes:
                 self.outcome.notes.append(str(error))
             if exchange.calls or exchange.cost_usd:  # its cost counts in the next run
-                await self.ledger.fail(request, case_id, exchange.error or error, exchange.usage)
+                kind = type(exchange.error or error).__name__
+                await self.ledger.keep(request, case_id, kind, exchange.usage, None)
             self._count(teacher, "not_asked", exchange)
         except Exception as error:
-            await self.ledger.fail(request, case_id, error, exchange.usage)
-            self._sample(request, case_id, exchange, "failed", error=type(error).__name__)
+            kind = type(error).__name__
+            await self.ledger.keep(request, case_id, kind, exchange.usage, None)
+            self._sample(request, case_id, exchange, "failed", error=kind)
             self._count(teacher, "failed", exchange)
         else:
-            await self.ledger.add(request, case_id, answer, exchange.usage, exchange.response)
+            await self.ledger.keep(request, case_id, answer, exchange.usage, exchange.response)
             self.known.add(request.key)
             if "instruction_in_case" in answer.flags:
                 self.outcome.flagged.add(case_id)
