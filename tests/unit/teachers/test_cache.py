@@ -84,22 +84,6 @@ def test_an_answer_comes_back_as_it_was_given(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {},
-        {"options": {"top": 1}},
-        {"options": {"top": True}},
-        {"options": {"top": 1.0}},
-        {"settings": {"temperature": 1e-05}, "model": "Größe", "sample": 3},
-        {"input_digest": 'quoted " and \n broken'},
-    ],
-)
-def test_a_key_is_the_digest_of_the_request_as_it_is_kept(change):
-    request = _request(1, **change)
-    assert request.key == digest(canonical_json(request.described()))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
         {"teacher": "u"},
         {"kind": "recorded"},
         {"method": "2"},

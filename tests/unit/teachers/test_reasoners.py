@@ -136,15 +136,15 @@ def test_retrieval_scores_are_mean_cosines_of_the_nearest_findings(engine):
         ]
         for row in (0, 10, 100)
     }
-    texts = sorted({name for told in names.values() for name in told})
+    texts = sorted({name for own in names.values() for name in own})
     *vectors, asked = embed_sentences([*texts, engine.ontology.name(term)])
     near = {name: float(vector @ asked) for name, vector in zip(texts, vectors, strict=True)}
-    for row, told in names.items():
-        best = max(near[name] for name in told)
+    for row, own in names.items():
+        best = max(near[name] for name in own)
         assert space.nearness(engine.rare, term)[row] == pytest.approx(best, abs=2e-3)
         name, cosine = space.nearest(engine.rare, term, row)
         assert cosine == pytest.approx(best, abs=2e-3)
-        assert name in told
+        assert name in own
 
 
 def test_retrieval_without_a_known_finding_has_no_differential(engine):

@@ -63,9 +63,9 @@ class Proxy:
         place = urlsplit(self.upstream)
         connection = HTTPConnection(place.hostname, place.port, timeout=250)
         connection.request("POST", path, body, {"Content-Type": "application/json"})
-        said = connection.getresponse().read()
+        response = connection.getresponse().read()
         connection.close()
-        return said
+        return response
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -99,21 +99,21 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
         if fault.status != 200:
-            self._send(fault.status, b'{"error": {"message": "as told"}}', headers)
+            self._send(fault.status, b'{"error": {"message": "injected"}}', headers)
             return
-        said = self.proxy.forward(self.path, raw)
+        response = self.proxy.forward(self.path, raw)
         if fault.content is not None or fault.finish_reason or fault.refusal:
-            whole = json.loads(said)
+            whole = json.loads(response)
             choice = whole["choices"][0]
             if fault.content is not None:
                 choice["message"]["content"] = fault.content
                 choice.pop("logprobs", None)
             choice["finish_reason"] = fault.finish_reason or choice["finish_reason"]
             choice["message"]["refusal"] = fault.refusal
-            said = json.dumps(whole).encode()
+            response = json.dumps(whole).encode()
         if fault.cut_body:
-            said = said[: len(said) // 2]
-        self._send(200, said, headers)
+            response = response[: len(response) // 2]
+        self._send(200, response, headers)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -122,10 +122,10 @@ def test_a_dead_endpoint_is_given_up_and_the_rest_is_left_for_later(replay, tmp_
 
 
 def test_a_host_that_is_not_there_is_unreachable_and_costs_nothing(tmp_path):
-    with socket.socket() as held:  # a port that nobody listens at
+    with socket.socket() as held:  # a port without a server
         held.bind(("127.0.0.1", 0))
-        nobody = SimpleNamespace(base_url=f"http://127.0.0.1:{held.getsockname()[1]}/v1")
-        asked = run([teacher(nobody, limits={"attempts": 2})], [case(0)], tmp_path, cap=100)
+        absent = SimpleNamespace(base_url=f"http://127.0.0.1:{held.getsockname()[1]}/v1")
+        asked = run([teacher(absent, limits={"attempts": 2})], [case(0)], tmp_path, cap=100)
     assert asked.tallies == {"llama": Tally(failed=1)}
     assert failures(tmp_path) == {"llama": {"UnreachableError": 1}}
     assert RationaleCache(tmp_path).stats()["llama"].cost_usd == 0
@@ -223,7 +223,7 @@ def test_a_revoked_key_is_one_sentence_and_the_other_teachers_go_on(replay, tmp_
     assert len(revoked.seen) <= 2
 
 
-def test_a_missing_key_is_named_by_its_variable_and_nobody_is_asked(replay, tmp_path, monkeypatch):
+def test_a_missing_key_is_named_by_its_variable(replay, tmp_path, monkeypatch):
     monkeypatch.delenv("TEST_KEY")
     proxy = replay()
     asked = run([teacher(proxy)], [case(0)], tmp_path)
@@ -240,9 +240,9 @@ def test_a_key_is_sent_without_its_newline(replay, tmp_path, monkeypatch):
 
 
 def test_a_key_with_an_invalid_character_is_refused_and_not_quoted(tmp_path, monkeypatch):
-    nobody = SimpleNamespace(base_url="http://127.0.0.1:9/v1")
+    absent = SimpleNamespace(base_url="http://127.0.0.1:9/v1")
     monkeypatch.setenv("TEST_KEY", "sk-sécret")
-    (note,) = run([teacher(nobody)], [case(0)], tmp_path).notes
+    (note,) = run([teacher(absent)], [case(0)], tmp_path).notes
     assert "TEST_KEY" in note
     assert "cret" not in note
 
@@ -257,8 +257,8 @@ def test_requests_that_the_endpoint_never_takes_point_at_the_panel(replay, tmp_p
 
 def test_the_key_goes_to_the_endpoint_and_nowhere_else(replay, tmp_path, caplog, capfd):
     caplog.set_level("DEBUG")
-    said = json.dumps(_GOOD | {"explanation": f"Your key is {KEY}."})
-    proxy = replay(fault=lambda n, _: Fault(content=said) if n else Fault(401))
+    reply = json.dumps(_GOOD | {"explanation": f"Your key is {KEY}."})
+    proxy = replay(fault=lambda n, _: Fault(content=reply) if n else Fault(401))
     two = [teacher(proxy, "a", weights="stated"), teacher(proxy, "b", weights="stated")]
     asked = [run([one], [case(0), case(1)], tmp_path, trace_sample=5) for one in (*two, two[0])]
     assert {seen.authorization for seen in proxy.seen} == {f"Bearer {KEY}"}

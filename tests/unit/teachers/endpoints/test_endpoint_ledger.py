@@ -22,12 +22,12 @@ class _Method:
         self._call = call
 
     def remote(self, *given: object) -> "asyncio.Future[object]":
-        told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        result: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         try:
-            told.set_result(self._call(*given))
+            result.set_result(self._call(*given))
         except RareAlertError as error:
-            told.set_exception(error)
-        return told
+            result.set_exception(error)
+        return result
 
 
 class _Handle:

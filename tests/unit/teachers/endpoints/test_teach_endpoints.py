@@ -45,20 +45,18 @@ def test_a_run_reports_traces_flags_and_a_dead_teacher_and_no_text_or_key(replay
     (flagged,) = [item for item in items if isinstance(item, Table) and "flagged" in item.name]
     assert flagged.frame["case_id"].tolist() == ["case_1"]
     assert "3 new answers" in items[-1].text if isinstance(items[-1], Summary) else False
-    said = capsys.readouterr().err
-    assert "refused the key in TEST_KEY (401)" in said
-    assert "`dvc repro -fs teach`" in said
-    assert "flagged instruction_in_case" in said
+    printed = capsys.readouterr().err
+    assert "refused the key in TEST_KEY (401)" in printed
+    assert "`dvc repro -fs teach`" in printed
+    assert "flagged instruction_in_case" in printed
     assert "3 not asked" in items[-1].text
-    for place in (said, repr(items), flagged.frame.to_string()):
+    for place in (printed, repr(items), flagged.frame.to_string()):
         assert KEY not in place
         assert "Ataxia" not in place
     assert "0 new answers, 3 from the cache" in list(teach(params, paths))[-1].text
 
 
-def test_where_a_run_is_made_again_endpoints_are_heard_from_the_cache_alone(
-    replay, tmp_path, monkeypatch
-):
+def test_reproduce_asks_no_endpoint_and_uses_the_cache(replay, tmp_path, monkeypatch):
     proxy = replay()
     params, paths = workspace(tmp_path, teacher(proxy))
     list(teach(params, paths))
