@@ -62,6 +62,9 @@ def test_a_bundle_holds_the_registered_version_with_its_base(workspace, monkeypa
     assert "transformers" in required
     assert "gguf" not in required  # no wheel of it is carried, and nothing asks for it
 
+    with pytest.raises(BadInputError, match="exists"):
+        bundle(made.folder, "challenger", no_wheels)
+
     # where the model was trained is of no interest any more
     monkeypatch.setenv(CARRIED_VARIABLE, str(made.folder / "base"))
     model = FolderSource(made.folder / "model").load()
@@ -71,16 +74,12 @@ def test_a_bundle_holds_the_registered_version_with_its_base(workspace, monkeypa
     assert 0 < answer.risk < 1
 
 
-@pytest.fixture
-def shut():
-    """A shell that keeps what it makes to itself, as temporary files are everywhere."""
-    before = os.umask(0o077)
-    yield
-    os.umask(before)
-
-
-def test_another_account_can_read_a_bundle(workspace, shut):
-    made = bundle(workspace / "clinic", "challenger", no_wheels)
+def test_another_account_can_read_a_bundle(workspace):
+    before = os.umask(0o077)  # as temporary files are everywhere
+    try:
+        made = bundle(workspace / "clinic", "challenger", no_wheels)
+    finally:
+        os.umask(before)
     for path in (made.folder, *made.folder.rglob("*")):
         wanted = 0o055 if path.is_dir() else 0o044
         assert path.stat().st_mode & wanted == wanted, path
@@ -117,12 +116,6 @@ def test_a_file_is_screened_with_a_models_folder_and_no_workspace(workspace, tmp
     assert answer["model_version"] == "1"
     with pytest.raises(BadInputError, match="holds no MLmodel"):
         screen(Path("in.csv"), Path("o.jsonl"), "champion", Options(), made.folder)
-
-
-def test_a_folder_that_exists_is_left_alone(workspace):
-    (workspace / "clinic").mkdir()
-    with pytest.raises(BadInputError, match="exists"):
-        bundle(workspace / "clinic", "challenger", no_wheels)
 
 
 @pytest.mark.parametrize("damaged", ["model/MLmodel", "wheels/rarealert-0.1.0-py3-none-any.whl"])

@@ -11,7 +11,6 @@ import urllib.request
 
 import mlflow
 import pytest
-from mlflow.exceptions import MlflowException
 
 from rarealert.registry.versions import register_version
 from rarealert.screening import pyfunc
@@ -94,13 +93,3 @@ def test_mlflows_own_server_answers_and_enforces_the_signature(server, version):
         {"inputs": 7},
     ):
         assert ask(server, "/invocations", wrong)[0] == 400
-
-
-def test_a_loaded_version_enforces_its_signature(version):
-    loaded = mlflow.pyfunc.load_model("models:/toy@challenger")
-    frame = pyfunc.input_example()
-    with pytest.raises(MlflowException, match="case_id"):
-        loaded.predict(frame.drop(columns="case_id"))
-    with pytest.raises(MlflowException, match="age_years"):
-        loaded.predict(frame.assign(age_years="old"))
-    assert loaded.metadata.signature.inputs.input_names()[0] == "case_id"
