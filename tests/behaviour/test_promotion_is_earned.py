@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_workspace import NAME, ROOT, build
+from small_workspace import NAME, ROOT
 
 from rarealert.errors import BadInputError
 from rarealert.registry.commands import roll_back, show_log
@@ -13,11 +13,6 @@ from rarealert.registry.identity import adapter_sha256
 from rarealert.registry.ledger import read_ledger
 from rarealert.screening.batch import Options, screen_file
 from rarealert.screening.champion import load_model
-
-
-@pytest.fixture
-def workspace(tmp_path, mlflow_store, tiny_student):
-    return build(tmp_path, tiny_student)
 
 
 def run_notebook(name):

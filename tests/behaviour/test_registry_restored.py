@@ -4,7 +4,7 @@ import shutil
 import sqlite3
 
 import pytest
-from small_workspace import NAME, build
+from small_workspace import NAME
 
 from rarealert.errors import RareAlertError
 from rarealert.registry.commands import promote_version, roll_back
@@ -14,11 +14,10 @@ from rarealert.screening.champion import load_model
 
 
 @pytest.fixture
-def workspace(tmp_path, mlflow_store, tiny_student, monkeypatch):
-    made = build(tmp_path, tiny_student)
-    made.run()
-    monkeypatch.chdir(tmp_path)
-    return made
+def workspace(workspace, monkeypatch):
+    workspace.run()
+    monkeypatch.chdir(workspace.root)
+    return workspace
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
-from small_workspace import NAME, Workspace, build
+from small_workspace import NAME, Workspace
 
 from rarealert.errors import RareAlertError
 from rarealert.registry.commands import promote_version, show_log
@@ -214,7 +214,7 @@ ATTEMPTS = (
 
 
 @pytest.fixture(scope="module")
-def workspace(_mlflow_template, tmp_path_factory, tiny_student):
+def workspace(_mlflow_template, tmp_path_factory, template):
     """One workspace with a challenger that passes every gate; promotion is off."""
     import mlflow
 
@@ -223,7 +223,8 @@ def workspace(_mlflow_template, tmp_path_factory, tiny_student):
     root = tmp_path_factory.mktemp("sabotage")
     (root / "mlruns").mkdir()
     shutil.copy(_mlflow_template, root / "mlruns/mlflow.db")
-    made = build(root, tiny_student)
+    shutil.copytree(template.root, root, dirs_exist_ok=True)
+    made = Workspace(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         connect(made.paths.tracking_uri)
