@@ -32,6 +32,8 @@ EMPTY = "empty"
 LINK = "a link; put the file itself there"
 
 _ENCRYPTED = 0x1  # bit of a zip member's flags
+_END_RECORD_BYTES = 22
+_COUNT_IN_ZIP64 = 0xFFFF
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
 
 
@@ -208,10 +210,20 @@ def members(path: Path, suffixes: tuple[str, ...]) -> Iterator[Content]:
 
 
 def _checked_archive(path: Path) -> zipfile.ZipFile:
-    """Open a zip whose directory agrees with the header of each member."""
+    """Open a zip whose directory is complete and agrees with the header of each member.
+
+    A damaged directory can hide members from ``zipfile``, but not from the count at the end of the
+    archive (PKWARE's APPNOTE 6.3.10, 4.3.16).
+    """
     try:
         archive = zipfile.ZipFile(path)
-        for info in archive.infolist():
+        infos = archive.infolist()
+        with path.open("rb") as stream:
+            stream.seek(-_END_RECORD_BYTES - len(archive.comment), io.SEEK_END)
+            count = int.from_bytes(stream.read(_END_RECORD_BYTES)[10:12], "little")
+        if count not in (len(infos), _COUNT_IN_ZIP64):
+            raise zipfile.BadZipFile(f"{count} members, and {len(infos)} in the directory")
+        for info in infos:
             if not info.flag_bits & _ENCRYPTED:
                 archive.open(info).close()
     except (*_ZIP_ERRORS, ValueError) as error:

@@ -28,7 +28,6 @@ DIAGNOSIS_FIELDS = ("diagnosis", "diagnosis_code")
 
 FIELDS = (*Case.model_fields, *Label.model_fields, *DIAGNOSIS_FIELDS)
 _UNITS_A_YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
-Scalar = str | int | float | bool | None
 
 
 class Column(BaseModel):
