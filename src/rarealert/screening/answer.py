@@ -84,9 +84,9 @@ class Answer(BaseModel):
     risk_high: float
     """Upper end of the risk's Venn-Abers interval, 0-1."""
     band: Band
-    """The operating point that the risk lies in."""
+    """Operating point of the risk."""
     abstain: bool
-    """Whether the model does not decide: validation supports both labels, or none."""
+    """Whether the model does not decide: validation supports both labels, or neither."""
     out_of_distribution: bool
     """Whether the visit is unlike all that the model has learnt from."""
     ood_score: float
@@ -98,7 +98,7 @@ class Answer(BaseModel):
     evidence: tuple[Evidence, ...]
     """What the risk rests on, the weightiest first."""
     rationale: str | None = None
-    """Why, in one sentence, where it was asked for."""
+    """Why, in one sentence, if requested."""
     notes: tuple[Note, ...] = ()
     """What a reader must know, in words."""
 

@@ -235,7 +235,7 @@ def _alone(files: _Files) -> Iterator[None]:
         yield
     finally:
         with suppress(PermissionError):  # Windows removes it on release
-            path.unlink(missing_ok=True)  # while it is held, so never another run's
+            path.unlink(missing_ok=True)  # before the release, so never another run's
         lock.release()
 
 
@@ -348,8 +348,8 @@ def _key(files: _Files, model: ScreeningModel, options: Options, chunk_rows: int
     visits = sha256()
     for file in files.parts:
         visits.update(os.fsencode(file.name) + b"\0" + sha256_of_file(file).encode())
-    asked = f"{options.rationale} {options.prevalence} {chunk_rows}"
-    return f"{visits.hexdigest()} {model.name} {model.version} {model.digest} {asked}"
+    settings = f"{options.rationale} {options.prevalence} {chunk_rows}"
+    return f"{visits.hexdigest()} {model.name} {model.version} {model.digest} {settings}"
 
 
 def _resumed(files: _Files, key: str) -> _Progress:

@@ -19,6 +19,7 @@ from rarealert.errors import BadInputError
 from rarealert.files import write_json, write_text
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.quality.profile import band, stability_index
+from rarealert.screening.answer import FLAGS
 from rarealert.screening.tables import holds_answers, read_answers
 from rarealert.templates import environment
 from rarealert.visits.case import TEXT_FIELDS, Case
@@ -145,14 +146,15 @@ def _count_answers(path: Path) -> Counts:
         _add(counts, _REFUSED, "no")
         _add(counts, _RISK, str(_step(row.risk)))
         _add(counts, ("risk", "band"), row.band)
-        _add(counts, ("input", "distance"), band(row.distance, _DISTANCES))
+        _add(counts, ("input", "distance"), band(row.ood_score, _DISTANCES))
         _add(counts, ("input", "findings named"), band(len(row.evidence), _FINDINGS))
-        present = (each["hpo_id"] for each in row.evidence if each["status"] == "present")
+        present = (each.hpo_id for each in row.evidence if each.status == "present")
         for system in _organ_systems(present):
             _add(counts, ("input", "organ systems"), system)
-        for name, is_set in row.flags.items():
+        for name in FLAGS:
             part: Part = "refusal" if name == "abstain" else "input"
-            _add(counts, (part, name.replace("_", " ")), "yes" if is_set else "no")
+            category = "yes" if getattr(row, name) else "no"
+            _add(counts, (part, name.replace("_", " ")), category)
     refused = path.with_name(f"{path.name}.refused.jsonl")
     if refused.is_file():
         with refused.open("rb") as stream:

@@ -273,7 +273,7 @@ def finding_questions(
 def _known(
     beliefs: Beliefs, knowledge: Knowledge, skip: frozenset[str]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Ids whose descendants are denied or were asked for, and ids that a finding implies."""
+    """Ids whose descendants need no question, and ids that a present finding implies."""
     living = knowledge.ontology.terms
     present = [term for term in beliefs.work.present if term in living]
     above = (knowledge.ontology.ancestors(term) for term in (*present, *(skip & living.keys())))

@@ -6,16 +6,16 @@ wrong place. They may be a visit's words, so no message quotes a cell.
 
 import csv
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
 from rarealert.calibration.bands import Band
 from rarealert.errors import BadInputError
-from rarealert.screening.answer import COLUMNS, FLAGS, Answer
+from rarealert.screening.answer import COLUMNS, Answer
 from rarealert.screening.champion import ScreeningModel
 from rarealert.sources.files import no_tick
 from rarealert.sources.rows import rows
@@ -28,8 +28,6 @@ ENDINGS = (".jsonl", ".csv", ".parquet")
 
 _GROUP_ROWS = 10_000  # a row group; larger ones compress no better and hold more in memory
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_FINDING_KEYS = ("hpo_id", "status")
-_BOOLEANS = {"true": True, "false": False}
 
 
 def check_out(source: Path, out: Path) -> None:
@@ -113,18 +111,31 @@ def _schema(names: tuple[str, ...]) -> "pa.Schema":
     return pa.schema([(name, kinds[COLUMNS.get(name, "string")]) for name in names])
 
 
-@dataclass(frozen=True)
-class AnswerRow:
-    """What drift needs of one answer read back.
+def _parsed(cell: object) -> object:
+    try:
+        return json.loads(str(cell).removeprefix("'"))
+    except (ValueError, RecursionError):
+        raise ValueError("not the list of findings that screening writes") from None
 
-    ``distance`` is its ``ood_score``, ``flags`` are those of ``rarealert.screening.answer.FLAGS``.
-    """
 
-    risk: float
-    band: str
-    distance: float
-    evidence: list[Mapping[str, Any]]
-    flags: Mapping[str, bool]
+class AnswerFinding(BaseModel):
+    """A finding in the evidence of an answer read back."""
+
+    hpo_id: str
+    status: str
+
+
+class AnswerRow(BaseModel):
+    """The cells of an answer that drift compares."""
+
+    risk: Annotated[float, Field(ge=0, le=1)]
+    band: Band
+    ood_score: FiniteFloat
+    abstain: bool
+    out_of_distribution: bool
+    not_english: bool
+    truncated: bool
+    evidence: Annotated[list[AnswerFinding], BeforeValidator(_parsed)]
 
 
 def holds_answers(path: Path) -> bool:
@@ -152,57 +163,14 @@ def read_answers(path: Path) -> Iterator[AnswerRow]:
         place = f"{path}, {'row' if path.suffix.lower() == '.parquet' else 'line'} {number}"
         if isinstance(row, str):
             raise BadInputError(f"{place}: {row}; screen the visits again.")
-        yield _Cells(place, row).answer()
+        yield _checked(place, row)
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """The cells of one row; each is returned only with the kind of value its column requires."""
-
-    place: str
-    row: Mapping[str, Any]
-
-    def answer(self) -> AnswerRow:
-        band = self._value("band")
-        if band not in get_args(Band):
-            raise self._wrong("band", f"none of {', '.join(get_args(Band))}")
-        risk = self._number("risk")
-        if not 0 <= risk <= 1:
-            raise self._wrong("risk", "not from 0 to 1")
-        flags = {str(name): self._boolean(name) for name in FLAGS}
-        return AnswerRow(risk, band, self._number("ood_score"), self._evidence(), flags)
-
-    def _value(self, name: str) -> Any:
-        value = self.row.get(name)
-        if value is None:
-            raise self._wrong(name, "missing; an earlier RareAlert or another program wrote it")
-        return value
-
-    def _number(self, name: str) -> float:
-        try:
-            value = float(self._value(name))
-        except (TypeError, ValueError, OverflowError):
-            raise self._wrong(name, "not a number") from None
-        if not math.isfinite(value):
-            raise self._wrong(name, "not a finite number")
-        return value
-
-    def _boolean(self, name: str) -> bool:
-        value = _BOOLEANS.get(str(self._value(name)).lower())
-        if value is None:
-            raise self._wrong(name, "neither true nor false")
-        return value
-
-    def _evidence(self) -> list[Mapping[str, Any]]:
-        cell = self._value("evidence")
-        try:
-            found = json.loads(str(cell).removeprefix("'"))
-            complete = all(isinstance(each[key], str) for each in found for key in _FINDING_KEYS)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            complete = False
-        if not complete or not isinstance(found, list):
-            raise self._wrong("evidence", "not the list of findings that screening writes")
-        return found
-
-    def _wrong(self, name: str, reason: str) -> BadInputError:
-        return BadInputError(f"{self.place}: {name} is {reason}. Screen the visits again.")
+def _checked(place: str, row: Mapping[str, object]) -> AnswerRow:
+    try:
+        return AnswerRow.model_validate({key: row[key] for key in row if row[key] is not None})
+    except ValidationError as error:
+        # without the input, which could be a visit's words
+        first = error.errors(include_input=False, include_url=False)[0]
+        column, message = first["loc"][0], first["msg"].removeprefix("Value error, ")
+        raise BadInputError(f"{place}: {column}: {message}. Screen the visits again.") from None

@@ -22,7 +22,7 @@ NO_WORD = "holds no word to read"
 Kind = Literal["lines", "table", "fhir", "phenopackets"]
 
 _LETTER = re.compile(r"[^\W\d_]")
-_SOURCE = "screening"  # of a case that names none
+_SOURCE = "screening"  # of a case without a source
 _LINES = (".jsonl", ".ndjson")
 _TABLES = (".csv", ".tsv", ".parquet")
 _DOCUMENTS = (".json", ".zip")

@@ -149,23 +149,26 @@ def without(row, name):
 @pytest.mark.parametrize(
     ("row", "column"),
     [
-        (without(ANSWER, "ood_score"), "ood_score is missing"),
-        (without(ANSWER, "abstain"), "abstain is missing"),
-        (ANSWER | {"risk": SECRET}, "risk is not a number"),
-        (ANSWER | {"risk": 7}, "risk is not from 0 to 1"),
-        (ANSWER | {"risk": 10**400}, "risk is not a number"),
-        (ANSWER | {"ood_score": float("nan")}, "ood_score is not a finite number"),
-        (ANSWER | {"band": SECRET}, "band is none of"),
-        (ANSWER | {"truncated": SECRET}, "truncated is neither"),
-        (ANSWER | {"evidence": SECRET}, "evidence is not the list"),
-        (ANSWER | {"evidence": "3"}, "evidence is not the list"),
-        (ANSWER | {"evidence": json.dumps([{"hpo_id": [SECRET], "status": "present"}])}, "evidenc"),
+        (without(ANSWER, "ood_score"), "ood_score"),
+        (without(ANSWER, "abstain"), "abstain"),
+        (ANSWER | {"risk": SECRET}, "risk"),
+        (ANSWER | {"risk": 7}, "risk"),
+        (ANSWER | {"risk": 10**400}, "risk"),
+        (ANSWER | {"ood_score": float("nan")}, "ood_score"),
+        (ANSWER | {"band": SECRET}, "band"),
+        (ANSWER | {"truncated": SECRET}, "truncated"),
+        (ANSWER | {"evidence": SECRET}, "evidence"),
+        (ANSWER | {"evidence": "3"}, "evidence"),
+        (
+            ANSWER | {"evidence": json.dumps([{"hpo_id": [SECRET], "status": "present"}])},
+            "evidence",
+        ),
     ],
 )
 def test_an_answer_that_is_none_is_named_by_line_and_column(tmp_path, row, column):
     then = write(tmp_path / "then.jsonl", answers(1, 5))
     now = write(tmp_path / "now.jsonl", [*answers(2, 5), row])
-    with pytest.raises(BadInputError, match=f"now.jsonl, line 6: {column}") as refused:
+    with pytest.raises(BadInputError, match=f"now.jsonl, line 6: {column}: ") as refused:
         drift(then, now, tmp_path / "page.html")
     assert SECRET not in str(refused.value)
     assert refused.value.__cause__ is None
