@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from rarealert.calibration.calibrators import fit_calibrator
 from rarealert.language.machine import quiet
@@ -25,7 +23,7 @@ from rarealert.student.data import LabelledReading, with_targets
 from rarealert.student.encoding import PromptTokens, shorten
 from rarealert.student.head import HeadData, fit_head
 from rarealert.student.network import RiskHead, pool
-from rarealert.student.tasks import HEAD_RATE, risk_loss
+from rarealert.student.tasks import RiskTask, logits_of
 from rarealert.student.training import Schedule, train
 from rarealert.visits.reading import Reading
 
@@ -71,9 +69,9 @@ def minilm_risks(
         valid = encoder.freeze([encoder.example(item) for item in valid_cases], "valid")
         read = encoder.freeze([encoder.unlabelled(reading) for reading in others], "others")
         network = _start(encoder, fitted, [item.label.disease_id for item in train_cases], recipe)
-        task = _BaselineTask(network, fitted, valid, recipe.soft_weight)
+        task = RiskTask(network, fitted, valid, recipe.soft_weight)
         train(task, recipe.learning_rate, Schedule(recipe.epochs, _BATCH, recipe.seed))
-        logits = {"valid": _logits(network, valid), "others": _logits(network, read)}
+        logits = {"valid": logits_of(network, valid), "others": logits_of(network, read)}
     rare = np.array([item.rare for item in valid.examples])
     groups = [item.label.disease_id for item in valid_cases]
     calibrator = fit_calibrator(logits["valid"], rare, groups, recipe.seed)
@@ -147,55 +145,19 @@ class _Network:
     peft_model: Any
     head: RiskHead
 
-    def logits(self, part: Activations, chosen: Sequence[int]) -> Tensor:
-        """Logits ``(batch,)`` of the examples ``chosen``."""
+    def risk_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """LoRA of the upper layers, and the head."""
+        lora = {
+            name: value for name, value in self.peft_model.named_parameters() if value.requires_grad
+        }
+        return lora | {f"head.{name}": value for name, value in self.head.named_parameters()}
+
+    def risk_logits(self, part: Activations, chosen: Sequence[int]) -> Tensor:
+        """Uncalibrated logits ``(batch,)`` of the examples ``chosen``."""
         encoder, lengths = self.encoder, torch.from_numpy(part.lengths[list(chosen)])
         states = encoder.run(part.states(chosen), lengths, encoder.start, encoder.depth)
         words = torch.from_numpy(part.words[list(chosen)])
         return torch.as_tensor(self.head(torch.cat([words, pool(states, lengths)], dim=1)))
-
-
-class _BaselineTask:
-    """Cross-entropy with aligned risk and label, as for the student's risk."""
-
-    def __init__(
-        self, network: _Network, fitted: Activations, valid: Activations, soft_weight: float
-    ) -> None:
-        self._network = network
-        self._train = fitted
-        self._valid = valid
-        self._soft_weight = soft_weight
-
-    @property
-    def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """LoRA of the upper layers, and the head."""
-        lora = {
-            name: value
-            for name, value in self._network.peft_model.named_parameters()
-            if value.requires_grad
-        }
-        head = self._network.head.named_parameters()
-        return lora | {f"head.{name}": value for name, value in head}
-
-    @property
-    def rates(self) -> dict[str, float]:
-        """``HEAD_RATE`` for the head."""
-        return {name: HEAD_RATE for name in self.parameters if name.startswith("head.")}
-
-    def batches(self, size: int, seed: tuple[int, int]) -> list[tuple[int, ...]]:
-        """Batches of one pass over the training part."""
-        return self._train.batches(size, seed)
-
-    def loss(self, chosen: Sequence[int]) -> Tensor:
-        """Mean cross-entropy a case, in nats."""
-        logits = self._network.logits(self._train, chosen)
-        return risk_loss(logits, self._train, chosen, self._soft_weight)
-
-    def validate(self) -> tuple[float, dict[str, float]]:
-        """Log loss of the labels, nats a case."""
-        hard = torch.tensor([float(item.rare) for item in self._valid.examples])
-        logits = torch.from_numpy(_logits(self._network, self._valid)).float()
-        return float(functional.binary_cross_entropy_with_logits(logits, hard)), {}
 
 
 def _start(
@@ -220,11 +182,3 @@ def _start(
         adapted = get_peft_model(encoder.model, config)
     adapted.eval()
     return _Network(encoder, adapted, head)
-
-
-def _logits(network: _Network, part: Activations) -> NDArray[np.float64]:
-    logits = np.zeros(len(part.examples))
-    with torch.no_grad():
-        for chosen in part.batches(_BATCH):
-            logits[list(chosen)] = network.logits(part, chosen).double().numpy()
-    return logits

@@ -218,7 +218,7 @@ def _chat_frame(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
         [{"role": "user", "content": marker.join(_QUESTION)}],
         tokenize=False,
         add_generation_prompt=True,
-        enable_thinking=False,  # for templates that know of it; others ignore it
+        enable_thinking=False,  # of some templates; others ignore it
     )
     before, after = str(framed).split(marker)
     return before, after + _ANSWER

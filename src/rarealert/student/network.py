@@ -24,6 +24,8 @@ from rarealert.student.profile_match import ProfileMatch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from rarealert.student.activations import Activations
+
 _CACHED_POSITIONS = 768  # tokens; the states of more leave a processor's cache between products
 
 
@@ -295,6 +297,19 @@ class Network:
     def rationale_parameters(self) -> dict[str, torch.nn.Parameter]:
         """The parameters that learn the rationale, by name: LoRA of the layers at the top."""
         return self._lora(self.trunk.rationale_start, self.trunk.depth)
+
+    def risk_logits(self, part: "Activations", chosen: Sequence[int]) -> Tensor:
+        """Uncalibrated logits ``(batch,)`` of the examples ``chosen``."""
+        states = self.risk_states(part, chosen)
+        words = torch.from_numpy(part.words[list(chosen)])
+        lengths = torch.from_numpy(part.lengths[list(chosen)])
+        return torch.as_tensor(self.head(torch.cat([words, pool(states, lengths)], dim=1)))
+
+    def risk_states(self, part: "Activations", chosen: Sequence[int]) -> Tensor:
+        """``Trunk.read_out`` of the examples ``chosen``, from their states below the block."""
+        trunk = self.trunk
+        states = trunk.run(part.states(chosen), trunk.block_start, trunk.risk_layer)
+        return trunk.read_out(states, part.prompts(chosen))
 
     def _lora(self, start: int, stop: int) -> dict[str, torch.nn.Parameter]:
         inside = tuple(f".layers.{layer}." for layer in range(start, stop))

@@ -1,8 +1,8 @@
 """The student on disk: adapter, head and one JSON file; no pickle, no case text.
 
 ``adapter_model.safetensors`` and ``adapter_config.json`` are peft's, ``head.safetensors`` holds
-the readout, ``profiles.safetensors`` the disease profiles that it looks findings up in,
-``tokenizer/`` the tokenizer, ``student.json`` all else that a prediction needs.
+the readout and the finding risks, ``profiles.safetensors`` the disease profiles of the profile
+match, ``tokenizer/`` the tokenizer, ``student.json`` everything else that a prediction needs.
 """
 
 import hashlib
@@ -34,10 +34,10 @@ _PROFILES = "profiles.safetensors"
 
 
 class Card(BaseModel):
-    """``student.json``: what belongs to the weights. Digests are sha256 in hexadecimal.
+    """``student.json``: everything that belongs to the weights. Digests are sha256, hexadecimal.
 
     ``tokenizer_digest`` is that of the packaged tokenizer, ``profiles_digest`` that of the
-    profiles, empty for a student that looks nothing up; ``save_package`` enters both.
+    profiles, empty for a student without; ``save_package`` enters both.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,20 +70,21 @@ def save_package(
     tokenizer: "PreTrainedTokenizerBase",
 ) -> None:
     """Write the whole student to ``folder``, which appears only once it is complete."""
+    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    state = {name: value.contiguous() for name, value in _lora(network.peft_model).items()}
-    save_file(state, partial / "adapter_model.safetensors")
+    for name, state in (
+        ("adapter_model", get_peft_model_state_dict(network.peft_model)),
+        ("head", network.head.state_dict()),
+    ):
+        tensors = {key: value.contiguous() for key, value in state.items()}
+        save_file(tensors, partial / f"{name}.safetensors")
     config = network.peft_model.peft_config["default"]
-    config.base_model_name_or_path = card.base_model  # peft would note a path of this machine
+    config.base_model_name_or_path = card.base_model  # peft's is a path of this machine
     config.save_pretrained(str(partial))
-    save_file(
-        {name: value.contiguous() for name, value in network.head.state_dict().items()},
-        partial / "head.safetensors",
-    )
     tokenizer.save_pretrained(str(partial / _TOKENIZER))
     digests = {"tokenizer_digest": _digest_of(partial / _TOKENIZER)}
     match = network.trunk.profile_match
@@ -100,10 +101,10 @@ def save_package(
 def load_package(folder: Path) -> tuple[Card, Base, "RiskHead", "ProfileMatch | None"]:
     """The card, the base with LoRA merged into it, the head and the profiles of a saved student.
 
-    Words are cut by the packaged tokenizer, whatever lies beside the base's weights.
+    The tokenizer is the packaged one, not the file beside the base's weights.
 
     Raises:
-        BadInputError: a file is missing or damaged, the base model here is another one than the
+        BadInputError: a file is missing or damaged, the base model is not the one that the
             adapter was trained on, or the adapter does not fit it.
     """
     card = _read_card(folder)
@@ -133,18 +134,17 @@ def load_package(folder: Path) -> tuple[Card, Base, "RiskHead", "ProfileMatch | 
 def _read_card(folder: Path) -> Card:
     file = folder / "student.json"
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-        _check_versions(folder, held)
-        return Card.model_validate(held)
+        card = json.loads(file.read_text(encoding="utf-8"))
+        _check_versions(folder, card)  # first: the card of another version may have other fields
+        return Card.model_validate(card)
     except FileNotFoundError as error:
         raise BadInputError(f"{file} is missing; run dvc repro distil.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{file} is not a student's card; run dvc repro distil.") from error
 
 
-def _check_versions(folder: Path, held: dict[str, Any]) -> None:
-    """Before the card is read as one: another version's may have other fields."""
-    trained = (held["renderer_version"], held["encoding_version"])
+def _check_versions(folder: Path, card: dict[str, Any]) -> None:
+    trained = (card["renderer_version"], card["encoding_version"])
     if trained != (RENDERER_VERSION, ENCODING_VERSION):
         raise BadInputError(
             f"{folder} was trained with renderer {trained[0]} and encoding {trained[1]}, this "
@@ -185,12 +185,6 @@ def _digest_of(folder: Path) -> str:
     for path in sorted(folder.glob("*")):
         whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
-
-
-def _lora(peft_model: Any) -> dict[str, Any]:
-    from peft import get_peft_model_state_dict
-
-    return dict(get_peft_model_state_dict(peft_model))
 
 
 def _merged(folder: Path, model: Any) -> Any:

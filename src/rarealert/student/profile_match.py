@@ -1,7 +1,7 @@
 """Profile match: how much better the best rare disease fits a visit than the best common one.
 
-The finding risk of a term is the same in every visit; whether findings belong together only a
-disease profile can tell. The match is the log ratio of the likelihoods of the patient's findings
+The finding risk of a term is the same in every visit; whether findings belong together follows
+only from a disease profile. The match is the log ratio of the likelihoods of the patient's findings
 under both profiles, as LIRICAL computes them (Robinson et al. 2020, Am J Hum Genet 107:403), over
 the root of the number of findings, so that a long visit is no risk in itself. Profiles are not
 learnt from cases; the weight of the match is fitted on training cases. The ratio is a sum over

@@ -186,8 +186,8 @@ def is_sound(text: str, reading: Reading) -> bool:
 def grounded_part(text: str, reading: Reading) -> str:
     """``text`` without the list items that name no finding of the visit, or no new one.
 
-    A small model learns what to name sooner than when to stop, and what the recogniser does not
-    know can't be checked. Empty where nothing is left.
+    A small model learns what to name sooner than when to stop, and an item that is not recognised
+    can't be checked. Empty where nothing is left.
     """
     before, colon, citation = text.removesuffix(".").partition(": ")
     listed, clause, head = before.partition(_HEAD_CLAUSE)

@@ -6,6 +6,7 @@ needs, on states that were computed once.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,22 +17,29 @@ from torch.nn import functional
 from rarealert.student.activations import Activations
 from rarealert.student.network import Network, pool
 
-HEAD_RATE = 0.1
-"""Learning rate of the head as a share of the adapter's; at the full rate the first pass undid the
-fit that the head starts from."""
-
+_HEAD_RATE = 0.1  # of the adapter's; at the full rate the first pass undid the fit
 _EVALUATION_BATCH = 32  # examples a pass where no gradient is kept
 
 
+class RiskNetwork(Protocol):
+    """A network that learns a risk: the student's, or the baseline's."""
+
+    def risk_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters that learn the risk, by name; those of the head begin with ``head.``."""
+
+    def risk_logits(self, part: Activations, chosen: Sequence[int]) -> Tensor:
+        """Uncalibrated logits ``(batch,)`` of the examples ``chosen``."""
+
+
 class RiskTask:
-    """Cross-entropy of the head's logit with aligned risk and label, mixed by ``soft_weight``.
+    """Cross-entropy of the network's logit with aligned risk and label, mixed by ``soft_weight``.
 
     ``only`` are the training examples to go through; without it, all.
     """
 
     def __init__(
         self,
-        network: Network,
+        network: RiskNetwork,
         train: Activations,
         valid: Activations,
         soft_weight: float,
@@ -45,13 +53,13 @@ class RiskTask:
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """LoRA of the block below the risk layer, and the head."""
+        """LoRA and the head."""
         return self._network.risk_parameters()
 
     @property
     def rates(self) -> dict[str, float]:
-        """``HEAD_RATE`` for the head."""
-        return {name: HEAD_RATE for name in self.parameters if name.startswith("head.")}
+        """The head, which starts at its optimum on frozen features, follows slowly."""
+        return {name: _HEAD_RATE for name in self.parameters if name.startswith("head.")}
 
     def batches(self, size: int, seed: tuple[int, int]) -> list[tuple[int, ...]]:
         """Batches of one pass over the training examples."""
@@ -59,8 +67,12 @@ class RiskTask:
 
     def loss(self, chosen: Sequence[int]) -> Tensor:
         """Mean cross-entropy a case, in nats."""
-        logits = _risk_logits(self._network, self._train, chosen)
-        return risk_loss(logits, self._train, chosen, self._soft_weight)
+        examples = [self._train.examples[index] for index in chosen]
+        soft = torch.tensor([item.target for item in examples])
+        hard = torch.tensor([float(item.rare) for item in examples])
+        mixed = self._soft_weight * soft + (1 - self._soft_weight) * hard
+        logits = self._network.risk_logits(self._train, chosen)
+        return functional.binary_cross_entropy_with_logits(logits, mixed)
 
     def validate(self) -> tuple[float, dict[str, float]]:
         """Log loss of the labels (nats a case, uncalibrated), and the AUROC."""
@@ -112,23 +124,12 @@ class RationaleTask:
         return float(torch.cat(losses).mean()), {}
 
 
-def risk_loss(
-    logits: Tensor, part: Activations, chosen: Sequence[int], soft_weight: float
-) -> Tensor:
-    """Mean cross-entropy of ``logits``, ``(batch,)``, with the mixed targets, in nats a case."""
-    examples = [part.examples[index] for index in chosen]
-    soft = torch.tensor([item.target for item in examples])
-    hard = torch.tensor([float(item.rare) for item in examples])
-    mixed = soft_weight * soft + (1 - soft_weight) * hard
-    return functional.binary_cross_entropy_with_logits(logits, mixed)
-
-
-def logits_of(network: Network, part: Activations) -> NDArray[np.float64]:
+def logits_of(network: RiskNetwork, part: Activations) -> NDArray[np.float64]:
     """Uncalibrated logits of a part, shape ``(n_examples,)``."""
     logits = np.zeros(len(part.examples))
     with torch.no_grad():
         for chosen in part.batches(_EVALUATION_BATCH):
-            logits[list(chosen)] = _risk_logits(network, part, chosen).double().numpy()
+            logits[list(chosen)] = network.risk_logits(part, chosen).double().numpy()
     return logits
 
 
@@ -144,7 +145,7 @@ def readout_of(
     before, after = frame
     with torch.no_grad():
         for chosen in part.batches(_EVALUATION_BATCH):
-            batch, states = part.prompts(chosen), _risk_states(network, part, chosen)
+            batch, states = part.prompts(chosen), network.risk_states(part, chosen)
             pooled[list(chosen)] = pool(states, batch.lengths).double().numpy()
             words = network.trunk.words(batch).float().cpu()
             alone = network.head(torch.cat([words, states.float().cpu()], dim=2))
@@ -152,19 +153,6 @@ def readout_of(
                 last = int(batch.lengths[row]) - after
                 by_token[index] = float(alone[row, before:last].double().mean())
     return np.hstack([part.words.astype(np.float64), pooled]), by_token
-
-
-def _risk_logits(network: Network, part: Activations, chosen: Sequence[int]) -> Tensor:
-    states = _risk_states(network, part, chosen)
-    words = torch.from_numpy(part.words[list(chosen)])
-    lengths = torch.from_numpy(part.lengths[list(chosen)])
-    return torch.as_tensor(network.head(torch.cat([words, pool(states, lengths)], dim=1)))
-
-
-def _risk_states(network: Network, part: Activations, chosen: Sequence[int]) -> Tensor:
-    trunk = network.trunk
-    states = trunk.run(part.states(chosen), trunk.block_start, trunk.risk_layer)
-    return trunk.read_out(states, part.prompts(chosen))
 
 
 def _token_losses(network: Network, part: Activations, chosen: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the student does not know of a visit: its interval, abstention and unfamiliar visits.
+"""How uncertain a risk is: its interval, abstention, and visits unlike the training part.
 
 Fitted on the validation part and packaged beside the weights as ``uncertainty.json`` and
 ``familiar.safetensors``; both hold aggregates alone, no visit's features.

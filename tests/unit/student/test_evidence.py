@@ -1,4 +1,4 @@
-"""Evidence names findings where they stand, and its weights add up to the visit's log-odds."""
+"""Evidence quotes findings from their field, and its weights add up to the visit's log-odds."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ READING = read_visit(CASE)
 
 
 def tokens(reading, **pulls):
-    """A text whose words are tokens; the words named pull as told, the rest neither way."""
+    """The text's words as tokens, with the log-odds of ``pulls``, 0 for the others."""
     starts, ends, logits, at = [], [], [], 0
     for word in reading.text.split(" "):
         starts.append(at)

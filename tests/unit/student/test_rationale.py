@@ -1,4 +1,4 @@
-"""What is taught and what is let through: only findings that are in the visit."""
+"""Rationales, learnt and written, name only findings that are in the visit."""
 
 import pytest
 from hypothesis import given
@@ -28,12 +28,12 @@ BARE = read("Here for a form.")
 
 
 def test_compose_takes_the_heaviest_findings_of_the_right_side() -> None:
-    leanings = [
+    reasons = [
         TeacherReasons(True, (("ptosis", 0.6), ("seizure", 0.4))),
         TeacherReasons(True, (("nystagmus", 0.9), ("ptosis", 0.1))),
         TeacherReasons(False, (("headache", 1.0),)),
     ]
-    assert compose(VISIT, leanings, rare=True) == f"{RAISED} ptosis and seizures."
+    assert compose(VISIT, reasons, rare=True) == f"{RAISED} ptosis and seizures."
 
 
 def test_compose_names_the_visits_own_findings_without_teachers() -> None:
@@ -45,7 +45,7 @@ def test_compose_names_the_visits_own_findings_without_teachers() -> None:
     assert "nystagmus" not in text
 
 
-def test_nothing_recognised_is_nothing_taught() -> None:
+def test_without_a_recognised_finding_there_is_no_rationale() -> None:
     assert compose(BARE, [], True) is None
 
 
@@ -79,7 +79,7 @@ def test_choices_that_raise_the_question_may_name_the_head_of_their_findings() -
     assert all(is_sound(text, VISIT) for text in texts)
 
 
-def test_a_head_is_named_only_where_a_finding_speaks_for_it() -> None:
+def test_a_head_is_named_only_where_a_finding_supports_it() -> None:
     neurologic = compose(VISIT, [], rare=True, head="Rare neurologic disease")
     assert neurologic is not None
     assert neurologic.endswith(", as in rare neurologic disease.")
@@ -99,17 +99,17 @@ MYASTHENIA = Label(
 )
 
 
-def test_a_chain_names_what_was_missed_and_cites_its_annotation() -> None:
+def test_a_correction_names_the_missed_finding_and_cites_its_annotation() -> None:
     visit = read("Headache, ptosis and fever.")
-    loud = [TeacherReasons(True, (("headache", 1.0),))] * 9
-    text = compose_correction(visit, MYASTHENIA, loud)
+    many = [TeacherReasons(True, (("headache", 1.0),))] * 9
+    text = compose_correction(visit, MYASTHENIA, many)
     assert text is not None
     assert text.startswith(f"{RAISED} ptosis")
     assert text.endswith("ptosis is frequent in Myasthenia gravis (ORPHA:589).")
     assert is_sound(text.removeprefix(RAISED).strip(), visit)
 
 
-def test_no_chain_without_an_annotated_finding() -> None:
+def test_no_correction_without_an_annotated_finding() -> None:
     assert compose_correction(BARE, MYASTHENIA, []) is None
     unknown = Label(label="nonrare", disease_id="NAME:x", disease_name="x", reason="test")
     assert compose_correction(read("Headache."), unknown, []) is None
@@ -139,7 +139,7 @@ def test_the_evidence_list_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "left"),
+    ("written", "left"),
     [
         ("ptosis, headache and seizures.", "ptosis, headache and seizures."),
         ("ptosis, seizures, ptosis and seizures.", "ptosis and seizures."),
@@ -152,16 +152,16 @@ def test_the_evidence_list_says_what_it_is() -> None:
         ("", ""),
     ],
 )
-def test_only_findings_of_the_visit_are_left_each_once(said, left) -> None:
-    assert grounded_part(said, VISIT) == left
+def test_only_findings_of_the_visit_are_left_each_once(written, left) -> None:
+    assert grounded_part(written, VISIT) == left
     assert grounded_part(left, VISIT) == left
 
 
 def test_a_finding_with_and_in_its_name_is_one_item() -> None:
     visit = read("Pins and needles. Nausea and vomiting.")
-    said = "nausea and vomiting and pins and needles."
-    assert grounded_part(said, visit) == said
-    assert is_sound(said, visit)
+    written = "nausea and vomiting and pins and needles."
+    assert grounded_part(written, visit) == written
+    assert is_sound(written, visit)
 
 
 WORDS = st.lists(
@@ -171,7 +171,7 @@ WORDS = st.lists(
 
 
 @given(WORDS)
-def test_what_is_left_of_any_list_is_sound(said) -> None:
-    left = grounded_part(said, VISIT)
+def test_what_is_left_of_any_list_is_sound(written) -> None:
+    left = grounded_part(written, VISIT)
     assert left == "" or is_sound(left, VISIT)
     assert grounded_part(left, VISIT) == left
