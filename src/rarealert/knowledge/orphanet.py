@@ -20,7 +20,9 @@ from rarealert.knowledge.mondo import Mondo, MondoTerm, load_mondo
 from rarealert.knowledge.names import name_words, normalise_name, word_set
 from rarealert.knowledge.profiles import load_common_conditions, load_rare_profiles
 
-_LINEARISATION = "linearisation_of_rare_diseases.csv.gz"
+LINEARISATION = "linearisation_of_rare_diseases.csv.gz"
+"""Orphadata's table of disorders and their classification heads."""
+
 _EPIDEMIOLOGY = "epidemiology_of_rare_diseases.csv.gz"
 _HISTORY = "natural_history_of_rare_diseases.csv.gz"
 _COMMON_CLASSES = frozenset((">1 / 1000", "6-9 / 10 000"))
@@ -77,7 +79,7 @@ def read_tables(folder: Path) -> Nomenclature:
         BadInputError: a table is missing or is not what Orphadata publishes.
     """
     disorders: dict[str, Disorder] = {}
-    for row in _rows(folder / _LINEARISATION, ("orpha_code", "name", "target_disorder_code")):
+    for row in _rows(folder / LINEARISATION, ("orpha_code", "name", "target_disorder_code")):
         if row["target_disorder_code"] and not row["name"].startswith("Rare "):
             head = HEADS.get(f"ORPHA:{row['target_disorder_code']}")
             code = f"ORPHA:{row['orpha_code']}"
@@ -107,22 +109,44 @@ def _is_common(row: Mapping[str, str]) -> bool:
     )
 
 
+def load_names(folder: Path) -> dict[str, Disorder]:
+    """Load the disorders by normalised name from the linearisation table in ``folder``.
+
+    HPO's annotations add names that they still use for a disorder.
+
+    Raises:
+        BadInputError: the table is missing or is not what Orphadata publishes.
+    """
+    by_name: dict[str, Disorder] = {}
+    for row in _rows(folder / LINEARISATION, ("orpha_code", "name", "target_disorder_name")):
+        head = row["target_disorder_name"] or None
+        disorder = Disorder(f"ORPHA:{row['orpha_code']}", row["name"], head)
+        by_name.setdefault(normalise_name(disorder.name), disorder)
+    heads = {disorder.orpha_code: disorder.head for disorder in by_name.values()}
+    for code, name in sorted((item.disease_id, item.name) for item in load_rare_profiles()):
+        by_name.setdefault(normalise_name(name), Disorder(code, name, heads.get(code)))
+    return by_name
+
+
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    again = "import Orphadata's tables again: rarealert data import orphanet PATH."
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
-                raise BadInputError(
-                    f"{path}: column {missing[0]} is missing; export the table again."
-                )
-            yield from reader
+                raise BadInputError(f"{path} has no column {missing[0]}; {again}")
+            for row in reader:
+                if any(row[name] is None for name in columns):
+                    raise BadInputError(
+                        f"{path}: the record that ends on line {reader.line_num} has too few "
+                        f"cells; {again}"
+                    )
+                yield row
     except FileNotFoundError as error:
-        raise BadInputError(f"{path} is missing; put Orphadata's tables there.") from error
+        raise BadInputError(f"{path} is missing; {again}") from error
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInputError(
-            f"{path} is not a readable gzip CSV; export the table from Orphadata again."
-        ) from error
+        raise BadInputError(f"{path} is not a readable gzip CSV; {again}") from error
 
 
 class OrphanetIndex:

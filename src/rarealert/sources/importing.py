@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from rarealert.errors import BadInputError
+from rarealert.knowledge.orphanet import LINEARISATION, load_names
 from rarealert.sources import craftmd, fhir, medrbench, phenopackets, rows, table
 from rarealert.sources.files import Tick, no_tick, read_text, walk
-from rarealert.sources.orphanet import LINEARISATION, load_disorders
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.refused import Refused, write_refused
 
@@ -219,7 +219,7 @@ def _checked(kind: str, path: Path, staged: Path, target: Path, reports: Path) -
     for archive in sorted(staged.glob(tables)):
         read_text(archive)
     if kind not in SOURCES:
-        load_disorders(staged)
+        load_names(staged)
         return ImportReport(kind, target, 0, {}, None)
     kept, refused = _counted(kind, staged)
     if not kept:

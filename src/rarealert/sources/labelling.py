@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rarealert.knowledge.labels import NOT_RARE, Labeller, Verdict, load_labeller
-from rarealert.sources.orphanet import LINEARISATION
+from rarealert.knowledge.orphanet import LINEARISATION
 from rarealert.visits.case import Case, LabelledCase
 from rarealert.visits.diagnosis import core_name, disease_key, names_diagnosis
 from rarealert.visits.reading import render

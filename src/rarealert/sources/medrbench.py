@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rarealert.errors import BadInputError
 from rarealert.knowledge.names import normalise_name
+from rarealert.knowledge.orphanet import LINEARISATION, Disorder, load_names
 from rarealert.sources.files import Tick, no_tick, parse_json, read_text
 from rarealert.sources.labelling import without_diagnosis
-from rarealert.sources.orphanet import LINEARISATION, Disorder, load_disorders
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.demographics import parse_age, parse_sex
 from rarealert.visits.diagnosis import core_name, disease_key
@@ -142,7 +142,7 @@ def read(folder: Path, tick: Tick = no_tick) -> Iterator[LabelledCase | Refused]
         )
     path = folder / FILE
     reports = _reports(path)
-    names = load_disorders(tables)
+    names = load_names(tables)
     groups = _groups(reports.values(), names)
     share = path.stat().st_size // len(reports)
     for number, (key, report) in enumerate(reports.items(), 1):
@@ -184,7 +184,7 @@ def _groups(reports: Iterable[object], names: _Names) -> Mapping[str, str]:
     group: dict[str, str] = {}
     members: dict[str, list[str]] = {}
     for report in reports:
-        codes = [disorder.code for disorder in _candidates(report, names)]
+        codes = [disorder.orpha_code for disorder in _candidates(report, names)]
         for code in codes:
             members.setdefault(group.setdefault(code, code), [code])
         merged = list(dict.fromkeys(group[code] for code in codes))
@@ -256,9 +256,9 @@ def _label(
     disorder = _closest(diagnosis, candidates)
     return {
         "label": "rare",
-        "disease_id": groups[disorder.code],
+        "disease_id": groups[disorder.orpha_code],
         "disease_name": disorder.name,
-        "orpha_code": disorder.code,
+        "orpha_code": disorder.orpha_code,
         "orphanet_head": disorder.head,
         "reason": "the publisher found an Orphanet disease in the diagnosis",
     }
