@@ -56,23 +56,20 @@ class Request:
     """Version or digest of the prompt or code that turns the input into an answer."""
     input_digest: str
     renderer: str
-    options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     model: str | None = None
     base_url: str | None = None
     settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    sample: int = 0
 
     def described(self) -> dict[str, object]:
         """The request as the cache stores it."""
-        return {name: getattr(self, name) for name in _FIELDS} | {"answer_schema": ANSWER_SCHEMA}
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        # part of every key since the first ones, which had options and repeated samples
+        return own | {"answer_schema": ANSWER_SCHEMA, "options": {}, "sample": 0}
 
     @cached_property
     def key(self) -> str:
         """sha256 of ``described()`` as canonical JSON, 64 hexadecimal characters."""
         return digest(canonical_json(self.described()))
-
-
-_FIELDS = tuple(item.name for item in fields(Request))
 
 
 class Teacher(Protocol):

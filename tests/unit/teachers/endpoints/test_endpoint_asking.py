@@ -77,6 +77,12 @@ def test_answers_are_kept_with_what_they_took_and_never_asked_twice(replay, tmp_
     assert len(proxy.seen) == 2
 
 
+def test_the_keys_of_paid_answers_are_those_of_earlier_versions():
+    # a changed key asks, and pays for, every question again
+    proxy = SimpleNamespace(base_url="http://127.0.0.1:8000/v1")
+    assert teacher(proxy).request(read_visit(case(0))).key.startswith("765e6089ef2b")
+
+
 def test_a_storm_of_429_is_waited_out_as_long_as_the_endpoint_says(replay, tmp_path):
     proxy = replay(fault=lambda n, _: Fault(429, retry_after="0.4") if n < 4 else None)
     asked = run([teacher(proxy)], [case(n) for n in range(4)], tmp_path)
