@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _TEMPERING = 0.5
 """Exponent of each likelihood: findings are not independent, so their joint is overconfident."""
 
-Scorer = Callable[[Sequence[Reading]], Sequence[float]]
+RiskFunction = Callable[[Sequence[Reading]], Sequence[float]]
 """Risk 0-1 of each reading, in order."""
 
 
@@ -209,7 +209,7 @@ class Questions:
 def next_questions(
     reading: Reading,
     risk: float,
-    score: Scorer,
+    score: RiskFunction,
     knowledge: Knowledge,
     *,
     count: int = 3,

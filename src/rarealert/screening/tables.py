@@ -118,14 +118,14 @@ def _parsed(cell: object) -> object:
         raise ValueError("not the list of findings that screening writes") from None
 
 
-class AnswerFinding(BaseModel):
+class ScreenedFinding(BaseModel):
     """A finding in the evidence of an answer read back."""
 
     hpo_id: str
     status: str
 
 
-class AnswerRow(BaseModel):
+class ScreenedRow(BaseModel):
     """The cells of an answer that drift compares."""
 
     risk: Annotated[float, Field(ge=0, le=1)]
@@ -135,7 +135,7 @@ class AnswerRow(BaseModel):
     out_of_distribution: bool
     not_english: bool
     truncated: bool
-    evidence: Annotated[list[AnswerFinding], BeforeValidator(_parsed)]
+    evidence: Annotated[list[ScreenedFinding], BeforeValidator(_parsed)]
 
 
 def holds_answers(path: Path) -> bool:
@@ -152,7 +152,7 @@ def holds_answers(path: Path) -> bool:
     return {"risk", "band"} <= first.keys()
 
 
-def read_answers(path: Path) -> Iterator[AnswerRow]:
+def read_answers(path: Path) -> Iterator[ScreenedRow]:
     """Every answer of ``path``, in order.
 
     Raises:
@@ -166,9 +166,9 @@ def read_answers(path: Path) -> Iterator[AnswerRow]:
         yield _checked(place, row)
 
 
-def _checked(place: str, row: Mapping[str, object]) -> AnswerRow:
+def _checked(place: str, row: Mapping[str, object]) -> ScreenedRow:
     try:
-        return AnswerRow.model_validate({key: row[key] for key in row if row[key] is not None})
+        return ScreenedRow.model_validate({key: row[key] for key in row if row[key] is not None})
     except ValidationError as error:
         # without the input, which could be a visit's words
         first = error.errors(include_input=False, include_url=False)[0]
