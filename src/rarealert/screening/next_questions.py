@@ -53,12 +53,10 @@ class Beliefs:
 
 @dataclass(frozen=True)
 class LikelyDisease:
-    """A rare disease with its share of the belief in rare diseases, 0 to 1."""
+    """A rare disease that the findings fit."""
 
     orpha_code: str
     name: str
-    head: str | None
-    share: float
 
 
 @dataclass(frozen=True)
@@ -134,13 +132,13 @@ class Knowledge:
         diseases: dict[str, list[LikelyDisease]] = {}
         for row in np.argsort(-beliefs.rare, kind="stable"):
             profile = self._engine.rare.profiles[row]
-            share, head = float(beliefs.rare[row]), heads.get(profile.disease_id)
+            head = heads.get(profile.disease_id)
             if head is None:
                 continue
-            weights[head] = weights.get(head, 0.0) + share
+            weights[head] = weights.get(head, 0.0) + float(beliefs.rare[row])
             listed = diseases.setdefault(head, [])
             if len(listed) < examples:
-                listed.append(LikelyDisease(profile.disease_id, profile.name, head, share))
+                listed.append(LikelyDisease(profile.disease_id, profile.name))
         ranked = sorted(weights, key=lambda head: (-weights[head], head))[:count]
         return tuple(LikelyHead(head, weights[head], tuple(diseases[head])) for head in ranked)
 
