@@ -183,7 +183,7 @@ def _digest_of(folder: Path) -> str:
     """sha256 over names and bytes of the files in ``folder``."""
     whole = hashlib.sha256()
     for path in sorted(folder.glob("*")):
-        whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        whole.update(path.name.encode() + b"\0" + bytes.fromhex(sha256_of_file(path)))
     return whole.hexdigest()
 
 

@@ -16,7 +16,6 @@ from rarealert.student.examples import (
     ExampleSet,
     choose_rationales,
     correction_examples,
-    digest_of,
     digest_of_examples,
     find_wrong_cases,
     make_examples,
@@ -109,11 +108,6 @@ def test_corrected_rationales_come_first_and_replayed_ones_keep_their_share() ->
     assert both[2].rationale == (3,)  # of the first round
     assert [item.case_id for item in corrected(60, 1)] == ["c2", "c0"]
     assert corrected(6, 5) == []  # no rationale would reach its end
-
-
-def test_a_digest_follows_its_parts() -> None:
-    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
-    assert digest_of({"a": 1}) != digest_of({"a": 2})
 
 
 TOKENS = PromptTokens((1, 2, 3), (1,), Facts((EncodedFinding(1, (5,)),), 30.0, "male", 1, 3))
