@@ -26,7 +26,7 @@ from rarealert.knowledge.profiles import CommonCondition, DiseaseProfile
 from rarealert.params import SimulatedParams
 from rarealert.simulation.text import Course, Sex, SimulatedVisit, render_visit
 from rarealert.simulation.vocabulary import VisitFinding
-from rarealert.simulation.world import Disease, World, fits, load_world
+from rarealert.simulation.world import SimulatedDisease, World, fits, load_world
 from rarealert.visits.case import Case, Label, LabelledCase
 
 GENERATOR_VERSION = "4"
@@ -141,7 +141,9 @@ def allowed_world(barred: frozenset[str]) -> World:
             "The validation and test parts have every disease that a knowledge case could be "
             "drawn from; set distil.knowledge_cases to 0 in params.yaml."
         )
-    diseases: dict[str, Disease] = {disease.profile.disease_id: disease for disease, _ in rare}
+    diseases: dict[str, SimulatedDisease] = {
+        disease.profile.disease_id: disease for disease, _ in rare
+    }
     return replace(
         world,
         conditions=tuple(condition for condition, _ in conditions),
@@ -217,7 +219,7 @@ def _age(condition: CommonCondition, rng: random.Random) -> float:
 
 def _rare_partner(
     world: World, condition: CommonCondition, patient: _Patient, rng: random.Random
-) -> Disease:
+) -> SimulatedDisease:
     mimic = world.rare_by_id.get(condition.mimics_code)
     if mimic is not None and rng.random() < _MIMIC_SHARE and fits(mimic, *patient):
         return mimic
@@ -228,8 +230,8 @@ def _rare_partner(
 
 
 def _visit(
-    own: Disease,
-    other: Disease,
+    own: SimulatedDisease,
+    other: SimulatedDisease,
     patient: _Patient,
     course: Course,
     familial_share: float,
@@ -254,7 +256,7 @@ def _visit(
 
 
 def _draw(
-    disease: Disease,
+    disease: SimulatedDisease,
     count: int,
     patient: _Patient,
     barred: frozenset[str],
@@ -276,7 +278,7 @@ def _draw(
     return [finding for _, _, finding in keyed[:count]]
 
 
-def _blurred(finding: VisitFinding, own: Disease, rng: random.Random) -> VisitFinding:
+def _blurred(finding: VisitFinding, own: SimulatedDisease, rng: random.Random) -> VisitFinding:
     """The finding, a sibling of it, or its parent as an imprecise finding.
 
     No sibling replaces an obligate finding, and a sibling that many diseases have is more likely
@@ -293,7 +295,7 @@ def _blurred(finding: VisitFinding, own: Disease, rng: random.Random) -> VisitFi
 
 
 def _absent(
-    diseases: tuple[Disease, Disease],
+    diseases: tuple[SimulatedDisease, SimulatedDisease],
     present: Sequence[VisitFinding],
     patient: _Patient,
     rng: random.Random,

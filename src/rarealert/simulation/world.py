@@ -46,7 +46,7 @@ _LATEST_YEARS = {"HP:0003577": 25, "HP:0003623": 25, "HP:0003593": 30, "HP:00114
 
 
 @dataclass(frozen=True, slots=True)
-class Disease:
+class SimulatedDisease:
     """A disease with the findings possible at a first visit, and a weight for each."""
 
     profile: DiseaseProfile
@@ -74,11 +74,11 @@ class World:
     sibling_weights: Mapping[str, tuple[float, ...]]
     """In the order of ``siblings``: the number of diseases with each, weighted by frequency."""
     conditions: tuple[CommonCondition, ...]
-    common: Mapping[str, Disease]
+    common: Mapping[str, SimulatedDisease]
     condition_weights: tuple[float, ...]
-    rare: tuple[Disease, ...]
+    rare: tuple[SimulatedDisease, ...]
     rare_weights: tuple[float, ...]
-    rare_by_id: Mapping[str, Disease]
+    rare_by_id: Mapping[str, SimulatedDisease]
 
 
 @lru_cache(maxsize=1)
@@ -108,7 +108,7 @@ def load_world() -> World:
     )
 
 
-def _commonness(diseases: Iterable[Disease]) -> Iterator[float]:
+def _commonness(diseases: Iterable[SimulatedDisease]) -> Iterator[float]:
     """Estimated prevalence of each disease, relative to the rarest, from its clinical codes.
 
     No installed package has prevalences, but clinical vocabularies code what clinics see: over the
@@ -144,7 +144,7 @@ def _sibling_weights(
     return {h: tuple(counts[other] for other in others) for h, others in siblings.items()}
 
 
-def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) -> Disease:
+def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) -> SimulatedDisease:
     revealing = frozenset().union(*map(_terms_naming, wordings(profile.name)))
     kept = [
         (vocabulary[finding.hpo_id], finding.frequency)
@@ -155,7 +155,7 @@ def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) ->
     developmental = head == _MALFORMATION or any(
         share >= _TYPICAL and _DEVELOPMENTAL & finding.ancestors for finding, share in kept
     )
-    return Disease(
+    return SimulatedDisease(
         profile,
         findings=tuple(finding for finding, _ in kept),
         weights=tuple(share for _, share in kept),
@@ -167,7 +167,7 @@ def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) ->
     )
 
 
-def fits(disease: Disease, age: float, sex: Sex) -> bool:
+def fits(disease: SimulatedDisease, age: float, sex: Sex) -> bool:
     """Whether a patient of this age and sex can have a first visit for the disease."""
     earliest, latest = _first_seen(disease)
     if not earliest <= age <= latest or disease.profile.sex not in (None, sex):
@@ -176,7 +176,7 @@ def fits(disease: Disease, age: float, sex: Sex) -> bool:
     return usable >= MIN_FINDINGS
 
 
-def _first_seen(disease: Disease) -> tuple[float, float]:
+def _first_seen(disease: SimulatedDisease) -> tuple[float, float]:
     """Ages in years at the first visit: from the annotation, else the name, else the kind."""
     if onset := disease.profile.onset:
         earliest = min(_EARLIEST_YEARS.get(term, 0) for term in onset)

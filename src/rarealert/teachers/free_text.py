@@ -148,7 +148,7 @@ Resolve = Callable[[str], Disorder | None]
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class StatedDiagnosis:
     """A diagnosis as worded by the model, and the Orphanet disorder it names, if any."""
 
     wording: str
@@ -165,7 +165,7 @@ class Diagnosis:
         return self.disorder.orpha_code if self.disorder else None
 
 
-def read_diagnosis(text: str, resolve: Resolve) -> Diagnosis | None:
+def read_diagnosis(text: str, resolve: Resolve) -> StatedDiagnosis | None:
     """The diagnosis that ``text`` states, ``None`` where it states none or declines.
 
     Only the first statement counts; hedging and management follow it. Its suspicion, the whole, its
@@ -177,7 +177,7 @@ def read_diagnosis(text: str, resolve: Resolve) -> Diagnosis | None:
     suspected = suspected_in(stated)
     wordings = [*names_in(suspected), *names_in(stated)]
     found = next((disorder for name in wordings if (disorder := resolve(name))), None)
-    return Diagnosis(_main_part(suspected or stated), found)
+    return StatedDiagnosis(_main_part(suspected or stated), found)
 
 
 def names_in(stated: str) -> list[str]:
@@ -234,7 +234,7 @@ def answer_of_trials(trials: Sequence[object], resolve: Resolve) -> TeacherAnswe
     ]
     if not diagnoses:
         return None
-    groups: dict[str, list[Diagnosis]] = {}
+    groups: dict[str, list[StatedDiagnosis]] = {}
     for diagnosis in diagnoses:
         key = diagnosis.orpha_code or normalise_name(diagnosis.wording)
         groups.setdefault(key, []).append(diagnosis)
@@ -253,7 +253,9 @@ def answer_of_trials(trials: Sequence[object], resolve: Resolve) -> TeacherAnswe
     )
 
 
-def _trial_insights(counts: Sequence[tuple[Diagnosis, int]], trials: int) -> tuple[Insight, ...]:
+def _trial_insights(
+    counts: Sequence[tuple[StatedDiagnosis, int]], trials: int
+) -> tuple[Insight, ...]:
     counted = sum(count for _, count in counts)
     weights = [round(count / counted, _DIGITS) for _, count in counts]
     weights[0] = round(weights[0] + 1 - sum(weights), _DIGITS)
@@ -267,13 +269,13 @@ def _trial_insights(counts: Sequence[tuple[Diagnosis, int]], trials: int) -> tup
     )
 
 
-def _in_orphanet(diagnosis: Diagnosis) -> str:
+def _in_orphanet(diagnosis: StatedDiagnosis) -> str:
     if diagnosis.disorder is None:
         return "Orphanet has no disorder of this name"
     return f"Orphanet disorder {diagnosis.disorder.orpha_code}"
 
 
-def _trials_explained(counts: Sequence[tuple[Diagnosis, int]], rare: int, trials: int) -> str:
+def _trials_explained(counts: Sequence[tuple[StatedDiagnosis, int]], rare: int, trials: int) -> str:
     leading, count = counts[0]
     more = len(counts) - 1
     other = f", beside {more} other diagnos{'is' if more == 1 else 'es'}" if more else ""
@@ -387,7 +389,9 @@ def _cut(step: str) -> str:
     return step[:_LONGEST_STEP].rsplit(" ", 1)[0] + " …"
 
 
-def _differential(diagnosis: Diagnosis, considered: list[Disorder]) -> tuple[Differential, ...]:
+def _differential(
+    diagnosis: StatedDiagnosis, considered: list[Disorder]
+) -> tuple[Differential, ...]:
     final = diagnosis.orpha_code
     others = [disorder for disorder in considered if disorder.orpha_code != final]
     return (
@@ -396,7 +400,7 @@ def _differential(diagnosis: Diagnosis, considered: list[Disorder]) -> tuple[Dif
     )
 
 
-def _reasoning_explained(diagnosis: Diagnosis, considered: int, called_rare: bool) -> str:
+def _reasoning_explained(diagnosis: StatedDiagnosis, considered: int, called_rare: bool) -> str:
     orphanet = (
         f"Orphanet disorder {diagnosis.disorder.orpha_code}"
         if diagnosis.disorder

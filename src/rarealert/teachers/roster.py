@@ -64,7 +64,7 @@ _CORPORA = frozenset(("craftmd", "medrbench"))
 
 
 @dataclass(frozen=True)
-class Check:
+class TeacherCheck:
     """One teacher's answer to one visit; ``problem`` is empty where it is valid."""
 
     teacher: str
@@ -99,7 +99,7 @@ def check_panel(name: str, root: Path, data: Path) -> tuple[str, bool]:
     return "\n".join(lines), all(not check.problem for check in checks)
 
 
-def _check(teacher: Teacher) -> Check:
+def _check(teacher: Teacher) -> TeacherCheck:
     started = time.perf_counter()
     exchange, usage, risk, problem = Exchange(), Usage(), None, ""
     try:
@@ -118,7 +118,7 @@ def _check(teacher: Teacher) -> Check:
         problem = str(error) or f"failed: {type(error).__name__}"
     if isinstance(teacher, EndpointTeacher):
         usage = exchange.usage
-    return Check(teacher.id, time.perf_counter() - started, risk, usage, problem)
+    return TeacherCheck(teacher.id, time.perf_counter() - started, risk, usage, problem)
 
 
 def _case_for(teacher: Teacher) -> Case:

@@ -19,7 +19,7 @@ from rarealert.knowledge.profiles import load_common_profiles, load_rare_profile
 from rarealert.params import SimulatedParams, load_params
 from rarealert.simulation.corpus import materialise, simulate
 from rarealert.simulation.vocabulary import load_vocabulary
-from rarealert.simulation.world import MIN_FINDINGS, Disease, fits, load_world
+from rarealert.simulation.world import MIN_FINDINGS, SimulatedDisease, fits, load_world
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.diagnosis import names_diagnosis
 from rarealert.visits.reading import read_visit, render
@@ -38,7 +38,7 @@ def _corpus() -> tuple[LabelledCase, ...]:
     return tuple(simulate(_params(500, 500)))
 
 
-def _disease_of(item: LabelledCase) -> Disease:
+def _disease_of(item: LabelledCase) -> SimulatedDisease:
     world = load_world()
     return {**world.common, **world.rare_by_id}[item.label.disease_id]
 

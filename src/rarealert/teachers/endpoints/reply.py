@@ -30,7 +30,7 @@ _CODE = re.compile(r"^(?:ORPHA|Orphanet)?[:\s]?(\d+)$", re.IGNORECASE)
 _FILTERED = "content_filter"
 
 
-class Token(NamedTuple):
+class ReplyToken(NamedTuple):
     """One token of a reply with the log-probabilities of itself and of its alternatives.
 
     ``alternatives`` are as the server sent them, ``{"token", "logprob"}`` each, unchecked: of
@@ -42,7 +42,7 @@ class Token(NamedTuple):
     alternatives: Sequence[Mapping[str, Any]]
 
 
-def expected_risk(content: str, tokens: Sequence[Token]) -> float | None:
+def expected_risk(content: str, tokens: Sequence[ReplyToken]) -> float | None:
     """The mean, 0 to 100, of the number after ``"risk":`` under the model's token probabilities.
 
     It orders answers of the same risk (Liu et al., G-Eval, EMNLP 2023). It is exact where one token
@@ -76,7 +76,7 @@ def expected_risk(content: str, tokens: Sequence[Token]) -> float | None:
     return min(_MAX_RISK, total + path * int(prefix)) if prefix else None
 
 
-def _options(token: Token, lead: str, prefix: str) -> dict[str, float]:
+def _options(token: ReplyToken, lead: str, prefix: str) -> dict[str, float]:
     """The possible digits at this token with their probabilities; "" ends the number."""
     options: dict[str, float] = {}
     for text, logprob in dict(_numbered(token)).items():
@@ -92,7 +92,7 @@ def _options(token: Token, lead: str, prefix: str) -> dict[str, float]:
     return options
 
 
-def _numbered(token: Token) -> Iterator[tuple[str, float]]:
+def _numbered(token: ReplyToken) -> Iterator[tuple[str, float]]:
     """Texts with their log-probabilities, the token's own last; rounded ones above 0 become 0."""
     for one in (*token.alternatives, {"token": token.text, "logprob": token.logprob}):
         text, logprob = one.get("token"), one.get("logprob")
@@ -117,7 +117,7 @@ class Completion:
     completion_tokens: int
     cost_usd: float
     request_id: str | None
-    tokens: tuple[Token, ...] = field(default=(), repr=False)
+    tokens: tuple[ReplyToken, ...] = field(default=(), repr=False)
 
 
 def read_completion(
@@ -168,12 +168,12 @@ def _joined(content: object) -> str:
     return "".join(_text(part.get("text")) or "" for part in content if part["type"] == "text")
 
 
-def _tokens(choice: Any) -> tuple[Token, ...]:
+def _tokens(choice: Any) -> tuple[ReplyToken, ...]:
     """The tokens, empty where they are of another shape: an answer is valid without them."""
     try:
         listed = (choice.get("logprobs") or {}).get("content") or ()
         return tuple(
-            Token(one["token"], one.get("logprob"), one.get("top_logprobs") or ())
+            ReplyToken(one["token"], one.get("logprob"), one.get("top_logprobs") or ())
             for one in listed
             if isinstance(one["token"], str)
         )
@@ -229,7 +229,7 @@ class TruncatedError(ReplyError):
     repairable = False
 
 
-class RefusedError(ReplyError):
+class DeclinedError(ReplyError):
     """The model or its host's filter declined."""
 
     repairable = False
@@ -313,10 +313,10 @@ def check_finish(finish_reason: str | None, refusal: str | None) -> None:
 
     Raises:
         TruncatedError: the reply was cut at ``max_tokens``.
-        RefusedError: the model or its host's filter declined.
+        DeclinedError: the model or its host's filter declined.
     """
     if refusal or finish_reason == _FILTERED:
-        raise RefusedError("the model declined")
+        raise DeclinedError("the model declined")
     if finish_reason == "length":
         raise TruncatedError("the reply was cut at max_tokens")
 

@@ -15,7 +15,7 @@ from rarealert.teachers.endpoints.reply import (
     RANK_WEIGHTS,
     NotJsonError,
     ReplyError,
-    Token,
+    ReplyToken,
     WrongSchemaError,
     expected_risk,
     parse_reply,
@@ -147,7 +147,7 @@ def test_the_schema_sent_accepts_exactly_the_fields_that_are_read(weights):
 def tokens(*parts):
     """(text, {alternative: probability}) → tokens; the text's own probability is among them."""
     return [
-        Token(
+        ReplyToken(
             text,
             math.log(options.get(text, 1.0)),
             [{"token": one, "logprob": math.log(chance)} for one, chance in options.items()],
@@ -188,13 +188,16 @@ def test_without_probabilities_of_the_reply_there_is_no_mean(content, parts):
 
 @pytest.mark.parametrize("logprob", [-9999.0, None, "-0.1", math.nan, -math.inf])
 def test_without_usable_probabilities_there_is_no_mean(logprob):
-    said = [*tokens(('{"risk": ', {})), Token("80", logprob, [{"token": " ", "logprob": -0.1}])]
+    said = [
+        *tokens(('{"risk": ', {})),
+        ReplyToken("80", logprob, [{"token": " ", "logprob": -0.1}]),
+    ]
     assert expected_risk('{"risk": 80}', [*said, *tokens(("}", {}))]) is None
 
 
 def test_an_alternative_without_a_number_is_skipped_and_a_little_above_zero_is_zero():
     other = [{"token": "20", "logprob": None}, {"token": None, "logprob": -1.0}, {}]
-    said = [*tokens(('{"risk": ', {})), Token("80", 1e-6, other), *tokens(("}", {}))]
+    said = [*tokens(('{"risk": ', {})), ReplyToken("80", 1e-6, other), *tokens(("}", {}))]
     assert expected_risk('{"risk": 80}', said) == 80
 
 
