@@ -217,9 +217,7 @@ def test_reasoning_without_a_final_diagnosis_is_missing(text):
     assert answer_of_reasoning(text, "", _READERS) is None
 
 
-@pytest.mark.parametrize(
-    "heading", ["### Answer:", "**Final StatedDiagnosis:**", "Final diagnosis:"]
-)
+@pytest.mark.parametrize("heading", ["### Answer:", "**Final Diagnosis:**", "Final diagnosis:"])
 def test_the_published_headings_are_read(heading):
     answer = answer_of_reasoning(f"Text.\n\n{heading}\n\nGout", "", _READERS)
     assert answer.differential[0].name == "Gout"

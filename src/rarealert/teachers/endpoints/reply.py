@@ -229,7 +229,7 @@ class TruncatedError(ReplyError):
     repairable = False
 
 
-class DeclinedError(ReplyError):
+class RefusedError(ReplyError):
     """The model or its host's filter declined."""
 
     repairable = False
@@ -313,10 +313,10 @@ def check_finish(finish_reason: str | None, refusal: str | None) -> None:
 
     Raises:
         TruncatedError: the reply was cut at ``max_tokens``.
-        DeclinedError: the model or its host's filter declined.
+        RefusedError: the model or its host's filter declined.
     """
     if refusal or finish_reason == _FILTERED:
-        raise DeclinedError("the model declined")
+        raise RefusedError("the model declined")
     if finish_reason == "length":
         raise TruncatedError("the reply was cut at max_tokens")
 

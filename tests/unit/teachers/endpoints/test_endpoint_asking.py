@@ -208,8 +208,8 @@ def test_after_two_repairs_a_bad_reply_is_a_failure_and_is_asked_again_next_time
     ("fault", "error"),
     [
         (Fault(finish_reason="length"), "TruncatedError"),
-        (Fault(finish_reason="content_filter"), "DeclinedError"),
-        (Fault(content="", refusal="I can't help with that."), "DeclinedError"),
+        (Fault(finish_reason="content_filter"), "RefusedError"),
+        (Fault(content="", refusal="I can't help with that."), "RefusedError"),
     ],
 )
 def test_a_cut_or_refused_reply_is_a_failure_at_once(fault, error, replay, tmp_path):
