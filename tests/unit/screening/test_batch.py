@@ -112,12 +112,12 @@ def test_refused_rows_have_their_reason_and_never_their_text(tmp_path):
 def test_a_file_name_that_is_no_utf8_is_escaped(tmp_path, ending):
     source, out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.")), tmp_path / "out.jsonl"
     source = source.with_name(source.name + ending)
-    said = (
+    text = (
         '{"chief_complaint": "fever"}\n{'
         if ending == "jsonl"
         else "case_id,chief_complaint\na,fever\nx\n"
     )
-    source.write_text(said)
+    source.write_text(text)
     report = screen_file(source, out, model())
     assert (report.screened, report.refused) == (1, 1)
     if ending == "csv":

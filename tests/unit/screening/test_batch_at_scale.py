@@ -74,13 +74,13 @@ def peaks(folder, counts, ending, out_ending):
         (write(folder / f"{count}{ending}", count), folder / f"{count}.out{out_ending}")
         for count in counts
     ]
-    asked = [sys.executable, toy.__file__, *(str(path) for pair in pairs for path in pair)]
-    done = subprocess.run(asked, capture_output=True, text=True, check=True)
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    for count, each in zip(counts, told, strict=True):
+    command = [sys.executable, toy.__file__, *(str(path) for pair in pairs for path in pair)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    for count, each in zip(counts, results, strict=True):
         refused = count // 50 if ending in (".jsonl", ".csv", ".parquet") else 0
         assert (each["screened"], each["refused"]) == (count - refused, refused)
-    return told, pairs[-1][1]
+    return results, pairs[-1][1]
 
 
 def test_the_peak_is_the_same_for_eight_times_as_many_rows(tmp_path):

@@ -67,9 +67,9 @@ def test_tables_of_every_kind_say_the_same(tmp_path, ending):
     else:
         VISITS.to_csv(source, index=False, sep="," if ending == "csv" else "\t")
     report = screen_file(source, tmp_path / "out.jsonl", model(), chunk_rows=2)
-    told = [json.loads(line) for line in report.out.read_text(encoding="utf-8").splitlines()]
-    assert [row["case_id"] for row in told] == ["=1+1", "@bü", "c"]
-    assert [row["risk"] for row in told] == [0.05, 0.16, 0.16]  # by the length of the text
+    answers = [json.loads(line) for line in report.out.read_text(encoding="utf-8").splitlines()]
+    assert [row["case_id"] for row in answers] == ["=1+1", "@bü", "c"]
+    assert [row["risk"] for row in answers] == [0.05, 0.16, 0.16]  # by the length of the text
     refused = json.loads(report.refused_file.read_text())
     assert "age_years" in refused["reason"]
     assert "old" not in refused["reason"]
@@ -77,8 +77,8 @@ def test_tables_of_every_kind_say_the_same(tmp_path, ending):
 
 def test_refused_rows_of_a_table_are_all_counted_in_lines(tmp_path):
     source = tmp_path / "in.csv"
-    said = ["cough\nand chills", "38.6", "old"]  # the first takes two lines
-    VISITS[1:].assign(chief_complaint=said).to_csv(source, index=False)
+    texts = ["cough\nand chills", "38.6", "old"]  # the first takes two lines
+    VISITS[1:].assign(chief_complaint=texts).to_csv(source, index=False)
     report = screen_file(source, tmp_path / "out.jsonl", model())
     refused = [json.loads(line) for line in report.refused_file.read_text().splitlines()]
     assert [each["row"] for each in refused] == [4, 5]
@@ -103,9 +103,9 @@ def test_records_and_phenopackets_are_screened(tmp_path):
     for (case_id, hpo_id), files in sources.items():
         for file in files:
             report = screen_file(file, tmp_path / "out.jsonl", model())
-            told = json.loads(report.out.read_text())
-            assert told["case_id"] == case_id
-            [finding] = json.loads(told["evidence"])
+            answers = json.loads(report.out.read_text())
+            assert answers["case_id"] == case_id
+            [finding] = json.loads(answers["evidence"])
             assert finding["hpo_id"] == hpo_id
 
 
@@ -118,8 +118,12 @@ def test_a_csv_opens_in_a_spreadsheet_and_runs_nothing(tmp_path):
         header, *rows = csv.reader(stream)
     assert header == [*COLUMNS, "rationale", "notes", "model_version", "model_digest"]
     assert [row[0] for row in rows] == ["'=1+1", "'@bü", "c"]
-    told = "'=HYPERLINK(1)"
-    assert [row[header.index("rationale")] for row in rows] == [told, "", told]  # German is unread
+    formula = "'=HYPERLINK(1)"
+    assert [row[header.index("rationale")] for row in rows] == [
+        formula,
+        "",
+        formula,
+    ]  # German is unread
     assert "cough" in rows[0][header.index("evidence")]
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row)
     assert {path.name for path in tmp_path.iterdir()} == {

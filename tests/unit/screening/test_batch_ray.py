@@ -35,17 +35,17 @@ node = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
 cluster.add_node(**node)
 ray.init(address=cluster.address, log_to_driver=False)
-told = {"machines": len(ray.nodes())}
+results = {"machines": len(ray.nodes())}
 for name, loader in (("local", None), ("ray", functools.partial(load, adapter))):
     started = time.perf_counter()
     out = Path(folder) / f"{name}.jsonl"
-    asked = Options("alerts", 0.02)
-    screen_file(Path(source), out, load(adapter), asked, chunk_rows=8, load=loader)
-    told[name] = time.perf_counter() - started
+    options = Options("alerts", 0.02)
+    screen_file(Path(source), out, load(adapter), options, chunk_rows=8, load=loader)
+    results[name] = time.perf_counter() - started
 actors = ray._private.state.actors().values()
-held = [one for one in actors if one["ActorClassName"] == "_RayWorker"]
-told["used"] = len({one["Address"]["NodeID"] for one in held})
-print(json.dumps(told))
+workers = [one for one in actors if one["ActorClassName"] == "_RayWorker"]
+results["used"] = len({one["Address"]["NodeID"] for one in workers})
+print(json.dumps(results))
 ray.shutdown()
 cluster.shutdown()
 """
@@ -75,9 +75,9 @@ def test_two_ray_machines_answer_bit_for_bit_as_this_process(tiny_student, tmp_p
         timeout=800,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    print(told)
-    assert told["machines"] == told["used"] == 2
+    results = json.loads(done.stdout.splitlines()[-1])
+    print(results)
+    assert results["machines"] == results["used"] == 2
     assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "local.jsonl").read_bytes()
     refused = [tmp_path / f"{name}.jsonl.refused.jsonl" for name in ("local", "ray")]
     assert refused[0].read_bytes() == refused[1].read_bytes()

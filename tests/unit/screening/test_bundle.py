@@ -47,8 +47,8 @@ def sums_hold(folder):
 
 def test_a_bundle_holds_the_registered_version_with_its_base(workspace, monkeypatch):
     made = bundle(workspace / "clinic", "challenger", no_wheels)
-    held = {path.name for path in made.folder.iterdir()}
-    assert held == {
+    names = {path.name for path in made.folder.iterdir()}
+    assert names == {
         *("base", "model", "wheels"),
         *("Dockerfile", "LICENSE", "NOTICE", "SHA256SUMS", "bundle.json", "start.sh"),
     }
@@ -136,9 +136,9 @@ def test_after_the_first_start_the_model_is_still_checked(workspace, tmp_path):
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     (venv / ".installed").touch()
-    said = venv / "bin" / "rarealert"
-    said.write_text('#!/bin/sh\necho "$@" "$RAREALERT_BASE_MODELS"\n')
-    said.chmod(0o755)
+    program = venv / "bin" / "rarealert"
+    program.write_text('#!/bin/sh\necho "$@" "$RAREALERT_BASE_MODELS"\n')
+    program.chmod(0o755)
     (made.folder / "wheels" / "rarealert-0.1.0-py3-none-any.whl").unlink()  # to save room
     command = ["sh", str(made.folder / "start.sh"), "--port", "7"]
     environment = {**os.environ, "RAREALERT_VENV": str(venv)}

@@ -84,8 +84,8 @@ def test_other_patients_and_refusals_are_drift_of_the_input(tmp_path):
     assert set(report.drifted) == {"words", "refused"}
     parts = {item.name: item.part for item in report.quantities}
     assert (parts["words"], parts["refused"]) == ("input", "refusal")
-    said = json.loads((tmp_path / "page.json").read_text())
-    assert said["drifted"] == list(report.drifted)
+    page = json.loads((tmp_path / "page.json").read_text())
+    assert page["drifted"] == list(report.drifted)
     assert "cough" not in (tmp_path / "page.html").read_text()
 
 
@@ -111,15 +111,15 @@ def test_rows_refused_by_screening_are_counted(tmp_path):
 
 def test_other_findings_are_drift_of_the_organ_systems(tmp_path):
     words = {"then": ("cough", COUGH), "now": ("seizures", SEIZURE)}
-    said, found = [], []
+    texts, found = [], []
     for name, (word, hpo_id) in words.items():
         rows = ({"chief_complaint": f"He has {word if n % 2 else 'fatigue'}."} for n in range(200))
-        said.append(write(tmp_path / f"{name}.jsonl", rows))
+        texts.append(write(tmp_path / f"{name}.jsonl", rows))
         evidence = [{"hpo_id": hpo_id, "status": "present"}]
         evidence += [{"hpo_id": FATIGUE, "status": "excluded"}]
         rows = (row | {"evidence": json.dumps(evidence)} for row in answers(1, 200))
         found.append(write(tmp_path / f"{name}.answers.jsonl", rows))
-    report = drift(*said, tmp_path / "page.html")
+    report = drift(*texts, tmp_path / "page.html")
     systems = next(item for item in report.quantities if item.name == "organ systems")
     assert systems.drifted
     assert systems.shares["Abnormality of the nervous system"] == (0.0, 0.5)

@@ -73,15 +73,15 @@ def server(version, mlflow_store, tmp_path):
 @pytest.mark.slow
 def test_mlflows_own_server_answers_and_enforces_the_signature(server, version):
     split = {"columns": list(VISIT), "data": [list(VISIT.values())]}
-    status, said = ask(server, "/invocations", {"dataframe_split": split})
-    [answer] = json.loads(said)["predictions"]
+    status, body = ask(server, "/invocations", {"dataframe_split": split})
+    [answer] = json.loads(body)["predictions"]
     assert status == 200
     own = mlflow.pyfunc.load_model(version.uri).predict(pyfunc.input_example())
     assert set(answer) == set(own.columns)
 
-    told = {"dataframe_records": [VISIT], "params": {"prevalence": 0.02, "rationale": True}}
-    status, said = ask(server, "/invocations", told)
-    [shifted] = json.loads(said)["predictions"]
+    request = {"dataframe_records": [VISIT], "params": {"prevalence": 0.02, "rationale": True}}
+    status, body = ask(server, "/invocations", request)
+    [shifted] = json.loads(body)["predictions"]
     assert status == 200
     assert shifted["risk"] < answer["risk"]
     assert shifted["rationale"]

@@ -23,8 +23,8 @@ def knowledge():
 
 
 def visit(**fields):
-    told = {"age_years": 34, "sex": "female", "chief_complaint": "Muscle cramps for months."}
-    return Case(case_id="v", source="s", **{**told, **fields})
+    given = {"age_years": 34, "sex": "female", "chief_complaint": "Muscle cramps for months."}
+    return Case(case_id="v", source="s", **{**given, **fields})
 
 
 def by_words(words):
@@ -43,7 +43,7 @@ def ask(case, score, knowledge, **options):
     return next_questions(reading, risk, score, knowledge, **options)
 
 
-def told(found):
+def keys(found):
     return [question.key for question in found]
 
 
@@ -72,7 +72,7 @@ def test_the_profiles_order_the_findings_whatever_the_student_makes_of_them(know
             return [1 / (1 + math.exp(-each)) if each > -700 else 0.0 for each in odds]
 
         found = ask(case, score, knowledge)
-        assert told(found.findings) == told(wanted)
+        assert keys(found.findings) == keys(wanted)
         changes = [question.profile_change for question in found.findings]
         assert changes == sorted(changes, reverse=True)
 
@@ -84,13 +84,13 @@ def test_absent_fields_stand_apart_by_what_the_student_makes_of_their_answers(kn
         return [1 / (1 + math.exp(-each)) for each in odds]
 
     found = ask(visit(), score, knowledge)
-    assert told(found.fields) == ["family_history", "vitals", "past_medical_history"]
+    assert keys(found.fields) == ["family_history", "vitals", "past_medical_history"]
     changes = [question.expected_change for question in found.fields]
     assert changes == pytest.approx([1 / (1 + math.exp(-x)) - 0.5 for x in (3, 1, 0)])
     assert {question.profile_change for question in found.fields} == {None}
     assert len(found.findings) == 3
     again = ask(visit(), score, knowledge, skip=frozenset({"vitals"}))
-    assert told(again.fields) == ["family_history", "past_medical_history"]
+    assert keys(again.fields) == ["family_history", "past_medical_history"]
 
 
 def test_findings_split_rare_from_common_by_bayes_rule(knowledge):
@@ -117,9 +117,9 @@ def test_what_is_known_or_was_asked_is_not_asked(knowledge):
     assert {"HP:0001945"} <= present
     assert excluded
     first = finding_questions(case, 0.5, beliefs, knowledge, 30)
-    told = set().union(*(above(term) for term in present))
+    given = set().union(*(above(term) for term in present))
     for question in first:
-        assert question.key not in told
+        assert question.key not in given
         assert not excluded & above(question.key)
     for one in first:
         kin = [other for other in first if other is not one and one.key in above(other.key)]
@@ -191,7 +191,7 @@ def test_an_answer_to_a_full_field_keeps_the_answer_and_the_limit(knowledge):
     case = visit(history_of_present_illness=full, physical_examination=full)
     for finding in knowledge.askable:
         for present in (True, False):
-            told = with_finding(case, finding, present=present)
-            Case.model_validate(told.model_dump())
+            given = with_finding(case, finding, present=present)
+            Case.model_validate(given.model_dump())
             field = "history_of_present_illness" if finding.symptom else "physical_examination"
-            assert getattr(told, field).endswith(f"{(finding.lay or finding.clinical)[0]}.")
+            assert getattr(given, field).endswith(f"{(finding.lay or finding.clinical)[0]}.")
