@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rarealert.calibration.conformal import fit_cuts
-from rarealert.evaluation.intervals import Bootstrap, Job, draw
+from rarealert.evaluation.intervals import Bootstrap, ResampleTask, draw
 from rarealert.evaluation.metrics import FloatArray, RiskCounts, sensitivity_of, specificity_of
 from rarealert.evaluation.study import Study
 
@@ -49,7 +49,7 @@ def abstention(
         Rows by model, one a coverage: ``target`` and achieved ``coverage`` (0-1), ``n`` cases
         decided and their ``balanced_error`` with its interval.
     """
-    jobs: dict[tuple[str, float], Job] = {}
+    jobs: dict[tuple[str, float], ResampleTask] = {}
     coverage: dict[tuple[str, float], float] = {}
     for model, (labels, risks) in valid.items():
         answered = study.answered(model)

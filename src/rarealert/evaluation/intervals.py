@@ -96,10 +96,10 @@ class Bootstrap:
 
 
 @dataclass(frozen=True)
-class Job:
+class ResampleTask:
     """``metrics`` of ``model`` on some of the cases.
 
-    ``index`` are positions among all cases; ``labels`` and ``risks`` are in its order. Jobs of
+    ``index`` are positions among all cases; ``labels`` and ``risks`` are in its order. Tasks of
     one model give a case the same risk.
     """
 
@@ -136,7 +136,7 @@ class Job:
 
 
 def draw(
-    jobs: Mapping[str, Job], clusters: ArrayLike, plan: Bootstrap
+    jobs: Mapping[str, ResampleTask], clusters: ArrayLike, plan: Bootstrap
 ) -> dict[str, dict[str, FloatArray]]:
     """Every metric of every job in every resample: ``{job: {metric: (resamples,)}}``.
 
@@ -168,7 +168,7 @@ def draw(
 class _Tallies:
     """Cases of each job by risk and group; jobs of a model share the counts of equal parts."""
 
-    def __init__(self, jobs: Mapping[str, Job], codes: IntArray) -> None:
+    def __init__(self, jobs: Mapping[str, ResampleTask], codes: IntArray) -> None:
         self._grids = {
             model: _Grid(np.concatenate([job.risks for job in jobs.values() if job.model == model]))
             for model in {job.model for job in jobs.values()}
@@ -187,7 +187,7 @@ class _Tallies:
         self._held: dict[bytes, FloatArray] = {}
         self._left: Counter[bytes] = Counter()
 
-    def _add(self, job: Job, at: IntArray, codes: IntArray, groups: int) -> bytes:
+    def _add(self, job: ResampleTask, at: IntArray, codes: IntArray, groups: int) -> bytes:
         from scipy.sparse import csr_array
 
         key = job.model.encode() + b"\n" + np.ascontiguousarray(job.index[at]).tobytes()

@@ -23,7 +23,7 @@ from rarealert.evaluation.controls import CONTROLS, WORDS, control_frame, fit_co
 from rarealert.evaluation.intervals import (
     Bootstrap,
     Estimate,
-    Job,
+    ResampleTask,
     bootstrap_p_value,
     draw,
     holm,
@@ -247,7 +247,8 @@ def _measured(
     """AUROC of every control with its interval, and the p-value that it is chance."""
     index = np.arange(labels.size)
     jobs = {
-        name: Job(name, index, labels, risk, {"auroc": auroc_of}) for name, risk in risks.items()
+        name: ResampleTask(name, index, labels, risk, {"auroc": auroc_of})
+        for name, risk in risks.items()
     }
     estimates: dict[str, Estimate] = {}
     p_values: dict[str, float] = {}

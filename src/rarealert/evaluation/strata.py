@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rarealert.evaluation.controls import WORDS
-from rarealert.evaluation.intervals import Bootstrap, Estimate, Job, draw
+from rarealert.evaluation.intervals import Bootstrap, Estimate, ResampleTask, draw
 from rarealert.evaluation.metrics import (
     CountsMetric,
     FloatArray,
@@ -76,10 +76,10 @@ def remaining(
     jobs = {
         f"stratum {number}": job
         for number, index in enumerate(cells)
-        for job in [Job("model", index, labels[index], risks[index], _PAIRS)]
+        for job in [ResampleTask("model", index, labels[index], risks[index], _PAIRS)]
         if job.has_both_labels
     }
-    everyone = Job("model", np.arange(labels.size), labels, risks, {"auroc": auroc_of})
+    everyone = ResampleTask("model", np.arange(labels.size), labels, risks, {"auroc": auroc_of})
     drawn = draw({**jobs, "everyone": everyone}, clusters, plan)
     auroc = everyone.estimates(drawn.pop("everyone"), plan)["auroc"]
     values = [{name: np.array([value]) for name, value in job.observed.items()}

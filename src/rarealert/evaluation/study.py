@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rarealert.evaluation.intervals import (
     Bootstrap,
     Estimate,
-    Job,
+    ResampleTask,
     bootstrap_p_value,
     delong,
     draw,
@@ -107,9 +107,9 @@ class Study:
         index = self.everyone if among is None else among
         return index[~np.isnan(self.risks[model][index])]
 
-    def job(self, model: str, index: IntArray, metrics: Mapping[str, CountsMetric]) -> Job:
+    def job(self, model: str, index: IntArray, metrics: Mapping[str, CountsMetric]) -> ResampleTask:
         """``metrics`` of ``model`` on the cases at ``index``."""
-        return Job(model, index, self.labels[index], self.risks[model][index], metrics)
+        return ResampleTask(model, index, self.labels[index], self.risks[model][index], metrics)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def evaluate(
     ``METRICS`` and ``THRESHOLDED``.
     """
     names = tuple(metrics)
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, ResampleTask] = {}
     absent: dict[str, dict[str, str]] = {}
     for cell, among in cells.items():
         for model in study.risks:
@@ -246,7 +246,10 @@ def _too_few(study: Study, index: IntArray, classes: tuple[int, ...] = (0, 1)) -
 
 
 def _result(
-    job: Job | None, draws: Mapping[str, FloatArray], absent: Mapping[str, str], plan: Bootstrap
+    job: ResampleTask | None,
+    draws: Mapping[str, FloatArray],
+    absent: Mapping[str, str],
+    plan: Bootstrap,
 ) -> Result:
     if job is None:
         return Result({}, dict(absent))
@@ -289,7 +292,7 @@ def compare(
 
     A pair is left out where the cases both answered do not define the metric.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, ResampleTask] = {}
     for name, (first, second) in pairs.items():
         shared = study.answered(second, study.answered(first))
         if _too_few(study, shared) is None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rarealert.evaluation.intervals import (
     Bootstrap,
     Estimate,
-    Job,
+    ResampleTask,
     bootstrap_p_value,
     draw,
     holm,
@@ -170,7 +170,7 @@ def fairness(study: Study, model: str, blocks: Mapping[str, Cells], plan: Bootst
     return found
 
 
-def _rates(study: Study, job: Job) -> dict[str, float]:
+def _rates(study: Study, job: ResampleTask) -> dict[str, float]:
     return {
         **sizes(study, job.index),
         "alert_rate": job.observed["alert_rate"],
@@ -179,7 +179,9 @@ def _rates(study: Study, job: Job) -> dict[str, float]:
     }
 
 
-def _gaps(study: Study, jobs: Mapping[str, Job], plan: Bootstrap) -> dict[str, Estimate | None]:
+def _gaps(
+    study: Study, jobs: Mapping[str, ResampleTask], plan: Bootstrap
+) -> dict[str, Estimate | None]:
     drawn = draw(jobs, study.diseases, plan)
 
     def gap(metric: str) -> tuple[float, FloatArray]:
@@ -208,7 +210,7 @@ def contrasts(study: Study, model: str, blocks: Mapping[str, Cells], plan: Boots
     Returns:
         ``{block: {group: {value, ci_low, ci_high, n, p_value, p_holm}}}``
     """
-    pairs: dict[tuple[str, str], tuple[Job, Job]] = {}
+    pairs: dict[tuple[str, str], tuple[ResampleTask, ResampleTask]] = {}
     for block in [block for block in BLOCKS if block in blocks]:
         whole = np.sort(np.concatenate(list(blocks[block].values())))
         for name, index in blocks[block].items():

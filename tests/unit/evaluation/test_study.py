@@ -6,7 +6,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.metrics import roc_auc_score
 
 from rarealert.evaluation import intervals, metrics
-from rarealert.evaluation.intervals import Bootstrap, Job, bootstrap_p_value, draw, holm
+from rarealert.evaluation.intervals import Bootstrap, ResampleTask, bootstrap_p_value, draw, holm
 from rarealert.evaluation.metrics import METRICS
 from rarealert.evaluation.report import build_report
 from rarealert.evaluation.study import THRESHOLDED, Reference, Study, compare, evaluate
@@ -15,7 +15,9 @@ from rarealert.evaluation.subgroups import Traits
 
 def interval(labels, risks, clusters=None, plan=None, metric="auroc"):
     index = np.arange(len(labels))
-    job = Job("model", index, np.asarray(labels), np.asarray(risks), {metric: METRICS[metric]})
+    job = ResampleTask(
+        "model", index, np.asarray(labels), np.asarray(risks), {metric: METRICS[metric]}
+    )
     plan = plan or Bootstrap(400, 0.95, 5)
     drawn = draw({"job": job}, index if clusters is None else clusters, plan)["job"]
     estimate = job.estimates(drawn, plan)[metric]

@@ -20,7 +20,7 @@ from rarealert.screening.finding_search import MAX_QUERY, load_search
 from rarealert.screening.next_questions import Question, load_knowledge, next_questions
 from rarealert.screening.service.answers import to_case
 from rarealert.screening.service.batching import Job
-from rarealert.screening.service.problems import RESPONSES, RefusedError
+from rarealert.screening.service.problems import RESPONSES, RequestError
 from rarealert.screening.service.schemas import Prevalence, Visit
 from rarealert.screening.service.state import Service, service_of
 from rarealert.visits.reading import Reading
@@ -166,10 +166,10 @@ def page_file(name: str) -> Response:
     """A file of the page.
 
     Raises:
-        RefusedError: the page has no such file.
+        RequestError: the page has no such file.
     """
     if name not in _FILES:
-        raise RefusedError(404, "There is nothing here; see /openapi.json.")
+        raise RequestError(404, "There is nothing here; see /openapi.json.")
     return _file(name, _FILES[name])
 
 

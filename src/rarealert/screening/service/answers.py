@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.screening.answer import Note, RationaleFor
 from rarealert.screening.service.batching import Answered, Job
-from rarealert.screening.service.problems import FieldError, RefusedError
+from rarealert.screening.service.problems import FieldError, RequestError
 from rarealert.screening.service.schemas import ModelMark, Visit, VisitAnswer
 from rarealert.screening.service.state import Service
 from rarealert.screening.visit_files import NO_WORD, wordless_field
@@ -37,12 +37,12 @@ def to_case(visit: Visit, place: int, where: str) -> Prepared:
     phenopackets do, where the text does not name them already: the model reads text alone.
 
     Raises:
-        RefusedError: a finding is both present and excluded, or there is no word to read.
+        RequestError: a finding is both present and excluded, or there is no word to read.
     """
     both = set(visit.findings_present) & set(visit.findings_excluded)
     if both:
         reason = "a term is both in findings_present and in findings_excluded"
-        raise RefusedError(
+        raise RequestError(
             422,
             "The findings contradict each other.",
             [FieldError(field=f"{where}.findings_excluded", reason=reason)],
@@ -65,10 +65,10 @@ def to_case(visit: Visit, place: int, where: str) -> Prepared:
     if reading is None:
         reason = "HPO has no such current term; give text or current terms"
         where = f"{where}.findings_present"
-        raise RefusedError(422, "Nothing to read.", [FieldError(field=where, reason=reason)])
+        raise RequestError(422, "Nothing to read.", [FieldError(field=where, reason=reason)])
     if wordless := wordless_field(reading.case):
         error = FieldError(field=f"{where}.{wordless}", reason=NO_WORD)
-        raise RefusedError(422, "Nothing to read.", [error])
+        raise RequestError(422, "Nothing to read.", [error])
     return Prepared(reading, {name: _lead(getattr(visit, name)) for name in TEXT_FIELDS})
 
 
@@ -111,7 +111,7 @@ async def answer_all(
     """Answer each visit, in order.
 
     Raises:
-        RefusedError: the service can't answer now.
+        RequestError: the service can't answer now.
     """
     until = time.monotonic() + service.settings.answer_timeout_s
     jobs = [Job(each.reading, prevalence) for each in prepared]
@@ -147,7 +147,7 @@ async def _with_rationale(
         try:
             left = max(0.0, until - time.monotonic())
             [answered] = await service.ask([replace(job, rationale=True)], left)
-        except RefusedError:
+        except RequestError:
             return None
         return answered
 

@@ -25,7 +25,7 @@ from rarealert.screening.page import routes as page
 from rarealert.screening.service import cds_hooks, routes
 from rarealert.screening.service.batching import FolderSource, ModelSource, RegistrySource
 from rarealert.screening.service.guard import Guard, Observed
-from rarealert.screening.service.problems import RefusedError, add_handlers, describe
+from rarealert.screening.service.problems import RequestError, add_handlers, describe
 from rarealert.screening.service.schemas import ModelMark
 from rarealert.screening.service.state import (
     Service,
@@ -68,7 +68,7 @@ async def health() -> Health:
 async def ready(service: Serving) -> Ready:
     """Whether visits can be screened now, and by which model."""
     if not (service.holder.ready and service.batcher.alive):
-        raise RefusedError(503, "No model is loaded.", retry_s=5)
+        raise RequestError(503, "No model is loaded.", retry_s=5)
     model = service.holder.model()
     return Ready(model=ModelMark(name=model.name, version=model.version, digest=model.digest))
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from rarealert.screening.service.answers import Prepared, answer_all, from_record
-from rarealert.screening.service.problems import RESPONSES, FieldError, RefusedError
+from rarealert.screening.service.problems import RESPONSES, FieldError, RequestError
 from rarealert.screening.service.schemas import VisitAnswer
 from rarealert.screening.service.state import Service, service_of
 from rarealert.sources.fhir import read_bundle
@@ -57,26 +57,26 @@ class HookCall(_HookModel):
     prefetch: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
 
 
-class CardSource(BaseModel):
+class HookCardSource(BaseModel):
     """Source of a card."""
 
     label: str = "RareAlert"
 
 
-class Card(BaseModel):
+class HookCard(BaseModel):
     """One card."""
 
     uuid: UUID = Field(default_factory=uuid4)
     summary: Annotated[str, Field(max_length=140)]
     detail: str
     indicator: Literal["info", "warning", "critical"]
-    source: CardSource = CardSource()
+    source: HookCardSource = HookCardSource()
 
 
 class Cards(BaseModel):
     """The response to a call; empty for a low risk without notes."""
 
-    cards: list[Card]
+    cards: list[HookCard]
 
 
 class HookService(BaseModel):
@@ -117,12 +117,12 @@ def _visit(call: HookCall) -> Prepared:
     """The prefetched visit.
 
     Raises:
-        RefusedError: the prefetch does not hold one.
+        RequestError: the prefetch does not hold one.
     """
     lacking = [name for name in _NEEDED if call.prefetch.get(name) is None]
     if lacking:
         errors = [FieldError(field=f"prefetch.{name}", reason="missing") for name in lacking]
-        raise RefusedError(412, "The visit was not prefetched; no server is called.", errors)
+        raise RequestError(412, "The visit was not prefetched; no server is called.", errors)
     entries = [
         entry for value in call.prefetch.values() if value is not None for entry in _entries(value)
     ]
@@ -135,7 +135,7 @@ def _visit(call: HookCall) -> Prepared:
         else:
             reasons.append((read.field, read.reason))
     errors = [FieldError(field=f"prefetch.{field}", reason=reason) for field, reason in reasons]
-    raise RefusedError(412, "The prefetch holds no readable visit.", errors)
+    raise RequestError(412, "The prefetch holds no readable visit.", errors)
 
 
 def _entries(value: dict[str, Any]) -> list[Any]:
@@ -145,11 +145,11 @@ def _entries(value: dict[str, Any]) -> list[Any]:
     return listed if isinstance(listed, list) else []
 
 
-def _card(answer: VisitAnswer, prevalence: float) -> Card | None:
+def _card(answer: VisitAnswer, prevalence: float) -> HookCard | None:
     """The card for ``answer``; none for a low risk without notes."""
     cautions = "".join(f"\n\n*{note.message}*" for note in answer.notes)
     if answer.not_english:
-        return Card(
+        return HookCard(
             summary="RareAlert could not read this visit", detail=cautions.strip(), indicator="info"
         )
     if answer.band == "low" and not answer.abstain and not answer.notes:
@@ -167,7 +167,7 @@ def _card(answer: VisitAnswer, prevalence: float) -> Card | None:
             + "."
         )
     parts.append("Decision support, not a diagnosis.")
-    return Card(
+    return HookCard(
         summary=f"{summary}: risk {_percent(answer.risk)}",
         detail="\n\n".join(_plain(text) for text in parts if text) + cautions,
         indicator="warning" if alert else "info",

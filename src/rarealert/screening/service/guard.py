@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rarealert.screening.service.problems import FieldError, RefusedError, problem, refuse
+from rarealert.screening.service.problems import FieldError, RequestError, problem, refuse
 from rarealert.screening.service.state import ServiceSettings
 from rarealert.screening.service.telemetry import Metrics
 
@@ -88,8 +88,8 @@ class Guard:
         try:
             self._check_token(scope)
             if self._running >= self._settings.max_requests:
-                raise RefusedError(429, "Too many requests are running; try again.", retry_s=1)
-        except RefusedError as refusal:
+                raise RequestError(429, "Too many requests are running; try again.", retry_s=1)
+        except RequestError as refusal:
             await refuse(refusal)(scope, receive, send)
             return
         self._running += 1
@@ -101,7 +101,7 @@ class Guard:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await self._body(scope, receive)
-        except RefusedError as refusal:
+        except RequestError as refusal:
             await refuse(refusal)(scope, receive, send)
             return
         replayed = False
@@ -127,7 +127,7 @@ class Guard:
         wanted = f"Bearer {self._settings.token.get_secret_value()}".encode()
         given = dict(scope["headers"]).get(b"authorization", b"")
         if not compare_digest(given, wanted):
-            raise RefusedError(401, "Send the header `Authorization: Bearer <token>`.")
+            raise RequestError(401, "Send the header `Authorization: Bearer <token>`.")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         limit = self._settings.max_body_bytes
@@ -149,10 +149,10 @@ class Guard:
                     if last:
                         return bytes(body)
         except TimeoutError:
-            raise RefusedError(408, "The body did not arrive in time.") from None
+            raise RequestError(408, "The body did not arrive in time.") from None
 
 
-def _too_large(limit: int) -> RefusedError:
+def _too_large(limit: int) -> RequestError:
     error = FieldError(field="body", reason=f"longer than {limit} bytes")
     detail = f"The body is longer than {limit} bytes; send shorter or fewer visits."
-    return RefusedError(413, detail, [error])
+    return RequestError(413, detail, [error])

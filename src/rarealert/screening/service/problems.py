@@ -60,7 +60,7 @@ class Problem(BaseModel):
     errors: list[FieldError] = Field(default_factory=list)
 
 
-class RefusedError(Exception):
+class RequestError(Exception):
     """A refused request: ``status``, ``detail`` and fields; ``retry_s`` is the wait in seconds."""
 
     def __init__(
@@ -89,7 +89,7 @@ def problem(
     return JSONResponse(body.model_dump(), status, headers, media_type=MEDIA_TYPE)
 
 
-def refuse(refusal: RefusedError) -> JSONResponse:
+def refuse(refusal: RequestError) -> JSONResponse:
     """The response for ``refusal``."""
     headers = {} if refusal.retry_s is None else {"Retry-After": str(refusal.retry_s)}
     if refusal.status == 401:
@@ -137,8 +137,8 @@ def add_handlers(app: FastAPI) -> None:
         named = ", ".join(dict.fromkeys(each.field for each in errors[:3]))
         return problem(422, f"The request is not valid at {named}.", errors)
 
-    @app.exception_handler(RefusedError)
-    async def _(_: Request, error: RefusedError) -> JSONResponse:
+    @app.exception_handler(RequestError)
+    async def _(_: Request, error: RequestError) -> JSONResponse:
         return refuse(error)
 
     @app.exception_handler(BadInputError)

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from rarealert.screening.answer import RationaleFor
 from rarealert.screening.page.routes import Next, NextRequest, what_next
 from rarealert.screening.service.answers import Prepared, answer_all, from_record, to_case
-from rarealert.screening.service.problems import RESPONSES, FieldError, RefusedError
+from rarealert.screening.service.problems import RESPONSES, FieldError, RequestError
 from rarealert.screening.service.schemas import (
     ExplainRequest,
     Prevalence,
@@ -63,7 +63,7 @@ async def screen_fhir(
             )
             for each in refused
         ]
-        raise RefusedError(422, "The bundle holds no readable first visit.", errors)
+        raise RequestError(422, "The bundle holds no readable first visit.", errors)
     answers = await answer_all(service, cases, prevalence, rationale)
     return ScreenedBundle(answers=answers, refused=refused)
 
@@ -95,23 +95,23 @@ def check_count(count: int, most: int, field: str) -> None:
     """Refuse more visits than one request may hold.
 
     Raises:
-        RefusedError: ``count`` is above ``most``.
+        RequestError: ``count`` is above ``most``.
     """
     if count > most:
         reason = f"{count} visits; one request may hold {most}"
         errors = [FieldError(field=field, reason=reason)]
-        raise RefusedError(413, "Too many visits in one request.", errors)
+        raise RequestError(413, "Too many visits in one request.", errors)
 
 
 def read_cases(bundle: dict[str, Any]) -> tuple[list[Prepared], list[RefusedRecord]]:
     """The first visit of each patient, and the refused resources.
 
     Raises:
-        RefusedError: ``bundle`` is not a FHIR Bundle.
+        RequestError: ``bundle`` is not a FHIR Bundle.
     """
     if bundle.get("resourceType") != "Bundle":
         errors = [FieldError(field="resourceType", reason="must be Bundle")]
-        raise RefusedError(422, "The body is not a FHIR Bundle.", errors)
+        raise RequestError(422, "The body is not a FHIR Bundle.", errors)
     cases: list[Prepared] = []
     refused: list[RefusedRecord] = []
     for read in read_bundle(bundle):

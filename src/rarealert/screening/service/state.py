@@ -20,7 +20,7 @@ from rarealert.screening.service.batching import (
     QueueClosedError,
     QueueFullError,
 )
-from rarealert.screening.service.problems import RefusedError
+from rarealert.screening.service.problems import RequestError
 from rarealert.screening.service.telemetry import Metrics
 
 TOKEN_VARIABLE = "RAREALERT_TOKEN"  # noqa: S105 - the variable's name, not a secret
@@ -153,21 +153,21 @@ class Service:
         """Answer each job, in order, within ``within_s`` seconds (default ``answer_timeout_s``).
 
         Raises:
-            RefusedError: the queue is full, the service shuts down, or the answer takes too long.
+            RequestError: the queue is full, the service shuts down, or the answer takes too long.
         """
         try:
             waiting = self.batcher.submit(jobs)
         except QueueFullError:
-            raise RefusedError(429, "Too many visits are waiting; try again.", retry_s=1) from None
+            raise RequestError(429, "Too many visits are waiting; try again.", retry_s=1) from None
         except QueueClosedError:
-            raise RefusedError(503, "The service is shutting down.", retry_s=5) from None
+            raise RequestError(503, "The service is shutting down.", retry_s=5) from None
         try:
             async with asyncio.timeout(
                 self.settings.answer_timeout_s if within_s is None else within_s
             ):
                 return list(await asyncio.gather(*(asyncio.wrap_future(each) for each in waiting)))
         except TimeoutError:
-            raise RefusedError(503, "The answer took too long; try again.", retry_s=5) from None
+            raise RequestError(503, "The answer took too long; try again.", retry_s=5) from None
 
 
 def service_of(request: Request) -> Service:
