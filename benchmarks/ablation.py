@@ -27,7 +27,7 @@ from rarealert.student.data import read_labelled, read_training_data, subset
 from rarealert.student.examples import make_examples
 from rarealert.student.network import Network, Settings
 from rarealert.student.rounds import train_correction
-from rarealert.student.study import DEFAULTS
+from rarealert.student.settings_search import DEFAULTS
 from rarealert.student.tasks import RiskTask, logits_of
 from rarealert.student.trainer import Trainer, TrainingBase, add_knowledge, load_training_base
 from rarealert.student.training import Schedule, train

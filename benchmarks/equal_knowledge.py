@@ -35,7 +35,7 @@ from rarealert.student.package import load_package
 from rarealert.student.profile_match import ProfileMatch, make_library
 from rarealert.teachers.reasoners.engine import Engine, work_up
 from rarealert.teachers.reasoners.ranking import Space
-from rarealert.teachers.reasoners.teacher import METHODS
+from rarealert.teachers.reasoners.reasoner import METHODS
 from rarealert.visits.case import Case
 from rarealert.visits.reading import read_visit
 from rarealert.visits.store import disease_groups, is_rare, read_cases

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rarealert.teachers.answer import Differential, Insight, TeacherAnswer
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.collect import ask_panel
 from rarealert.teachers.projection import project
-from rarealert.teachers.reasoners.teacher import ReasonerTeacher
+from rarealert.teachers.reasoners.reasoner import ReasonerTeacher
+from rarealert.teachers.teacher_answer import Differential, Insight, TeacherAnswer
 from rarealert.visits.case import Case
 from rarealert.visits.reading import read_visit
 

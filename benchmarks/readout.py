@@ -23,7 +23,7 @@ from rarealert.student.activations import Activations, freeze_prompts
 from rarealert.student.data import read_training_data, subset
 from rarealert.student.examples import ExampleSet, make_examples
 from rarealert.student.network import Settings, Trunk, add_adapter, remove_adapter
-from rarealert.student.study import DEFAULTS
+from rarealert.student.settings_search import DEFAULTS
 from rarealert.student.tasks import RiskTask, logits_of
 from rarealert.student.trainer import Trainer, TrainingBase, load_training_base
 from rarealert.student.training import Schedule, train

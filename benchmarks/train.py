@@ -30,7 +30,7 @@ from rarealert.student.activations import freeze_prompts
 from rarealert.student.data import read_labelled, read_targets
 from rarealert.student.examples import ExampleSet, choose_rationales, make_examples
 from rarealert.student.network import Settings
-from rarealert.student.study import DEFAULTS
+from rarealert.student.settings_search import DEFAULTS
 from rarealert.student.tasks import logits_of
 from rarealert.student.trainer import Trainer, load_training_base
 from rarealert.student.training import Schedule, train

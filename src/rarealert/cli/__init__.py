@@ -14,7 +14,8 @@ from pathlib import Path
 
 import typer
 
-from rarealert.cli import registry, screening, teachers, visits, workspace
+from rarealert.cli import checkout as workspace
+from rarealert.cli import registry, screening, teachers, visits
 from rarealert.errors import RareAlertError
 from rarealert.stages import STAGES
 

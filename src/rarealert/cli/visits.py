@@ -19,7 +19,7 @@ def add_commands(app: typer.Typer) -> None:
 @data_app.command("materialise")
 def data_materialise() -> None:
     """Rebuild the embedded corpus bit for bit and check it against data.dvc."""
-    from rarealert.cli.workspace import materialise
+    from rarealert.cli.checkout import materialise
 
     print(materialise())
 

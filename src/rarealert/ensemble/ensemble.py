@@ -33,7 +33,7 @@ from rarealert.ensemble.signals import signals_of
 from rarealert.ensemble.training_set import TrainingSet
 from rarealert.errors import BadInputError
 from rarealert.files import write_skops
-from rarealert.teachers.answer import AnswerRow
+from rarealert.teachers.teacher_answer import AnswerRow
 from rarealert.visits.reading import Reading
 
 Floats = NDArray[np.float64]

@@ -22,7 +22,7 @@ from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.mondo import load_mondo
 from rarealert.knowledge.names import normalise_name
 from rarealert.knowledge.profiles import load_rare_profiles
-from rarealert.teachers.answer import SCHEMA, AnswerRow, graded_risk
+from rarealert.teachers.teacher_answer import SCHEMA, AnswerRow, graded_risk
 
 PLACES = 5  # of a differential and of the insights, as the answer's schema has it
 _BATCH = 20_000  # rows read at a time; one such batch as Python objects takes about 100 MB

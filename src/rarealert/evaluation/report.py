@@ -21,7 +21,7 @@ from rarealert.evaluation.predictions import (
     kind_of,
     of_kind,
 )
-from rarealert.evaluation.prevalence import prevalence_table
+from rarealert.evaluation.predictive_values import prevalence_table
 from rarealert.evaluation.robustness import Perturbed, robustness
 from rarealert.evaluation.strata import within_strata
 from rarealert.evaluation.study import (

@@ -27,7 +27,7 @@ from rarealert.screening.answer import Answer, RationaleFor
 from rarealert.screening.champion import ScreeningModel, loader
 from rarealert.screening.tables import answer_row, check_out, write_table
 from rarealert.screening.visit_files import VisitRow, kind_of, read_rows
-from rarealert.sources.files import walk
+from rarealert.sources.published_files import walk
 from rarealert.visits.reading import read_visit
 
 CHUNK_ROWS = 256

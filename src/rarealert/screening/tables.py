@@ -17,7 +17,7 @@ from rarealert.calibration.bands import Band
 from rarealert.errors import BadInputError
 from rarealert.screening.answer import COLUMNS, Answer
 from rarealert.screening.champion import ScreeningModel
-from rarealert.sources.files import no_tick
+from rarealert.sources.published_files import no_tick
 from rarealert.sources.rows import rows
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from rarealert.errors import BadInputError
-from rarealert.sources.files import documents, opened, printable_name
+from rarealert.sources.published_files import documents, opened, printable_name
 from rarealert.visits.case import TEXT_FIELDS, Case
 
 NO_WORD = "holds no word to read"

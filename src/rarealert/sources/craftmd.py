@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rarealert.sources.files import Tick, no_tick
 from rarealert.sources.labelling import without_diagnosis
+from rarealert.sources.published_files import Tick, no_tick
 from rarealert.sources.rows import csv_records
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.demographics import parse_age, parse_sex

@@ -26,9 +26,9 @@ from rarealert.sources.fhir_resources import (
     joined,
 )
 from rarealert.sources.fhir_stream import SUFFIXES, bundle_patients, read_patients
-from rarealert.sources.files import Tick, no_tick
 from rarealert.sources.labelling import CaseLabeller, Diagnosis, RecordedCase
 from rarealert.sources.observable import describe_findings, shows_at_a_visit
+from rarealert.sources.published_files import Tick, no_tick
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.refused import Refused, build_case
 

@@ -29,7 +29,7 @@ from typing import IO, Any
 from pydantic import ValidationError
 
 from rarealert.errors import BadInputError
-from rarealert.sources import files
+from rarealert.sources import published_files as files
 from rarealert.sources.fhir_resources import (
     CATEGORIES,
     HPO,
@@ -40,7 +40,7 @@ from rarealert.sources.fhir_resources import (
     extract,
     raw_codes,
 )
-from rarealert.sources.files import Tick, members, no_tick, opened, walk
+from rarealert.sources.published_files import Tick, members, no_tick, opened, walk
 from rarealert.sources.rows import json_lines
 from rarealert.visits.refused import Place, Refused, safe_name
 

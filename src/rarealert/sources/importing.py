@@ -14,7 +14,7 @@ from pathlib import Path
 from rarealert.errors import BadInputError
 from rarealert.knowledge.orphanet import LINEARISATION, load_names
 from rarealert.sources import craftmd, fhir, medrbench, phenopackets, rows, table
-from rarealert.sources.files import Tick, no_tick, read_text, walk
+from rarealert.sources.published_files import Tick, no_tick, read_text, walk
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.refused import Refused, write_refused
 

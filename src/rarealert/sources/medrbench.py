@@ -12,8 +12,8 @@ from pathlib import Path
 from rarealert.errors import BadInputError
 from rarealert.knowledge.names import normalise_name
 from rarealert.knowledge.orphanet import LINEARISATION, Disorder, load_names
-from rarealert.sources.files import Tick, no_tick, parse_json, read_text
 from rarealert.sources.labelling import without_diagnosis
+from rarealert.sources.published_files import Tick, no_tick, parse_json, read_text
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.demographics import parse_age, parse_sex
 from rarealert.visits.diagnosis import core_name, disease_key

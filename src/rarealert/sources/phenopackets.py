@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from rarealert.errors import BadInputError
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.sources.files import Document, Tick, documents, json_object, no_tick
 from rarealert.sources.labelling import CaseLabeller, Diagnosis, RecordedCase
 from rarealert.sources.observable import describe_findings, shows_at_a_visit
+from rarealert.sources.published_files import Document, Tick, documents, json_object, no_tick
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.refused import Place, Refused, build_case, safe_name
 

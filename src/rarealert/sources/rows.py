@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO, Any, AnyStr
 
 from rarealert.errors import BadInputError
-from rarealert.sources import files
-from rarealert.sources.files import Tick, json_object, opened
+from rarealert.sources import published_files as files
+from rarealert.sources.published_files import Tick, json_object, opened
 
 KINDS = {
     ".jsonl": ".jsonl",

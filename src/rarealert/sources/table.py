@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rarealert.errors import BadInputError
-from rarealert.sources.files import Tick, no_tick
 from rarealert.sources.labelling import CaseLabeller, Diagnosis, RecordedCase, without_diagnosis
+from rarealert.sources.published_files import Tick, no_tick
 from rarealert.sources.rows import KINDS, Row, rows
 from rarealert.visits.case import TEXT_FIELDS, Case, Label, LabelledCase
 from rarealert.visits.diagnosis import disease_key

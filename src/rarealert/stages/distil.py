@@ -70,7 +70,7 @@ def read_settings(file: Path) -> "Settings":
 def read_reasons(file: Path) -> "dict[str, list[TeacherReasons]]":
     """The insights of each teacher that answered, with its verdict, by case id."""
     from rarealert.student.rationale import TeacherReasons
-    from rarealert.teachers.answer import read_answers
+    from rarealert.teachers.teacher_answer import read_answers
 
     reasons: dict[str, list[TeacherReasons]] = {}
     for item in read_answers(file):
@@ -82,7 +82,7 @@ def read_reasons(file: Path) -> "dict[str, list[TeacherReasons]]":
 
 
 def _report(folder: Path, outcome: "Distillation") -> Iterator[Item]:
-    from rarealert.student.report import curves, round_runs, training_curves
+    from rarealert.student.training_report import curves, round_runs, training_curves
 
     histories = outcome.rounds.by_task()
     report = {

@@ -29,7 +29,7 @@ from rarealert.paths import Paths
 from rarealert.splits.parts import lock_digest
 from rarealert.stages.harness import run_stage
 from rarealert.student.data import LabelledReading, read_labelled, read_targets
-from rarealert.teachers.answer import AnswerRow, graded_risk, read_answers
+from rarealert.teachers.teacher_answer import AnswerRow, graded_risk, read_answers
 from rarealert.tracking.items import Dataset, Item, Metric, Summary
 from rarealert.visits.case import LabelledCase
 from rarealert.visits.reading import Reading, read_visit

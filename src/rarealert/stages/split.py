@@ -26,7 +26,7 @@ from rarealert.splits.parts import (
     read_registered,
     rule_for,
 )
-from rarealert.splits.report import Split, leakage_report, render_split_page
+from rarealert.splits.split_report import Split, leakage_report, render_split_page
 from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Artifact, Dataset, Item, Metric, Summary, Tags
 from rarealert.visits.case import LabelledCase

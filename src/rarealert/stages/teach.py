@@ -21,7 +21,7 @@ from rarealert.tracking.lineage import ENDPOINTS_CLOSED
 if TYPE_CHECKING:
     from rarealert.teachers.cache import RationaleCache
     from rarealert.teachers.collect import Board, Tally
-    from rarealert.teachers.endpoints.teacher import EndpointOutcome
+    from rarealert.teachers.endpoints.endpoint import EndpointOutcome
     from rarealert.teachers.teacher import Teacher
     from rarealert.visits.case import Case
 
@@ -79,12 +79,12 @@ def _ask(
 ) -> "EndpointOutcome":
     """Ask each kind of teacher in its own way; the tallies are in panel order."""
     from rarealert.teachers.collect import ask_panel
-    from rarealert.teachers.endpoints.limits import Budget
-    from rarealert.teachers.endpoints.teacher import (
+    from rarealert.teachers.endpoints.endpoint import (
         EndpointOutcome,
         EndpointTeacher,
         ask_endpoints,
     )
+    from rarealert.teachers.endpoints.limits import Budget
     from rarealert.teachers.local import LocalTeacher, ask_local, judge_here
     from rarealert.teachers.on_ray import ask_endpoints_on_ray, judge_on_ray
 

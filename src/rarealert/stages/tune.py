@@ -16,7 +16,7 @@ from rarealert.stages.harness import run_stage
 from rarealert.tracking.items import Child, Dataset, Item, Metric, Parameters, Summary
 
 if TYPE_CHECKING:
-    from rarealert.student.study import Study
+    from rarealert.student.settings_search import SettingsSearch
     from rarealert.student.trainer import Trainer
 
 
@@ -28,7 +28,7 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
     """
     from rarealert.student.data import read_training_data, subset
     from rarealert.student.examples import digest_of, digest_of_examples, make_examples
-    from rarealert.student.study import DEFAULTS, Study
+    from rarealert.student.settings_search import DEFAULTS, SettingsSearch
     from rarealert.student.trainer import Trainer, add_knowledge, load_training_base
 
     data, chosen = read_training_data(paths), params.tune
@@ -47,7 +47,7 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
     shaping = chosen.model_dump(exclude={"trials", "timeout_s"})
     settings = params.distil.model_dump(mode="json"), sorted(DEFAULTS)
     parts = data.digests, digest_of_examples(examples, held), loaded.base.digest, shaping, *settings
-    study = Study(build / "study.log", f"student-{digest_of(*parts)}"[:24], chosen.seed)
+    study = SettingsSearch(build / "study.log", f"student-{digest_of(*parts)}"[:24], chosen.seed)
     add_knowledge(loaded, params.distil, data.held_out)
     with tempfile.TemporaryDirectory(dir=build, prefix="activations-") as folder:
         trainer = Trainer(loaded, examples, held, Path(folder), params.distil.batch_size)
@@ -67,9 +67,9 @@ def tune(params: Params, paths: Paths) -> Iterator[Item]:
     )
 
 
-def _trials(study: "Study", trainer: "Trainer", params: Params) -> Iterator[Child]:
+def _trials(study: "SettingsSearch", trainer: "Trainer", params: Params) -> Iterator[Child]:
     """Run trials until there are enough, or one completed and the time is over."""
-    from rarealert.student.report import curves
+    from rarealert.student.training_report import curves
 
     started = time.monotonic()
     while study.finished < params.tune.trials and (

@@ -26,10 +26,10 @@ from rarealert.student.examples import (
 from rarealert.student.model import Student
 from rarealert.student.network import Settings
 from rarealert.student.package import Card, save_package
-from rarealert.student.report import rationale_figures, valid_figures
 from rarealert.student.rounds import Rounds, RoundTraining
 from rarealert.student.tasks import logits_of
 from rarealert.student.trainer import Trainer, TrainingBase, add_knowledge, load_training_base
+from rarealert.student.training_report import rationale_figures, valid_figures
 from rarealert.student.uncertainty import fit_uncertainty
 
 JUDGED_RATIONALES = 12

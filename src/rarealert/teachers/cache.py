@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from rarealert.errors import RareAlertError
 from rarealert.teachers import shards
-from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.teacher import Request, digest
+from rarealert.teachers.teacher_answer import TeacherAnswer
 
 _ANSWERS = "answers"
 _FAILURES = "failures"

@@ -18,7 +18,7 @@ from rarealert.knowledge.names import name_words, normalise_name
 from rarealert.knowledge.orphanet import Disorder, load_index, looks_common, without_brackets
 from rarealert.knowledge.profiles import load_rare_profiles
 from rarealert.knowledge.recognise import Recogniser, load_recogniser
-from rarealert.teachers.answer import Differential, Insight, TeacherAnswer
+from rarealert.teachers.teacher_answer import Differential, Insight, TeacherAnswer
 
 _LEAD = re.compile(
     r"^(?:(?:based on|given|considering)\b[^,.]*,\s*)?"

@@ -17,13 +17,13 @@ from rarealert.scale.cluster import connect, pinned, spread
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.collect import Board, Outcome
 from rarealert.teachers.endpoints.client import Entry, Ledger, keep
-from rarealert.teachers.endpoints.limits import Budget
-from rarealert.teachers.endpoints.teacher import (
+from rarealert.teachers.endpoints.endpoint import (
     EndpointOutcome,
     EndpointRun,
     EndpointTeacher,
     cap_reached,
 )
+from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.local import Judged, LocalTeacher
 from rarealert.teachers.teacher import Teacher
 from rarealert.visits.case import Case

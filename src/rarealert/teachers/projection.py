@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rarealert.files import whole
-from rarealert.teachers.answer import SCHEMA
 from rarealert.teachers.cache import Located, RationaleCache
 from rarealert.teachers.teacher import Teacher
+from rarealert.teachers.teacher_answer import SCHEMA
 from rarealert.visits.case import Case
 from rarealert.visits.reading import read_visit
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.teachers.cache import Usage
-from rarealert.teachers.endpoints.teacher import EndpointTeacher, Exchange
+from rarealert.teachers.endpoints.endpoint import EndpointTeacher, Exchange
 from rarealert.teachers.local import LocalTeacher
 from rarealert.teachers.panel import EndpointSpec, LocalSpec, PanelSpec, RecordedSpec, load_panel
 from rarealert.teachers.recorded import RecordedTeacher, load_recorded
@@ -25,7 +25,7 @@ def assemble(panel: PanelSpec, data: Path, sources: frozenset[str]) -> list[Teac
     Raises:
         BadInputError: a recorded file is missing or damaged, or a method is unknown.
     """
-    from rarealert.teachers.reasoners.teacher import METHODS, ReasonerTeacher
+    from rarealert.teachers.reasoners.reasoner import METHODS, ReasonerTeacher
 
     teachers: list[Teacher] = []
     for spec in panel.teachers:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from rarealert.teachers.answer import TeacherAnswer
+from rarealert.teachers.teacher_answer import TeacherAnswer
 from rarealert.visits.reading import Reading
 
 ANSWER_SCHEMA = "377716ca3c96e96fc4812b4cbae222d1e283d9eab8c4e0cdb0af08a038ede3ea"

@@ -11,7 +11,7 @@ from rarealert.ensemble.features import build_features
 from rarealert.ensemble.search import Candidate
 from rarealert.ensemble.signals import signals_of
 from rarealert.ensemble.training_set import TrainingSet
-from rarealert.teachers.answer import AnswerRow, Differential, Insight, TeacherAnswer
+from rarealert.teachers.teacher_answer import AnswerRow, Differential, Insight, TeacherAnswer
 
 
 def answer(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rarealert.ensemble.features import blocks_of, build_features, visit_features
 from rarealert.ensemble.signals import signals_of
-from rarealert.teachers.answer import AnswerRow, TeacherAnswer
+from rarealert.teachers.teacher_answer import AnswerRow, TeacherAnswer
 from rarealert.visits.case import Case
 from rarealert.visits.reading import read_visit
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rarealert.ensemble.features import build_features
 from rarealert.ensemble.signals import rarity_of, read_signals, signals_of
 from rarealert.errors import BadInputError
-from rarealert.teachers.answer import AnswerRow, graded_risk, write_answers
+from rarealert.teachers.teacher_answer import AnswerRow, graded_risk, write_answers
 
 
 def test_a_file_of_answers_is_read_as_the_answers_are(answer, tmp_path: Path) -> None:

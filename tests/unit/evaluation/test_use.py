@@ -9,7 +9,7 @@ import pytest
 from rarealert.calibration.prevalence import shift_prevalence
 from rarealert.errors import BadInputError
 from rarealert.evaluation.abstention import abstention, balanced_threshold, conformal
-from rarealert.evaluation.prevalence import (
+from rarealert.evaluation.predictive_values import (
     ACT_AT,
     PREVALENCES,
     predictive_values,

@@ -28,7 +28,7 @@ from published_files import (
 )
 
 from rarealert.errors import BadInputError
-from rarealert.sources import files
+from rarealert.sources import published_files as files
 from rarealert.sources.importing import import_source
 from rarealert.visits.refused import read_refused
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rarealert.sources import files
-from rarealert.sources.files import no_tick
+from rarealert.sources import published_files as files
+from rarealert.sources.published_files import no_tick
 from rarealert.sources.rows import rows
 
 few = settings(max_examples=30)

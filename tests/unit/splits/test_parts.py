@@ -24,7 +24,7 @@ from rarealert.splits.parts import (
     rule_for,
     strata,
 )
-from rarealert.splits.report import date_report
+from rarealert.splits.split_report import date_report
 
 SHARES = Shares(valid=0.2, test=0.25)
 HEADS = ("Rare bone disease", "Rare skin disease", "Rare renal disease")

@@ -18,7 +18,7 @@ from rarealert.errors import BadInputError
 from rarealert.params import load_params
 from rarealert.paths import Paths
 from rarealert.stages.align import align
-from rarealert.teachers.answer import AnswerRow, TeacherAnswer, read_answers, write_answers
+from rarealert.teachers.teacher_answer import AnswerRow, TeacherAnswer, read_answers, write_answers
 from rarealert.tracking.items import Child, Item, Metric, Summary
 from rarealert.visits.case import Case, Label, LabelledCase
 from rarealert.visits.store import write_cases

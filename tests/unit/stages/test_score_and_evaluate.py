@@ -18,7 +18,7 @@ from rarealert.paths import Paths
 from rarealert.splits.parts import lock_digest
 from rarealert.stages import evaluate as evaluate_stage
 from rarealert.stages import score as score_stage
-from rarealert.teachers.answer import AnswerRow, TeacherAnswer, write_answers
+from rarealert.teachers.teacher_answer import AnswerRow, TeacherAnswer, write_answers
 from rarealert.tracking.items import Figure, Metric, Summary, Table
 from rarealert.visits.case import Case, Label, LabelledCase
 from rarealert.visits.store import write_cases

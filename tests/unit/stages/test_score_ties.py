@@ -1,7 +1,7 @@
 """A teacher's expected risk breaks the ties of its stated ones."""
 
 from rarealert.stages.score import teacher_risks
-from rarealert.teachers.answer import AnswerRow, TeacherAnswer
+from rarealert.teachers.teacher_answer import AnswerRow, TeacherAnswer
 
 
 def test_equal_stated_risks_are_ordered_by_expected_risk() -> None:

@@ -12,10 +12,10 @@ from rarealert.params import Params, load_params
 from rarealert.paths import Paths
 from rarealert.stages.rationales import rationales
 from rarealert.stages.teach import teach
-from rarealert.teachers.answer import read_answers
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.panel import load_panel
 from rarealert.teachers.teacher import Request
+from rarealert.teachers.teacher_answer import read_answers
 from rarealert.tracking.items import Dataset, Summary
 from rarealert.visits.case import Case, Label, LabelledCase
 from rarealert.visits.store import write_cases

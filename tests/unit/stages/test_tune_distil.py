@@ -16,7 +16,7 @@ from rarealert.params import Params, load_params
 from rarealert.paths import Paths
 from rarealert.stages.distil import distil
 from rarealert.stages.tune import tune
-from rarealert.teachers.answer import AnswerRow, Insight, TeacherAnswer, write_answers
+from rarealert.teachers.teacher_answer import AnswerRow, Insight, TeacherAnswer, write_answers
 from rarealert.tracking.items import Child, Dataset, Figure, Item, Summary
 from rarealert.visits.case import Case, Label, LabelledCase
 from rarealert.visits.reading import read_visit

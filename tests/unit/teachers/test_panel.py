@@ -11,7 +11,7 @@ from rarealert.teachers.panel import (
     panel_names,
     parse_panel,
 )
-from rarealert.teachers.reasoners.teacher import METHODS
+from rarealert.teachers.reasoners.reasoner import METHODS
 from rarealert.teachers.roster import assemble
 
 

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarealert.language.sentences import embed_sentences
-from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners.compose import Squash
 from rarealert.teachers.reasoners.engine import Engine, Workup, load_engine, work_up
 from rarealert.teachers.reasoners.ranking import load_space
-from rarealert.teachers.reasoners.teacher import METHODS, ReasonerTeacher
+from rarealert.teachers.reasoners.reasoner import METHODS, ReasonerTeacher
+from rarealert.teachers.teacher_answer import TeacherAnswer
 from rarealert.visits.case import Case
 from rarealert.visits.reading import read_visit
 

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from rarealert.cli import app
 from rarealert.errors import BadInputError
 from rarealert.knowledge.orphanet import Disorder
-from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.cache_commands import export
 from rarealert.teachers.collect import ask_panel
@@ -32,6 +31,7 @@ from rarealert.teachers.free_text import (
 from rarealert.teachers.panel import RecordedSpec, load_panel
 from rarealert.teachers.recorded import RecordedTeacher, import_answers, load_recorded, read_rows
 from rarealert.teachers.roster import assemble
+from rarealert.teachers.teacher_answer import TeacherAnswer
 from rarealert.visits.case import Case
 from rarealert.visits.reading import Reading, read_visit
 

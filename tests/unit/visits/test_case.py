@@ -145,7 +145,7 @@ def test_the_text_names_neither_patient_nor_source_nor_codes():
 
 
 def test_an_embedded_teachers_cache_key_follows_the_renderers_version(monkeypatch):
-    from rarealert.teachers.reasoners import teacher as module
+    from rarealert.teachers.reasoners import reasoner as module
 
     teacher = module.ReasonerTeacher("t", "likelihood_ratio")
     before = teacher.request(read_visit(GOLDEN[0])).key

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.params import load_params
 from rarealert.paths import Paths
-from rarealert.screening.page import routes as page
+from rarealert.screening.page import clinic_page as page
 from rarealert.screening.service import cds_hooks, routes
 from rarealert.screening.service.batching import FolderSource, ModelSource, RegistrySource
 from rarealert.screening.service.guard import Guard, Observed

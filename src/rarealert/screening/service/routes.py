@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from rarealert.screening.answer import RationaleFor
-from rarealert.screening.page.routes import Next, NextRequest, what_next
+from rarealert.screening.page.clinic_page import Next, NextRequest, what_next
 from rarealert.screening.service.answers import Prepared, answer_all, from_record, to_case
 from rarealert.screening.service.problems import RESPONSES, FieldError, RequestError
 from rarealert.screening.service.schemas import (

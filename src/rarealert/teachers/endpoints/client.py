@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.endpoints.limits import (
     Breaker,
@@ -21,6 +20,7 @@ from rarealert.teachers.endpoints.prompt import Message
 from rarealert.teachers.endpoints.reply import Completion, read_completion
 from rarealert.teachers.panel import EndpointSpec
 from rarealert.teachers.teacher import Request
+from rarealert.teachers.teacher_answer import TeacherAnswer
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -10,9 +10,9 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError
 from pydantic_core import from_json
 
-from rarealert.teachers.answer import Differential, Flag, Insight, TeacherAnswer
 from rarealert.teachers.endpoints.limits import price_of
 from rarealert.teachers.panel import EndpointSpec, Price
+from rarealert.teachers.teacher_answer import Differential, Flag, Insight, TeacherAnswer
 
 N_INSIGHTS = 5
 MAX_DIFFERENTIAL = 5

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners.compose import Point, Squash, age_words, compose, listed
 from rarealert.teachers.reasoners.engine import Engine, Workup
+from rarealert.teachers.teacher_answer import TeacherAnswer
 
 _FLAGS = Squash(1.0, 0.55)
 _COURSE = Squash(0.0, 0.5)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rarealert.knowledge.profiles import DiseaseProfile
-from rarealert.teachers.answer import Differential, Insight, TeacherAnswer
 from rarealert.teachers.reasoners.engine import Engine, Workup
+from rarealert.teachers.teacher_answer import Differential, Insight, TeacherAnswer
 
 _INSIGHTS = 5
 _CONTEXT_STRENGTH = 0.05  # context fills the five places but never outweighs a finding

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners.compose import (
     Point,
     Squash,
@@ -13,6 +12,7 @@ from rarealert.teachers.reasoners.compose import (
 )
 from rarealert.teachers.reasoners.engine import Engine, Workup
 from rarealert.teachers.reasoners.ranking import top
+from rarealert.teachers.teacher_answer import TeacherAnswer
 
 _CONTENT = Squash(2.31, 0.41)
 _BREADTH = Squash(1.22, 0.78)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from rarealert.knowledge.profiles import DiseaseProfile, ProfileTable, Vector
 from rarealert.language.sentences import embed_sentences
-from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners.compose import Point, Squash, compose, percent
 from rarealert.teachers.reasoners.engine import Engine, Workup, load_engine
+from rarealert.teachers.teacher_answer import TeacherAnswer
 
 _LN10 = float(np.log(10))
 _LIKELIHOOD = Squash(0.42, 0.4)

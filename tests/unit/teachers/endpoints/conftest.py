@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parent))
 from endpoint_kit import KEY, case, teacher
 from fault_proxy import Proxy, serve
 
-from rarealert.teachers.endpoints.teacher import EndpointTeacher
+from rarealert.teachers.endpoints.endpoint import EndpointTeacher
 from rarealert.visits.reading import read_visit
 
 

@@ -2,7 +2,7 @@
 
 from fault_proxy import Proxy
 
-from rarealert.teachers.endpoints.teacher import EndpointTeacher
+from rarealert.teachers.endpoints.endpoint import EndpointTeacher
 from rarealert.teachers.panel import EndpointSpec
 from rarealert.visits.case import Case
 

@@ -15,8 +15,8 @@ def main(given: dict) -> dict:
     import ray
 
     from rarealert.teachers.cache import RationaleCache
+    from rarealert.teachers.endpoints.endpoint import EndpointTeacher
     from rarealert.teachers.endpoints.limits import Budget
-    from rarealert.teachers.endpoints.teacher import EndpointTeacher
     from rarealert.teachers.local import LocalTeacher, ask_local
     from rarealert.teachers.on_ray import ask_endpoints_on_ray, judge_on_ray
     from rarealert.teachers.panel import EndpointSpec, LocalSpec

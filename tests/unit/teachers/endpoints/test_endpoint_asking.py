@@ -15,9 +15,9 @@ from rarealert.errors import RareAlertError
 from rarealert.teachers import shards
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.collect import Tally
+from rarealert.teachers.endpoints.endpoint import ask_endpoints
 from rarealert.teachers.endpoints.limits import Budget
 from rarealert.teachers.endpoints.reply import RANK_WEIGHTS
-from rarealert.teachers.endpoints.teacher import ask_endpoints
 from rarealert.visits.reading import read_visit
 
 

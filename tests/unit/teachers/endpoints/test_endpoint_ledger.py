@@ -10,8 +10,8 @@ from rarealert.errors import RareAlertError
 from rarealert.teachers import shards
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.collect import Tally
+from rarealert.teachers.endpoints.endpoint import EndpointRun
 from rarealert.teachers.endpoints.limits import Budget
-from rarealert.teachers.endpoints.teacher import EndpointRun
 from rarealert.teachers.on_ray import Keeper, RemoteLedger
 
 

@@ -15,8 +15,8 @@ from endpoint_kit import KEY, case, teacher
 
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.collect import Tally
+from rarealert.teachers.endpoints.endpoint import ask_endpoints
 from rarealert.teachers.endpoints.limits import Budget
-from rarealert.teachers.endpoints.teacher import ask_endpoints
 
 HERE = Path(__file__).parent
 CASES, SLOTS, LATENCY_S = 80, 3, 0.2

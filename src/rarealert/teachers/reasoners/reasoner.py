@@ -9,7 +9,6 @@ from pathlib import Path
 import rarealert.knowledge
 import rarealert.visits
 from rarealert.language.sentences import embedding_version
-from rarealert.teachers.answer import TeacherAnswer
 from rarealert.teachers.reasoners.clues import onset_course_family, red_flags
 from rarealert.teachers.reasoners.engine import Engine, Workup, load_engine, work_up
 from rarealert.teachers.reasoners.pattern import common_explainer, information_content, multi_system
@@ -20,6 +19,7 @@ from rarealert.teachers.reasoners.ranking import (
     retrieval,
 )
 from rarealert.teachers.teacher import Request, digest, source_digest
+from rarealert.teachers.teacher_answer import TeacherAnswer
 from rarealert.visits.reading import RENDERER_VERSION, Reading
 
 METHODS: Mapping[str, Callable[[Engine, Workup], TeacherAnswer]] = {

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from rarealert.params import load_params
-from rarealert.student import study as module
+from rarealert.student import settings_search as module
 from rarealert.student.examples import CorrectionCases
-from rarealert.student.study import DEFAULTS, Study
+from rarealert.student.settings_search import DEFAULTS, SettingsSearch
 from rarealert.student.training import Epoch
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
@@ -72,10 +72,10 @@ def test_a_kill_in_the_first_trial_does_not_lose_the_defaults(
     fake_training(monkeypatch, [[0.5, 0.4]] * 2)
     journal = tmp_path / "study.log"
     for _ in range(kills):
-        Study(journal, "one", 13)  # opened and killed before its first trial
+        SettingsSearch(journal, "one", 13)  # opened and killed before its first trial
         with pytest.raises(KilledError):
-            Study(journal, "one", 13).run_trial(Trainer(kill=True), tuned(1))
-    study = Study(journal, "one", 13)
+            SettingsSearch(journal, "one", 13).run_trial(Trainer(kill=True), tuned(1))
+    study = SettingsSearch(journal, "one", 13)
     first, second = (study.run_trial(Trainer(), tuned(1)) for _ in range(2))
     assert vars(first.settings) == DEFAULTS
     assert vars(second.settings) != DEFAULTS
@@ -89,7 +89,7 @@ def test_a_trial_is_pruned_between_epochs_and_never_before_it_learnt(
     # the losses at the start get worse and worse; the third trial lags behind after one epoch
     losses = [[0.40, 0.38, 0.37], [0.42, 0.39, 0.38], [0.45, 0.44, 0.1], [0.46, 0.30, 0.2]]
     epochs_run = fake_training(monkeypatch, losses)
-    study = Study(tmp_path / "study.log", "one", 13)
+    study = SettingsSearch(tmp_path / "study.log", "one", 13)
     for _ in range(4):
         study.run_trial(Trainer(), tuned(epochs))
     assert epochs_run == run

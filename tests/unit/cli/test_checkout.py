@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rarealert.cli.workspace import materialise, what_next
+from rarealert.cli.checkout import materialise, what_next
 from rarealert.errors import BadInputError, RareAlertError
 from rarealert.files import write_json
 

@@ -38,7 +38,7 @@ class TrialResult:
     epochs: list[Epoch]
 
 
-class Study:
+class SettingsSearch:
     """A study named ``name`` in ``journal``; trials that a kill left running are marked failed."""
 
     def __init__(self, journal: Path, name: str, seed: int) -> None:
