@@ -153,7 +153,7 @@ def test_the_slider_restates_the_risk_as_the_model_does(open_page):
         "async (each) => (await import('/page/dial.js')).restate(...each)))",
         cases,
     )
-    assert restated == pytest.approx([shift_prevalence(*case) for case in cases])
+    assert restated == pytest.approx([float(shift_prevalence(*case)) for case in cases])
     screen(page)
     before = page.locator("#dial-title").text_content()
     page.locator("#prevalence").fill("100")
