@@ -94,11 +94,17 @@ def shows_at_a_visit(hpo_id: str) -> bool:
 
 
 def describe_findings(present: Sequence[str], excluded: Sequence[str]) -> str | None:
-    """Describe living HPO ids by HPO's names; a record's own wording of a term is not used."""
+    """Describe living HPO ids by HPO's names; a record's own wording of a term is not used.
+
+    Every excluded finding has its own "absent": a denial ends at a semicolon.
+    """
     name = load_ontology().name
     parts = [
-        f"{lead}: {'; '.join(name(term) for term in terms)}."
-        for lead, terms in (("Findings", present), ("Absent", excluded))
+        f"{lead.capitalize()}{f'; {repeated}'.join(name(term) for term in terms)}."
+        for lead, repeated, terms in (
+            ("findings: ", "", present),
+            ("absent: ", "absent: ", excluded),
+        )
         if terms
     ]
     return " ".join(parts) or None
