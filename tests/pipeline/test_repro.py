@@ -68,6 +68,7 @@ def _new_workspace(root: Path) -> Path:
     _run(root, "git", "config", "user.name", "test")
     _run(root, "git", "config", "user.email", "test@example.org")
     _run(root, "dvc", "init", "-q")
+    shutil.copy(ROOT / ".dvcignore", root)  # compiled files lie inside the rooms
     shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
     _run(root, "dvc", "config", "core.analytics", "false")
     _run(root, "rarealert", "data", "materialise")
