@@ -183,6 +183,7 @@ def test_tables_give_heads_leave_groups_out_and_flag_common_disorders(tmp_path: 
         (gzip.compress(b"orpha")[:9], "not a readable gzip CSV"),
         (gzip.compress(b"a,b\n1,2\n"), "no column orpha_code"),
     ],
+    ids=["missing", "torn", "foreign"],  # gzip writes the time: bytes are no stable test name
 )
 def test_missing_torn_and_foreign_tables_are_named(
     tmp_path: Path, content: bytes | None, named: str
