@@ -171,10 +171,10 @@ def _readable(wordings: Iterable[str], hpo_id: str) -> tuple[str, ...]:
 def _maps_back(text: str, hpo_id: str) -> bool:
     """Whether the wording is recognised within a list, affirmed as well as denied."""
     recogniser = load_recogniser()
-    for lead, link, negated in (("There is", "and", False), ("There is no", "or", True)):
+    for lead, link, state in (("There is", "and", "present"), ("There is no", "or", "excluded")):
         mentions = recogniser.mentions(f"{lead} fever, {text} {link} chills.")
-        found = [(mention.hpo_id, mention.negated) for mention in mentions]
-        if found != [(term, negated) for term in (_FEVER, hpo_id, _CHILLS)]:
+        found = [(mention.hpo_id, mention.state) for mention in mentions]
+        if found != [(term, state) for term in (_FEVER, hpo_id, _CHILLS)]:
             return False
     return True
 

@@ -18,7 +18,7 @@ from rarealert.visits.reading import Reading, Span
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ENCODING_VERSION = "6"
+ENCODING_VERSION = "7"
 """Part of every packaged student: raise it with any change of the format."""
 
 INSTRUCTION = "First visit; could it be a rare disease?\n"

@@ -19,7 +19,7 @@ TOP = 8
 """Findings listed; a reader of a three-minute visit looks at no more."""
 
 Direction = Literal["raises", "lowers", "not read"]
-Status = Literal["present", "excluded", "relative"]
+Status = Literal["present", "excluded", "uncertain", "past", "relative"]
 
 
 class Evidence(BaseModel):

@@ -251,7 +251,7 @@ def _profiles() -> Mapping[str, DiseaseProfile]:
 
 
 def _affirmed_in(text: str) -> list[str]:
-    return [item.hpo_id for item in load_recogniser().mentions(text) if not item.negated]
+    return [item.hpo_id for item in load_recogniser().mentions(text) if item.state == "present"]
 
 
 def _items(listed: str) -> Iterator[str]:

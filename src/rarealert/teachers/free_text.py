@@ -449,7 +449,7 @@ def load_readers(data: Path) -> Readers:
         return [rare[code] for code in codes]
 
     def findings_in(text: str) -> list[str]:
-        ids = (mention.hpo_id for mention in findings.mentions(text) if not mention.negated)
+        ids = (mention.hpo_id for mention in findings.mentions(text) if mention.state == "present")
         return [ontology.name(hpo_id) for hpo_id in dict.fromkeys(ids)]
 
     return Readers(resolve, disorders_in, findings_in)

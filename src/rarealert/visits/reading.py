@@ -7,8 +7,9 @@ questions and drift are given the ``Reading`` and never search the text again.
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from rarealert.knowledge.context import Holder, State
 from rarealert.knowledge.recognise import load_recogniser
 from rarealert.visits.case import TEXT_FIELDS, Case
 
@@ -16,12 +17,6 @@ RENDERER_VERSION = "1"
 """Part of every cache key and of the packaged student: raise it with any change of the text."""
 
 _MONTHS_A_YEAR = 12
-
-State = Literal["present", "excluded"]
-"""Whether a finding is affirmed or denied."""
-
-Holder = Literal["patient", "relative"]
-"""Whose finding it is."""
 
 
 class Span(NamedTuple):
@@ -82,6 +77,16 @@ class Reading:
     def denied(self) -> tuple[str, ...]:
         """HPO ids that the text denies of the patient, by first mention."""
         return self._ids("excluded", "patient")
+
+    @cached_property
+    def uncertain(self) -> tuple[str, ...]:
+        """HPO ids that the text suspects or asks about, by first mention; never evidence."""
+        return self._ids("uncertain", "patient")
+
+    @cached_property
+    def past(self) -> tuple[str, ...]:
+        """HPO ids of findings that the text calls over, by first mention; never evidence."""
+        return self._ids("past", "patient")
 
     @cached_property
     def relatives(self) -> tuple[str, ...]:
@@ -166,8 +171,8 @@ def _recognise(
         findings += [
             Finding(
                 mention.hpo_id,
-                "excluded" if mention.negated else "present",
-                "relative" if mention.family else "patient",
+                mention.state,
+                mention.holder,
                 name,
                 Span(mention.start, mention.end),
                 _place(places, mention.start, mention.end),

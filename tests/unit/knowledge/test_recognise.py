@@ -54,6 +54,37 @@ def test_presence_negation_and_relatives(text: str, present: set[str], excluded:
     assert (set(reading.present), set(reading.excluded)) == (present, excluded)
 
 
+@pytest.mark.parametrize(
+    ("text", "state", "holder"),
+    [
+        ("He has not noticed any seizures.", "excluded", "patient"),
+        ("Seizures (-), rash (+)", "excluded", "patient"),
+        ("Seizures: nil. Rash: yes.", "excluded", "patient"),
+        ("Possible seizures at night.", "uncertain", "patient"),
+        ("At risk of seizures, has a rash.", "uncertain", "patient"),
+        ("Seizures cannot be excluded.", "uncertain", "patient"),
+        ("Seizures as an infant, none since.", "past", "patient"),
+        ("Seizures have not resolved.", "present", "patient"),
+        ("No illness apart from seizures.", "present", "patient"),
+        ("No fever (but seizures), cough.", "present", "patient"),
+        ("Seizures were noted by his parents.", "present", "patient"),
+        ("Maternal grandmother: seizures.", "present", "relative"),
+        ("No family history of seizures.", "excluded", "relative"),
+        ("FHx:\n- seizures\n- rash", "present", "relative"),
+    ],
+)
+def test_each_finding_has_a_state_and_a_holder(text: str, state: str, holder: str) -> None:
+    found = [item for item in load_recogniser().mentions(text) if item.hpo_id == SEIZURE]
+    assert [(item.state, item.holder) for item in found] == [(state, holder)]
+
+
+def test_uncertain_and_past_findings_are_neither_present_nor_excluded() -> None:
+    text = "Possible seizures. Rash has resolved."
+    reading = read_visit(Case(case_id="a", source="table", chief_complaint=text))
+    assert (reading.uncertain, reading.past) == ((SEIZURE,), (RASH,))
+    assert (reading.present, reading.excluded) == ((), ())
+
+
 def test_the_longest_name_wins() -> None:
     text = "generalized muscle weakness"
     mention = load_recogniser().mentions(text)[0]
@@ -67,7 +98,7 @@ def test_any_string_gives_ordered_spans_within_it(text: str, family: bool) -> No
     for spans in ([(mention.start, mention.end) for mention in mentions], denied):
         places = [0, *(place for span in spans for place in span), len(text)]
         assert places == sorted(places)
-    assert all(mention.family for mention in mentions) or not family
+    assert all(mention.holder == "relative" for mention in mentions) or not family
 
 
 _WORDS = sorted(

@@ -113,9 +113,9 @@ function mark(words, { direction, label, status }) {
   const made = element("mark", "", direction);
   made.append(element("span", direction === "raises" ? "▲" : "▼", "arrow"), words);
   made.querySelector(".arrow").setAttribute("aria-hidden", "true");
-  const denied = status === "excluded" ? "no " : "";
+  const state = { excluded: "no ", uncertain: "possible ", past: "past " }[status] ?? "";
   made.append(element("span", ` (${direction} the risk)`, "unseen"));
-  made.title = `${denied}${label}: ${direction} the risk`;
+  made.title = `${state}${label}: ${direction} the risk`;
   return made;
 }
 
