@@ -68,7 +68,7 @@ def test_diseases_outside_orphanet_are_nonrare(diagnosis: str) -> None:
         ("M31.30", "ICD-10-CM M31.30 covers several rare diseases"),
         ("CT scan of the abdomen", "not a known disease name"),
         ("", "not a known disease name"),
-        ("Psoriatic arthritis", "withdrawn"),
+        ("Lewy body dementia", "withdrawn"),
         ("Sarcoidosis", "not rare"),
         ("Systemic lupus erythematosus", "not rare"),
         ("ORPHA:870", "not rare"),
