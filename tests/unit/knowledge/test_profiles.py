@@ -137,7 +137,7 @@ def test_every_packaged_finding_is_a_living_phenotype_under_its_own_label() -> N
 
 def test_common_conditions_are_many_complete_and_plausible() -> None:
     conditions = load_common_conditions()
-    assert len(conditions) >= 370
+    assert len(conditions) >= 900
     assert len({c.profile.disease_id for c in conditions}) == len(conditions)
     for condition in conditions:
         assert 0 <= condition.age_min <= condition.age_max <= 120
