@@ -12,7 +12,7 @@ import gold_sets
 # The floors are what this tree reaches; raise them with every gain. The aims are 0.98 and 0.90.
 @pytest.mark.parametrize(
     ("outcomes", "entries", "floor"),
-    [(gold_sets.label_outcomes, 913, 0.77), (gold_sets.context_outcomes, 120, 0.98)],
+    [(gold_sets.label_outcomes, 913, 0.99), (gold_sets.context_outcomes, 120, 0.98)],
     ids=["labels", "context"],
 )
 def test_the_open_half_is_at_least_as_right_as_before(outcomes, entries, floor):

@@ -23,7 +23,19 @@ _BRITISH = (
     ("gynaec", "gynec"),
     ("orthopaed", "orthoped"),
     ("sulph", "sulf"),
+    ("rrhoea", "rrhea"),
+    ("pnoea", "pnea"),
+    ("goitre", "goiter"),
+    ("centre", "center"),
+    ("oestr", "estr"),
+    ("caesar", "cesar"),
+    ("generalised", "generalized"),
+    ("localised", "localized"),
+    ("naevus", "nevus"),
+    ("caecum", "cecum"),
 )
+_ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6", "vii": "7", "viii": "8"}
+_NUMBERED = ("type", "stage", "class", "grade")  # the words before a number
 _KEPT_S = ("ss", "us", "is", "as", "os")
 _MIN_PLURAL = 4
 _GREEK = str.maketrans(
@@ -52,6 +64,8 @@ def word_list(name: str) -> frozenset[str]:
 @lru_cache(maxsize=65536)
 def singular(word: str) -> str:
     """A lower-case word without its English plural ending; Latin endings stay as they are."""
+    if word.endswith("omas"):
+        return word[:-1]
     if len(word) < _MIN_PLURAL or not word.endswith("s") or word.endswith(_KEPT_S):
         return word
     if word.endswith("ies"):
@@ -63,13 +77,20 @@ def singular(word: str) -> str:
 
 @lru_cache(maxsize=65536)
 def name_words(name: str) -> tuple[str, ...]:
-    """Words of a name: no case, accents, punctuation, eponym 's, plural or British spelling."""
+    """Words of a name: no case, accents, punctuation, eponym 's, plural or British spelling.
+
+    The number of a type is Arabic.
+    """
     plain = _EPONYM.sub("", name.translate(_GREEK).casefold())
     plain = unicodedata.normalize("NFKD", plain)
     plain = "".join(char for char in plain if not unicodedata.combining(char))
     for british, american in _BRITISH:
         plain = plain.replace(british, american)
-    return tuple(singular(word) for word in _WORD.findall(plain))
+    words = [singular(word) for word in _WORD.findall(plain)]
+    for place in range(1, len(words)):
+        if words[place - 1] in _NUMBERED:
+            words[place] = _ROMAN.get(words[place], words[place])
+    return tuple(words)
 
 
 def normalise_name(name: str) -> str:

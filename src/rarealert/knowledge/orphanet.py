@@ -170,6 +170,7 @@ class OrphanetIndex:
         self._elsewhere = elsewhere or {}
         self.by_code = {disorder.orpha_code: disorder for disorder in nomenclature.disorders}
         self.groups, self.complete = nomenclature.groups, nomenclature.complete
+        self.doubtful = nomenclature.doubtful
         self._by_name: dict[str, str] = {}
         names = [(disorder.name, code) for code, disorder in self.by_code.items()]
         extra = [(name, code) for name, code in synonyms.items() if code in self.by_code]
@@ -204,10 +205,9 @@ class OrphanetIndex:
         above = self._elsewhere.get(key)
         return found if found is None or above is None or found.orpha_code in above else None
 
-    def resolve_exact(self, text: str) -> Disorder | None:
-        """The disorder with the name ``text``, except for spelling."""
-        key = normalise_name(text)
-        code = self._by_name.get(key) or self._whole_names.get(key)
+    def resolve_official(self, text: str) -> Disorder | None:
+        """The disorder that Orphanet, its annotations or a packaged synonym calls ``text``."""
+        code = self._own_names.get(normalise_name(text))
         return self.by_code[code] if code else None
 
     def resolve_whole(self, text: str) -> Disorder | None:
@@ -383,12 +383,19 @@ def _names_elsewhere(mondo: Mondo) -> dict[str, frozenset[str]]:
 def _common_names() -> frozenset[str]:
     return frozenset(
         key
-        for condition in load_common_conditions()
-        for key in name_variants(condition.profile.name)
+        for name in (
+            *(condition.profile.name for condition in load_common_conditions()),
+            *(
+                row["name"]
+                for row in packaged_rows("reviewed_names.tsv")
+                if row["label"] == "nonrare"
+            ),
+        )
+        for key in name_variants(name)
         if key
     )
 
 
 def looks_common(text: str) -> bool:
-    """Whether ``text`` is, except for spelling, the name of a packaged common condition."""
+    """Whether ``text`` is, except for spelling, a packaged name of a common condition."""
     return any(key in _common_names() for key in name_variants(text))

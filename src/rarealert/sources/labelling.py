@@ -13,7 +13,6 @@ from rarealert.visits.diagnosis import core_name, disease_key, names_diagnosis
 from rarealert.visits.reading import render
 from rarealert.visits.refused import Place, Refused, build_labelled
 
-_SERIES = re.compile(r",?\s+(?:type\s+)?\d+[A-Za-z]?$")
 _CODE = re.compile(r"\b(OMIM|ICD-10-CM) \S+")
 
 
@@ -74,7 +73,7 @@ class CaseLabeller:
             (diagnosis, _verdict(diagnosis, self._labeller)) for diagnosis in recorded.diagnoses
         ]
         for diagnosis, verdict in verdicts:
-            if verdict.label == "rare":
+            if verdict.disorder:
                 return _labelled(recorded, diagnosis, verdict)
         for _, verdict in verdicts:
             if verdict.among:
@@ -100,13 +99,16 @@ def _excluded(place: Place, reason: str) -> Refused:
 
 
 def _verdict(diagnosis: Diagnosis, labeller: Labeller) -> Verdict:
-    """Judge by the codes, else by the name, else by its core.
+    """Judge by the codes, else by the name.
 
     Where a code covers several rare diseases, the name decides which one it is. A disease that is
     only part of a longer text does not count: "family history of Marfan syndrome" names a disease
     that the patient does not have.
     """
-    verdicts = [labeller.label(text) for text in (*diagnosis.codes, *_names(diagnosis))]
+    verdicts = [
+        labeller.label(text)
+        for text in (*diagnosis.codes, *([diagnosis.name] if diagnosis.name else []))
+    ]
     exact = [verdict for verdict in verdicts if verdict.by in ("code", "name")]
     decided = [verdict for verdict in exact if verdict.label != "excluded"]
     if several := [verdict for verdict in exact if verdict.among]:
@@ -129,18 +131,6 @@ def _verdict(diagnosis: Diagnosis, labeller: Labeller) -> Verdict:
 
 def _is_mendelian(diagnosis: Diagnosis) -> bool:
     return any(code.startswith("OMIM:") for code in diagnosis.codes)
-
-
-def _names(diagnosis: Diagnosis) -> tuple[str, ...]:
-    """The name, and the name without complications; with a code of OMIM, without its number.
-
-    OMIM inverts names ("Lipodystrophy, familial partial"), so what follows the comma is not a
-    complication there.
-    """
-    name = diagnosis.name
-    if name is None:
-        return ()
-    return (name, _SERIES.sub("", name) if _is_mendelian(diagnosis) else core_name(name))
 
 
 def _labelled(
