@@ -18,7 +18,6 @@ State = Literal["present", "excluded", "uncertain", "past"]
 Holder = Literal["patient", "relative"]
 """Whose finding it is."""
 
-_LONGEST = 6  # words of a trigger
 _SHORT_CLAUSE = 5  # tokens of a clause that may be about the clause before it (", none since")
 _BEHIND_REACH = 7  # tokens from a finding to a trigger behind it
 _RELATIVE_REACH = 3  # tokens between the relative and the verb that gives them the finding
@@ -47,9 +46,6 @@ _BEFORE = _phrases(*(name for name, _ in _FORWARD))
 _AFTER = _phrases(*(name for name, _ in _BEHIND))
 _STOP = _phrases("end_of_negation", "verb_end")
 _STATES: dict[str, State] = dict((*_FORWARD, *_BEHIND))
-_FIRST_WORDS = frozenset(
-    phrase[0] for table in (_PSEUDO, _BEFORE, _AFTER, _STOP) for phrase in table
-)
 _PREDICATES = word_list("predicate")
 _NEW_CLAUSE = word_list("new_clause")
 _RELATIVES = word_list("relative")
@@ -58,6 +54,10 @@ _REPORTS_IT = word_list("reports_finding")
 _PATIENT = word_list("patient")
 _FAMILY = _phrases("family_heading")
 _IN_FAMILY = _phrases("in_family")
+_LENGTHS: dict[str, int] = {}
+"""First word of a phrase to the words of the longest phrase that begins with it."""
+for _phrase in (*_PSEUDO, *_BEFORE, *_AFTER, *_STOP, *_FAMILY, *_IN_FAMILY):
+    _LENGTHS[_phrase[0]] = max(_LENGTHS.get(_phrase[0], 0), len(_phrase))
 _ADVERBS = frozenset(("also", "always", "been", "first", "never", "not", "only", "since"))
 
 
@@ -113,12 +113,10 @@ class _ClauseReader:
 
     def length(self, index: int, phrases: dict[tuple[str, ...], str]) -> int:
         """Words of the longest of ``phrases`` that starts at ``index``, 0 if none does."""
-        if self.words[index] not in _FIRST_WORDS:
+        longest = _LENGTHS.get(self.words[index])
+        if longest is None:
             return 0
-        return self._length(index, phrases)
-
-    def _length(self, index: int, phrases: dict[tuple[str, ...], str]) -> int:
-        for length in range(min(_LONGEST, len(self.words) - index), 0, -1):
+        for length in range(min(longest, len(self.words) - index), 0, -1):
             if tuple(self.words[index : index + length]) in phrases and not any(
                 self.named[index : index + length]
             ):
@@ -142,14 +140,14 @@ class _ClauseReader:
         """Tokens about a relative's own health, not about what a relative reports."""
         marks, about = [False] * len(self.words), False
         for index, word in enumerate(self.words):
-            if self._length(index, _FAMILY):
+            if self.length(index, _FAMILY):
                 about = True
             elif word in _RELATIVES:
                 about = self._has_it(index)
             elif word in _PATIENT and self.words[index - 1 : index] != ["of"]:
                 about = False
             marks[index] = about
-            if self._length(index, _IN_FAMILY) or self._names_relative(index):
+            if self.length(index, _IN_FAMILY) or self._names_relative(index):
                 for number in self._left_of(index):
                     first, last = self.spans[number]
                     marks[first : last + 1] = [True] * (last + 1 - first)
@@ -211,7 +209,7 @@ def context_of(
 def heading_of(sentence: Sequence[Token]) -> Heading:
     """What a line that is a heading ("Denies:") gives to its list."""
     reader = _ClauseReader(sentence, ())
-    if any(reader._length(index, _FAMILY) for index in range(len(sentence))):
+    if any(reader.length(index, _FAMILY) for index in range(len(sentence))):
         return Heading(holder="relative")
     if sentence[0].word in _RELATIVES:
         return Heading(holder="relative")

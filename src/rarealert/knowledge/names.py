@@ -33,6 +33,16 @@ _BRITISH = (
     ("localised", "localized"),
     ("naevus", "nevus"),
     ("caecum", "cecum"),
+    ("colour", "color"),
+    ("odour", "odor"),
+    ("behaviour", "behavior"),
+    ("fibre", "fiber"),
+    ("ischaem", "ischem"),
+    ("leucaem", "leukem"),
+    ("faec", "fec"),
+    ("aesthe", "esthe"),
+    ("glycaem", "glycem"),
+    ("uraem", "urem"),
 )
 _ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6", "vii": "7", "viii": "8"}
 _NUMBERED = ("type", "stage", "class", "grade")  # the words before a number

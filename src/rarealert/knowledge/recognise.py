@@ -14,15 +14,20 @@ from rarealert.knowledge.context import Heading, Holder, State, context_of, head
 from rarealert.knowledge.hpo import Ontology, load_ontology
 from rarealert.knowledge.names import name_words, word_list
 from rarealert.knowledge.sentence_tokens import Token, sentences
+from rarealert.knowledge.stems import bag, stem
 
 _SKIPPED = frozenset(
     ("a", "an", "the", "his", "her", "their", "my", "of", "in", "on", "at", "to", "left", "right")
 )
+_LINKS = frozenset(("is", "are", "was", "were", "very"))
+"""Words left out within a name in another order: "the ears are low-set"."""
 _NEVER_FIRST = frozenset(("and", "or", "with", "no", "not", "without"))
 """First words of wordings that are left out: they would hide a negation or the end of a list."""
 _MIN_CHARACTERS = 4
 _END = ""  # no token is empty, so the key can't clash with one
 _RANK = {"EXACT": 1, "NARROW": 4, "RELATED": 5}
+_MOST_STEMS = 5
+_BROAD = 9
 _EVERYDAY = 3  # ours: behind HPO's names and exact synonyms
 _AMBIGUOUS = word_list("ambiguous")
 
@@ -48,6 +53,11 @@ class Recogniser:
             for word in words:
                 node = node.setdefault(word, {})
             node[_END] = hpo_id
+        self._bags: dict[tuple[str, ...], str] = {}
+        for words, hpo_id in phrases.items():
+            if stems := bag(words):
+                self._bags.setdefault(stems, hpo_id)
+        self._stems = frozenset(each for stems in self._bags for each in stems)
 
     def mentions(self, text: str, *, family: bool = False) -> tuple[Mention, ...]:
         """Every finding named in ``text``, in order, never overlapping.
@@ -102,6 +112,9 @@ class Recogniser:
         first = 0
         while first < len(sentence):
             best = self._longest(sentence, first)
+            unordered = self._unordered(sentence, first)
+            if unordered and (best is None or unordered[1] > best[1]):
+                best = unordered
             if best is None:
                 first += 1
                 continue
@@ -124,6 +137,25 @@ class Recogniser:
                 best = (node[_END], index)
         return best
 
+    def _unordered(self, sentence: Sequence[Token], first: int) -> tuple[str, int] | None:
+        """The longest name of two or more words whose stems follow in any order."""
+        stems: list[str] = []
+        best = None
+        for index in range(first, len(sentence)):
+            token = sentence[index]
+            if index > first:
+                if token.after_comma or token.after_bracket or ":" in token.gap:
+                    break
+                if token.word in _SKIPPED or token.word in _LINKS:
+                    continue
+            each = stem(token.word)
+            if each not in self._stems or len(stems) == _MOST_STEMS:
+                break
+            stems.append(each)
+            if len(stems) > 1 and (hpo_id := self._bags.get(tuple(sorted(stems)))):
+                best = (hpo_id, index)
+        return best
+
 
 @lru_cache(maxsize=1)
 def load_recogniser() -> Recogniser:
@@ -132,28 +164,40 @@ def load_recogniser() -> Recogniser:
 
 
 def _dictionary(ontology: Ontology) -> dict[tuple[str, ...], str]:
-    """Normalised wording to id; the better kind of wording wins, then the lower id.
-
-    BROAD synonyms are left out: they mean more than the finding.
-    """
+    """Normalised wording to id, best first; the better kind of wording wins, then the lower id."""
     ranked: dict[tuple[str, ...], tuple[int, str]] = {}
-
-    def offer(wording: str, rank: int, hpo_id: str) -> None:
+    for wording, rank, hpo_id in (*_hpo_wordings(ontology), *_other_wordings(ontology)):
         words = tuple(word for word in name_words(wording) if word not in _SKIPPED)
         if not words or words[0] in _NEVER_FIRST or (len(words) == 1 and _is_ambiguous(words[0])):
-            return
+            continue
         ranked[words] = min(ranked.get(words, (rank, hpo_id)), (rank, hpo_id))
+    best_first = sorted(ranked.items(), key=lambda item: (item[1], item[0]))
+    return {words: hpo_id for words, (_, hpo_id) in best_first}
 
+
+def _hpo_wordings(ontology: Ontology) -> Iterator[tuple[str, int, str]]:
+    """HPO's names and its exact, narrow and related synonyms, with rank and id."""
     for term in ontology.terms.values():
         if not ontology.is_phenotype(term.id):
             continue
-        offer(term.name, 0, term.id)
+        yield term.name, 0, term.id
         for synonym in term.synonyms:
             if synonym.scope in _RANK:
-                offer(synonym.text, _RANK[synonym.scope] + synonym.layperson, term.id)
+                yield synonym.text, _RANK[synonym.scope] + synonym.layperson, term.id
+
+
+def _other_wordings(ontology: Ontology) -> Iterator[tuple[str, int, str]]:
+    """Our wordings, and broad synonyms of two or more words that are those of a single term."""
     for wording, hpo_id in load_everyday_wordings():
-        offer(wording, _EVERYDAY, hpo_id)
-    return {words: hpo_id for words, (_, hpo_id) in ranked.items()}
+        yield wording, _EVERYDAY, hpo_id
+    broad: dict[tuple[str, ...], set[str]] = {}
+    for term in ontology.terms.values():
+        for synonym in term.synonyms:
+            if synonym.scope == "BROAD" and ontology.is_phenotype(term.id):
+                broad.setdefault(name_words(synonym.text), set()).add(term.id)
+    for words, meant in broad.items():
+        if len(meant) == 1 and len(words) > 1:
+            yield " ".join(words), _BROAD, *meant
 
 
 def _is_ambiguous(word: str) -> bool:

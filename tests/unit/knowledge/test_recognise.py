@@ -92,6 +92,18 @@ def test_the_longest_name_wins() -> None:
     assert (mention.start, mention.end) == (0, len(text))
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("neuromas", "Neuroma"),
+        ("the ears were low-set", "Low-set ears"),
+        ("oedema of the eyelids", "Palpebral edema"),
+    ],
+)
+def test_a_name_matches_in_other_forms_and_orders(text: str, name: str) -> None:
+    assert [load_ontology().name(item) for item in load_recogniser().affirmed(text)] == [name]
+
+
 @given(st.text(max_size=300), st.booleans())
 def test_any_string_gives_ordered_spans_within_it(text: str, family: bool) -> None:
     mentions, denied = load_recogniser().read(text, family=family)
