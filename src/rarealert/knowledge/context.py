@@ -193,14 +193,16 @@ def context_of(
     reader = _ClauseReader(sentence, spans)
     ahead = _ahead(reader)
     states: list[State] = [ahead[first] or heading.state for first, _ in spans]
-    for number, state in _behind(reader):
+    denied = [state == "excluded" for state in ahead]
+    for number, state, trigger in _behind(reader):
         states[number] = state
+        for index in trigger:
+            denied[index] = state == "excluded"
     relatives = reader.relatives()
     holders: list[Holder] = [
         "relative" if relatives[first] or heading.holder == "relative" else "patient"
         for first, _ in spans
     ]
-    denied = [state == "excluded" for state in ahead]
     for (first, last), state in zip(spans, states, strict=True):
         denied[first : last + 1] = [state == "excluded"] * (last + 1 - first)
     return Context(tuple(states), tuple(holders), tuple(denied))
@@ -312,8 +314,8 @@ def _is_auxiliary(reader: _ClauseReader, index: int, scope: _Scope | None) -> bo
     )
 
 
-def _behind(reader: _ClauseReader) -> Iterator[tuple[int, State]]:
-    """Number and state of each finding with a trigger behind it."""
+def _behind(reader: _ClauseReader) -> Iterator[tuple[int, State, range]]:
+    """Number and state of each finding with a trigger behind it, and the trigger's tokens."""
     index = 0
     while index < len(reader.words):
         if length := reader.length(index, _PSEUDO):
@@ -327,7 +329,7 @@ def _behind(reader: _ClauseReader) -> Iterator[tuple[int, State]]:
         shared = reader.length(index, _BEFORE)
         if not (shared and _opens(reader, index, shared)):
             for number in _targets(reader, index, length):
-                yield number, _STATES[name]
+                yield number, _STATES[name], range(index, index + length)
         index += length
 
 

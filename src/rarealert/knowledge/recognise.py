@@ -197,7 +197,7 @@ def _other_wordings(ontology: Ontology) -> Iterator[tuple[str, int, str]]:
                 broad.setdefault(name_words(synonym.text), set()).add(term.id)
     for words, meant in broad.items():
         if len(meant) == 1 and len(words) > 1:
-            yield " ".join(words), _BROAD, *meant
+            yield " ".join(words), _BROAD, next(iter(meant))
 
 
 def _is_ambiguous(word: str) -> bool:
