@@ -45,6 +45,7 @@ _TRAIT = re.compile(
     r"quantitative trait|variation in|\btrait\b|\bmyopia \d|alopecia, androgenetic",
     re.I,
 )
+_OMIM_NAME = re.compile(r"\d|\bwith\b|autosomal|x-linked|\btype\b|syndromic", re.I)
 NOT_RARE = "not rare by Orphanet's class or published prevalence"
 """Why an active Orphanet disorder is excluded."""
 
@@ -103,6 +104,9 @@ class Labeller:
             normalise_name(row["name"]): tuple(row["orpha_codes"].split())
             for row in packaged_rows("rare_groups.tsv")
         }
+        self._families = [
+            (row["beginning"], row["orpha_code"]) for row in packaged_rows("mendelian_families.tsv")
+        ]
         self._children = _children(mondo)
         self._verdicts: dict[str, Verdict] = {}
         self._labels: dict[str, Verdict] = {}
@@ -216,6 +220,8 @@ class Labeller:
         if codes and not self._index.complete:
             return Verdict("excluded", "an Orphanet code that may be withdrawn", "name")
         if "OMIM" in term.codes or "OMIMPS" in term.codes:
+            if family := self._of_family(term.name):
+                return family
             return Verdict("excluded", _UNLISTED, "name", name=term.name)
         return Verdict("nonrare", _NOT_LISTED, "name", name=term.name)
 
@@ -298,7 +304,7 @@ class Labeller:
         if is_anothers_or_doubtful(text):
             reason = "not said to be a disease that the patient has"
             return Verdict("excluded", reason, "nothing")
-        if verdict := self._of_parts(text):
+        if verdict := self._of_family(text) or self._of_parts(text):
             return verdict
         for name in plainer_names(text):
             verdict = self._known_short(name)
@@ -307,6 +313,14 @@ class Labeller:
         if disorder := self._index.resolve(text):
             return _of_disorder(disorder, "name within the text")
         return Verdict("excluded", "not a known disease name", "nothing")
+
+    def _of_family(self, text: str) -> Verdict | None:
+        """The verdict on a form that only OMIM numbers, by the family that its name begins with."""
+        key = normalise_name(text)
+        if _TRAIT.search(text) or not _OMIM_NAME.search(text):
+            return None
+        code = next((code for begin, code in self._families if key.startswith(f"{begin} ")), None)
+        return replace(self._of_group((code,), text), name=text) if code else None
 
     def _of_parts(self, text: str) -> Verdict | None:
         """Of linked diseases a rare one decides, wherever it stands; else the first one known."""

@@ -114,6 +114,14 @@ def test_any_text_gets_a_verdict_with_a_reason(text: str) -> None:
     assert bool(verdict.disorder or verdict.among) == (verdict.label == "rare")
 
 
+def test_a_form_that_only_omim_numbers_has_the_code_of_its_family() -> None:
+    verdict = load_labeller().label("Spastic paraplegia 999, autosomal dominant")
+    assert verdict.disorder is not None
+    assert verdict.disorder.orpha_code == "ORPHA:685"
+    susceptible = load_labeller().label("Spastic paraplegia 999, susceptibility to")
+    assert susceptible.label == "excluded"
+
+
 def test_a_name_or_code_for_rare_diseases_only_is_rare_with_all_their_codes() -> None:
     for diagnosis in ("G71.01", "E83.0", "spinal muscular atrophy"):
         verdict = load_labeller().label(diagnosis)
