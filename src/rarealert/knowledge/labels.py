@@ -35,8 +35,8 @@ _ICD = re.compile(
     r"(?:ICD-?10(?:-?CM)?[: ]*)?([A-TV-Z]\d[0-9A-Z](?:\.[0-9A-Z]{1,4}|\d[0-9A-Z]{0,3})?)", re.I
 )
 _CODE_OF_ANOTHER_SYSTEM = re.compile(
-    r"(?:SNOMED(?: ?CT)?|SCTID|ICD-?11|ICD-?9(?:-?CM)?|MESH|UMLS|DOID|READ|ICPC-?2?|[A-Z][\w-]*)"
-    r"[:_ ]+[A-Z]{0,3}\d[\w.]*|\d{7,18}",
+    r"(?:SNOMED(?: ?CT)?|SCTID|ICD-?11|ICD-?9(?:-?CM)?|MESH|UMLS|DOID|READ|ICPC-?2?)"
+    r"[:_ ]+[A-Z]{0,3}\d[\w.]*|[A-Z][\w-]*:[A-Z]{0,3}\d[\w.]*|\d{7,18}",
     re.I,
 )
 _SHORT = re.compile(r"[A-Za-z]{1,4}s?")
@@ -45,7 +45,9 @@ _TRAIT = re.compile(
     r"quantitative trait|variation in|\btrait\b|\bmyopia \d|alopecia, androgenetic",
     re.I,
 )
-_OMIM_NAME = re.compile(r"\d|\bwith\b|autosomal|x-linked|\btype\b|syndromic", re.I)
+_OMIM_NAME = re.compile(r"\d|\bwith\b|autosomal|x-linked|\btype\b|syndrom|related", re.I)
+_NEURODEVELOPMENTAL = "ORPHA:102283"
+"""Orphanet's group of syndromes with dysmorphism and intellectual disability."""
 NOT_RARE = "not rare by Orphanet's class or published prevalence"
 """Why an active Orphanet disorder is excluded."""
 
@@ -215,13 +217,14 @@ class Labeller:
 
     def _alone(self, term: MondoTerm, codes: Sequence[str]) -> Verdict:
         """The verdict on a disease with nothing rare above or below it."""
+        is_mendelian = "OMIM" in term.codes or "OMIMPS" in term.codes
+        if is_mendelian and (family := self._of_family(term.name)):
+            return family
         if any(code in self._index.groups for code in codes):
             return Verdict("excluded", _GROUP, "name")
         if codes and not self._index.complete:
             return Verdict("excluded", "an Orphanet code that may be withdrawn", "name")
-        if "OMIM" in term.codes or "OMIMPS" in term.codes:
-            if family := self._of_family(term.name):
-                return family
+        if is_mendelian:
             return Verdict("excluded", _UNLISTED, "name", name=term.name)
         return Verdict("nonrare", _NOT_LISTED, "name", name=term.name)
 
@@ -319,7 +322,8 @@ class Labeller:
         key = normalise_name(text)
         if _TRAIT.search(text) or not _OMIM_NAME.search(text):
             return None
-        code = next((code for begin, code in self._families if key.startswith(f"{begin} ")), None)
+        found = (code for begin, code in self._families if f"{key} ".startswith(f"{begin} "))
+        code = next(found, _NEURODEVELOPMENTAL if "neurodevelopmental syndrome" in key else None)
         return replace(self._of_group((code,), text), name=text) if code else None
 
     def _of_parts(self, text: str) -> Verdict | None:
