@@ -1,11 +1,13 @@
-"""Profile match: how much better the best rare disease fits a visit than the best common one.
+"""Profile match: how much better rare diseases explain a visit's findings than common conditions.
 
 The finding risk of a term is the same in every visit; whether findings belong together follows
-only from a disease profile. The match is the log ratio of the likelihoods of the patient's findings
-under both profiles, as LIRICAL computes them (Robinson et al. 2020, Am J Hum Genet 107:403), over
-the root of the number of findings, so that a long visit is no risk in itself. Profiles are not
-learnt from cases; the weight of the match is fitted on training cases. The ratio is a sum over
-findings, so each is attributed its own part, at its token (docs/decisions/0005).
+only from disease profiles. The match is the ln Bayes factor of the patient's findings: their
+likelihood (as LIRICAL computes it, Robinson et al. 2020, Am J Hum Genet 107:403) averaged over all
+rare diseases by prevalence, against that over common conditions by their share of visits, both at
+the patient's age and sex. It is divided by the root of the number of findings, because findings
+are not independent and a long visit is no risk in itself. Profiles are not learnt from cases; the
+weight of the match is fitted on training cases. Each finding is attributed its own part, at its
+token (docs/decisions/0005).
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,8 +46,8 @@ class Library:
 
     ``terms`` holds HPO numbers in ascending order and ``content`` their information content, both
     of shape ``(n_terms,)``. ``starts``, ``rows`` and ``shares`` are the columns of a sparse matrix
-    of diseases by terms (CSC). ``only_sex`` is an index of "", "female", "male"; it and the ages
-    have shape ``(n_diseases,)``.
+    of diseases by terms (CSC). ``only_sex`` is an index of "", "female", "male", ``prior`` the ln
+    of a disease's share of people or visits; they and the ages have shape ``(n_diseases,)``.
     """
 
     terms: NDArray[np.int64]
@@ -56,6 +58,7 @@ class Library:
     only_sex: NDArray[np.int8]
     age_min: NDArray[np.float64]
     age_max: NDArray[np.float64]
+    prior: NDArray[np.float64]
     n_rare: NDArray[np.int64]
 
     def save(self, file: Path) -> None:
@@ -103,6 +106,7 @@ def make_library(
         only_sex=np.array([_SEXES.index(str(sex)) for sex in sexes], dtype=np.int8),
         age_min=np.concatenate([table.age_min for table in tables]),
         age_max=np.concatenate([table.age_max for table in tables]),
+        prior=np.concatenate([table.prior for table in tables]),
         n_rare=np.array([len(rare)]),
     )
 
@@ -136,25 +140,32 @@ class ProfileMatch:
         return ratios
 
     def log_ratios(self, visit: Facts) -> list[tuple[int, float]]:
-        """Position and share, in nats, of each finding in the log ratio of a visit.
+        """Position and share, in nats, of each finding in the match of a visit.
 
-        The share of age and sex is at the visit's first token. Empty without a finding: then no
-        disease fits better than another.
+        A finding's share is the difference of its ln likelihood, averaged over the rare and over
+        the common diseases by how well they explain the visit. What remains, how unusual these
+        diseases are at this age and sex, is at the visit's first token. Empty without a finding:
+        age and sex alone favour neither.
         """
         specific = _most_specific(visit.findings)
         if not specific:
             return []
         limits = (self._sexes, self.library.age_min, self.library.age_max)
-        who = log_demographics(*limits, visit.sex, visit.age_years)
-        parts = [(finding.position, self._logs(finding.terms)) for finding in specific]
-        total = who + np.sum([logs for _, logs in parts], axis=0)
-        rare = int(np.argmax(total[: self._n_rare]))
-        common = self._n_rare + int(np.argmax(total[self._n_rare :]))
+        who = log_demographics(*limits, visit.sex, visit.age_years) + self.library.prior
+        logs = np.stack([self._logs(finding.terms) for finding in specific])
+        shares = np.zeros(len(specific))
+        factor = 0.0
+        for sign, group in ((1, slice(None, self._n_rare)), (-1, slice(self._n_rare, None))):
+            joint = who[group] + logs[:, group].sum(axis=0)
+            evidence = np.logaddexp.reduce(joint)
+            shares += sign * (logs[:, group] @ np.exp(joint - evidence))
+            factor += sign * float(evidence - np.logaddexp.reduce(who[group]))
         root = np.sqrt(len(specific))
-        return [
-            (position, float(logs[rare] - logs[common]) / root)
-            for position, logs in ((visit.first, who), *parts)
+        parts = [
+            (finding.position, float(share) / root)
+            for finding, share in zip(specific, shares, strict=True)
         ]
+        return [(visit.first, float(factor - shares.sum()) / root), *parts]
 
     def _log_likelihoods(self, terms: tuple[int, ...]) -> Vector:
         known = self.library.terms
