@@ -22,7 +22,9 @@ _SKIPPED = frozenset(
 _LINKS = frozenset(("is", "are", "was", "were", "very"))
 """Words left out within a name in another order: "the ears are low-set"."""
 _NEVER_FIRST = frozenset(("and", "or", "with", "no", "not", "without"))
-"""First words of wordings that are left out: they would hide a negation or the end of a list."""
+"""First words of HPO's wordings that are left out: they would hide a negation or the end of a list.
+
+Our own were read one by one ("not yet sitting")."""
 _MIN_CHARACTERS = 4
 _END = ""  # no token is empty, so the key can't clash with one
 _RANK = {"EXACT": 1, "NARROW": 4, "RELATED": 5}
@@ -168,7 +170,8 @@ def _dictionary(ontology: Ontology) -> dict[tuple[str, ...], str]:
     ranked: dict[tuple[str, ...], tuple[int, str]] = {}
     for wording, rank, hpo_id in (*_hpo_wordings(ontology), *_other_wordings(ontology)):
         words = tuple(word for word in name_words(wording) if word not in _SKIPPED)
-        if not words or words[0] in _NEVER_FIRST or (len(words) == 1 and _is_ambiguous(words[0])):
+        hides_denial = bool(words) and words[0] in _NEVER_FIRST and rank != _EVERYDAY
+        if not words or hides_denial or (len(words) == 1 and _is_ambiguous(words[0])):
             continue
         ranked[words] = min(ranked.get(words, (rank, hpo_id)), (rank, hpo_id))
     best_first = sorted(ranked.items(), key=lambda item: (item[1], item[0]))
