@@ -39,6 +39,15 @@ class VennAbers(BaseModel):
         high = np.where(exact, np.asarray(self.at_high)[place], np.asarray(self.between_high)[left])
         return low, high
 
+    def supported(self, risk: Floats) -> Floats:
+        """Return ``risk`` within what the calibration cases support, same shape.
+
+        Beyond its extreme cases a calibrator only extrapolates: no risk is above the lower
+        probability of a case that exceeds them all, or below the upper one of a case beneath.
+        """
+        least, most = self.between_high[0], self.between_low[-1]
+        return np.clip(risk, min(least, most), max(least, most))
+
 
 def fit_venn_abers(log_odds: Floats, rare: NDArray[np.bool_]) -> VennAbers:
     """Tabulate the pairs that the calibration cases' ``log_odds`` and labels, ``(n,)``, give.

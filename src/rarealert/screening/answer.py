@@ -37,6 +37,7 @@ NoteCode = Literal[
     "abstain",
     "age_differs",
     "contradictory_findings",
+    "few_findings",
     "findings_not_read",
     "not_english",
     "out_of_distribution",
@@ -52,6 +53,10 @@ FLAGS: Mapping[NoteCode, str] = {
     "truncated": "The visit is longer than the model reads; history was left out.",
 }
 """Flags of an answer that a reader must not miss, most serious first, in words."""
+
+FEWEST_FINDINGS = 2
+"""Findings of the patient below which an answer without an alert abstains: one finding, or none,
+fits hundreds of common conditions and rare diseases alike."""
 
 _CODES = ("findings_present", "findings_excluded")
 _AGE_SHARE = 0.25  # a rounded age differs by less, one in months instead of years by far more
@@ -86,7 +91,10 @@ class Answer(BaseModel):
     band: Band
     """Operating point of the risk."""
     abstain: bool
-    """Whether the model does not decide: validation supports both labels, or neither."""
+    """Whether the model does not decide: validation supports both labels or neither, or too few
+    findings were recognised."""
+    findings: int
+    """Findings of the patient that were recognised in the text."""
     out_of_distribution: bool
     """Whether the visit is unlike all that the model has learnt from."""
     ood_score: float
@@ -122,6 +130,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "risk_high": "double",
     "band": "string",
     "abstain": "boolean",
+    "findings": "long",
     "out_of_distribution": "boolean",
     "ood_score": "double",
     "not_english": "boolean",
@@ -225,6 +234,8 @@ class Screener:
         low, high = uncertainty.venn_abers.interval(logits)
         abstains = uncertainty.abstains(logits)
         distances = uncertainty.ood_score(features)
+        risks = uncertainty.venn_abers.supported(np.array([each.risk for each in predictions]))
+        counts = [len(reading.affirmed) for reading in readings]
 
         def restated(risk: float) -> float:
             if prevalence is None:
@@ -234,12 +245,13 @@ class Screener:
         return [
             Answer(
                 case_id=each.case_id,
-                risk=restated(each.risk),
+                risk=restated(float(risks[at])),
                 # the calibrated risk is smooth, the interval is a step function: it is widened
-                risk_low=restated(min(float(low[at]), each.risk)),
-                risk_high=restated(max(float(high[at]), each.risk)),
+                risk_low=restated(min(float(low[at]), float(risks[at]))),
+                risk_high=restated(max(float(high[at]), float(risks[at]))),
                 band=each.band,
-                abstain=bool(abstains[at]),
+                abstain=bool(abstains[at]) or _too_few(counts[at], each.band),
+                findings=counts[at],
                 out_of_distribution=bool(distances[at] > 1),
                 ood_score=float(distances[at]),
                 not_english=not is_english(_texts(reading)),
@@ -250,15 +262,23 @@ class Screener:
         ]
 
 
+def _too_few(findings: int, band: Band) -> bool:
+    return findings < FEWEST_FINDINGS and band != "alert"
+
+
 def _texts(reading: Reading) -> list[str]:
     return [text for name in TEXT_FIELDS if (text := getattr(reading.case, name))]
 
 
 def _flags(answer: Answer) -> Iterator[Note]:
-    """The notes on the flags of ``answer``."""
+    """The notes on the flags of ``answer``; too few findings are the reason of an abstention."""
+    few = _too_few(answer.findings, answer.band)
     for code, message in FLAGS.items():
-        if getattr(answer, code):
+        if getattr(answer, code) and not (few and code == "abstain"):
             yield Note(code=code, message=message)
+    if few:
+        number = "1 finding" if answer.findings == 1 else f"{answer.findings or 'No'} findings"
+        yield Note(code="few_findings", message=f"{number} recognised; not enough to tell.")
 
 
 def _notes(reading: Reading) -> Iterator[Note]:

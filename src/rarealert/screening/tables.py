@@ -107,7 +107,12 @@ def _write_parquet(rows: Iterator[Mapping[str, Any]], path: Path, names: tuple[s
 def _schema(names: tuple[str, ...]) -> "pa.Schema":
     import pyarrow as pa
 
-    kinds = {"string": pa.string(), "double": pa.float64(), "boolean": pa.bool_()}
+    kinds = {
+        "string": pa.string(),
+        "double": pa.float64(),
+        "long": pa.int64(),
+        "boolean": pa.bool_(),
+    }
     return pa.schema([(name, kinds[COLUMNS.get(name, "string")]) for name in names])
 
 

@@ -29,7 +29,7 @@ from rarealert.visits.case import Label
 from rarealert.visits.reading import Reading
 
 RAISED = "A rare disease is worth considering, because of"
-LOWERED = "A common condition explains this visit, because of"
+LOWERED = "More in keeping with a common condition, because of"
 
 _FINDINGS = 4  # findings a rationale names: one sentence that a clinician reads at a glance
 _GUIDED_FINDINGS = 3  # findings that guided generation may name
@@ -206,7 +206,7 @@ def evidence_list(reading: Reading) -> str:
     """The plain list that replaces a rationale that failed its check twice, marked as such."""
     wordings = list(present_wordings(reading).values())[: 2 * _FINDINGS]
     if not wordings:
-        return "its wording alone: no finding could be recognised (no rationale passed its check)."
+        return "words in which no finding was recognised."
     return f"{_listed(wordings)} (findings listed from the visit; no rationale passed its check)."
 
 

@@ -51,3 +51,12 @@ def test_many_cases_make_a_small_table_and_a_narrow_interval() -> None:
     low, high = fitted.interval(asked)
     assert (high - low).max() < 0.05
     np.testing.assert_allclose((low + high) / 2, expit(asked), atol=0.04)
+
+
+def test_no_risk_is_beyond_what_the_calibration_cases_support() -> None:
+    log_odds = np.linspace(-4, 4, 200)
+    fitted = fit_venn_abers(log_odds, log_odds > 0)
+    least, most = fitted.supported(np.array([0.0, 1.0]))
+    assert 1 / 103 < least < 0.02  # no rare case among the hundred lowest
+    assert 0.98 < most < 102 / 103
+    assert fitted.supported(np.array([0.5])) == 0.5

@@ -128,8 +128,23 @@ def test_every_way_gives_the_same_answer(tmp_path, fields, prevalence):
 )
 def test_flags_and_oddities_of_a_visit_are_noted(fields, codes):
     found = answer(fields).notes
-    assert [note.code for note in found] == codes
+    assert [note.code for note in found if note.code != "few_findings"] == codes
     assert "falls" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "findings", "abstains"),
+    [
+        ("Not feeling right.", 0, True),
+        ("Fever. No cough, no rash.", 1, True),
+        ("Fever and cough.", 2, False),
+        ("alarming", 0, False),  # an alert is never withheld
+    ],
+)
+def test_without_an_alert_too_few_findings_are_not_enough_to_tell(text, findings, abstains):
+    found = answer({"chief_complaint": text})
+    assert (found.findings, found.abstain) == (findings, abstains)
+    assert ("few_findings" in [note.code for note in found.notes]) == abstains
 
 
 @pytest.mark.parametrize(

@@ -48,20 +48,21 @@ def test_every_visit_is_answered_in_order_and_marked(tmp_path):
         "risk_low": 0.02,
         "risk_high": 0.52,
         "band": "low",
-        "abstain": False,
+        "abstain": True,
+        "findings": 0,
         "out_of_distribution": False,
         "ood_score": 0.5,
         "not_english": False,
         "truncated": False,
         "evidence": "[]",
         "rationale": "because of v3",
-        "notes": None,
+        "notes": "No findings recognised; not enough to tell.",
         "model_version": "2",
         "model_digest": "d" * 64,
     }
     assert (report.screened, report.refused, report.resumed) == (25, 0, 0)
     assert sum(report.bands.values()) == 25
-    assert report.flagged == 0
+    assert report.flagged == sum(row["abstain"] for row in rows)
     assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
     assert "25 visits" in report.sentence()
 

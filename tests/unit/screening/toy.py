@@ -78,7 +78,7 @@ class ToyUncertainty:
     neutral = 0.0
 
     def __init__(self):
-        self.venn_abers = SimpleNamespace(interval=self._interval)
+        self.venn_abers = SimpleNamespace(interval=self._interval, supported=lambda risks: risks)
 
     def _interval(self, logits):
         risks = logits % _ABSTAINS
@@ -116,7 +116,14 @@ def model(scorer=None, version="2"):
 
 def plain_answer(case_id, **fields):
     """An answer without anything to note, but for ``fields``."""
-    held = {"risk": 0.1, "risk_low": 0.05, "risk_high": 0.2, "band": "low", "ood_score": 0.5}
+    held = {
+        "risk": 0.1,
+        "risk_low": 0.05,
+        "risk_high": 0.2,
+        "band": "low",
+        "ood_score": 0.5,
+        "findings": 3,
+    }
     flags = ("abstain", "out_of_distribution", "not_english", "truncated")
     held |= dict.fromkeys(flags, False)
     return Answer(case_id=case_id, **{**held, "evidence": (), **fields})

@@ -5,7 +5,7 @@ import { percent, restate } from "/page/dial.js";
 const BANDS = {
   alert: "Alert: think of a rare disease now",
   watch: "Watch: keep it in mind, ask on",
-  low: "Low: nothing here points to a rare disease",
+  low: "No alert",
 };
 export const FIELD_NAMES = {
   chief_complaint: "Chief complaint",
@@ -26,11 +26,15 @@ function element(name, text = "", className = "") {
 
 export function bandWords(answer) {
   if (answer.not_english) return "Not read: write the visit in English, in full words";
-  return answer.abstain ? "Undecided: the model can’t tell this visit apart" : BANDS[answer.band];
+  const few = (answer.notes ?? []).find((note) => note.code === "few_findings");
+  if (few) return `Undecided: ${few.message[0].toLowerCase()}${few.message.slice(1)}`;
+  if (answer.abstain) return "Undecided: the model can’t tell this visit apart";
+  const count = `${answer.findings} finding${answer.findings === 1 ? "" : "s"}`;
+  return answer.band === "low" ? `${BANDS.low}: rests on ${count}` : BANDS[answer.band];
 }
 
 // The service notes these too, for those who read its JSON.
-const SAID_HERE = ["not_english", "out_of_distribution", "abstain"];
+const SAID_HERE = ["not_english", "out_of_distribution", "abstain", "few_findings"];
 
 /** What a reader must know before the number; plain sentences, gravest first. */
 export function warningsOf(answer) {
@@ -43,7 +47,8 @@ export function warningsOf(answer) {
   if (answer.out_of_distribution) {
     said.push("This visit is unlike those that the model was trained on; trust the risk less.");
   }
-  if (answer.abstain) {
+  const few = (answer.notes ?? []).some((note) => note.code === "few_findings");
+  if (answer.abstain && !few) {
     said.push("The model abstains: validation does not let it decide on a visit like this one. " +
       "Ask on.");
   }
@@ -130,7 +135,7 @@ export function drawHeads(list, heads) {
     return item;
   });
   list.replaceChildren(...items);
-  if (!items.length) list.append(element("li", "No finding was recognised in this visit."));
+  if (!items.length) list.append(element("li", "Listed with an alert or a watch only."));
 }
 
 /** What the answers would make of the risk; `told` and `now` are the visit's risk there and here. */

@@ -151,7 +151,7 @@ class Next(BaseModel):
     absent_fields: list[NextQuestion]
     """Empty fields, the largest expected change first."""
     heads: list[Head]
-    """At most four, the likeliest first; empty where no finding is recognised."""
+    """At most four, the likeliest first; empty for a low risk or where no finding is recognised."""
 
 
 @router.get("/", include_in_schema=False)
@@ -225,7 +225,7 @@ def _next(request: NextRequest, service: Service, loop: asyncio.AbstractEventLoo
             share=each.share,
             diseases=[Disease(orpha_code=d.orpha_code, name=d.name) for d in each.diseases],
         )
-        for each in found.heads
+        for each in (found.heads if answer.band != "low" else ())
     ]
     return Next(
         risk=answer.risk,

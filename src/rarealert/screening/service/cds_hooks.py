@@ -30,6 +30,8 @@ PREFETCH = {
 }
 """Prefetch templates: the visit and the patient's earlier record."""
 
+_SMALLEST = 0.001  # share; nobody reads a smaller risk as a number
+
 _NEEDED = ("patient", "encounter")
 
 router = APIRouter(prefix="/cds-services", tags=["CDS Hooks"])
@@ -74,7 +76,7 @@ class HookCard(BaseModel):
 
 
 class Cards(BaseModel):
-    """The response to a call; empty for a low risk without notes."""
+    """The response to a call; empty for a visit without an alert to look at."""
 
     cards: list[HookCard]
 
@@ -105,7 +107,7 @@ async def discover() -> HookServices:
 
 @router.post(f"/{SERVICE_ID}", responses=RESPONSES)
 async def patient_view(call: HookCall, service: Serving) -> Cards:
-    """Return a card for the patient's visit unless the risk is low and there is no note."""
+    """Return a card for the patient's visit unless its risk is low."""
     prepared = await run_in_threadpool(_visit, call)
     prevalence = service.settings.prevalence
     [answer] = await answer_all(service, [prepared], prevalence, "alerts")
@@ -146,13 +148,13 @@ def _entries(value: dict[str, Any]) -> list[Any]:
 
 
 def _card(answer: VisitAnswer, prevalence: float) -> HookCard | None:
-    """The card for ``answer``; none for a low risk without notes."""
+    """The card for ``answer``; none for a low risk, which is no reason to interrupt."""
     cautions = "".join(f"\n\n*{note.message}*" for note in answer.notes)
     if answer.not_english:
         return HookCard(
             summary="RareAlert could not read this visit", detail=cautions.strip(), indicator="info"
         )
-    if answer.band == "low" and not answer.abstain and not answer.notes:
+    if answer.band == "low":
         return None
     alert = answer.band == "alert" and not answer.abstain
     summary = "Could be a rare disease" if alert else "A rare disease can't be ruled out"
@@ -175,7 +177,11 @@ def _card(answer: VisitAnswer, prevalence: float) -> HookCard | None:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
+    if share < _SMALLEST:
+        return f"below {100 * _SMALLEST:g} %"
+    if share > 1 - _SMALLEST:
+        return f"above {100 * (1 - _SMALLEST):g} %"
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1f} %"
 
 
 def _plain(text: str) -> str:

@@ -136,11 +136,15 @@ def test_a_low_risk_makes_no_card(served):
     assert hook(served, call(patient=PATIENT, encounter=bundle(ENCOUNTER))).json() == {"cards": []}
 
 
-def test_a_low_risk_with_a_note_makes_a_card(served):
+def test_a_low_risk_makes_no_card_whatever_its_notes(served):
     alert(served, band="low", out_of_distribution=True)
+    assert hook(served, call(patient=PATIENT, encounter=ENCOUNTER)).json() == {"cards": []}
+
+
+def test_no_risk_is_written_as_a_number_that_nobody_reads(served):
+    alert(served, risk=3e-7)
     [card] = hook(served, call(patient=PATIENT, encounter=ENCOUNTER)).json()["cards"]
-    assert card["indicator"] == "info"
-    assert "unlike what the model has learnt from" in card["detail"]
+    assert "below 0.1 %" in card["summary"]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def notes(response):
     ],
 )
 def test_coded_findings_that_do_not_fit_are_noted(served, fields, codes):
-    assert notes(served.screen(fields)) == codes
+    assert [code for code in notes(served.screen(fields)) if code != "few_findings"] == codes
 
 
 def test_coded_findings_are_read_as_words_unless_the_text_names_them(served):
