@@ -24,24 +24,50 @@ from rarealert.knowledge.hpo import load_ontology
 from rarealert.knowledge.names import normalise_name
 from rarealert.knowledge.profiles import CommonCondition, DiseaseProfile
 from rarealert.params import SimulatedParams
-from rarealert.simulation.text import Course, Sex, SimulatedVisit, render_visit
+from rarealert.simulation.phrases import (
+    ChronicCondition,
+    Course,
+    Sex,
+    load_chronic_conditions,
+)
+from rarealert.simulation.text import SimulatedVisit, draw_style, render_visit
 from rarealert.simulation.vocabulary import VisitFinding
 from rarealert.simulation.world import SimulatedDisease, World, fits, load_world
 from rarealert.visits.case import Case, Label, LabelledCase
+from rarealert.visits.diagnosis import names_diagnosis
 
-GENERATOR_VERSION = "4"
+GENERATOR_VERSION = "5"
 """Raise it with any change of the drawn cases."""
 
 SOURCE = "knowledge"
 """The source of every case of ``knowledge_cases``; no ingested case has it."""
 
-_FINDINGS = (2, 3, 3, 4, 4, 5)  # present findings of a visit, drawn uniformly
-_OTHER_SHARE = (0.0, 0.2)  # range of the share of findings from the other disease
+# Counted in physicians' vignettes and visits of general practice: most first visits tell two to
+# eight findings, a few none or a dozen. A short visit tells fewer.
+_FINDINGS = (3, 7, 13, 16, 16, 13, 10, 8, 6, 4, 2, 1, 1)  # weights of 0, 1, 2 ... present findings
+_WORDS_A_FINDING, _WORDS_AN_ABSENT = 6, 12
+# A visit is about what the patient has; one finding in four or five is everyday company (tiredness,
+# headache, a cold), and one visit in four has a finding of the disease that it could be mistaken
+# for. With more the label could not be told from the words by anyone.
+_INCIDENTAL = (
+    0,
+    1,
+    1,
+    2,
+)  # everyday findings of a visit with three or more, at most a third of all
+_OTHER_SHARE = 0.25  # share of visits of four findings or more with one of the other disease
+_TYPICAL_POWER = 2  # of frequencies: what half of patients have is told four times as often as
+# what a quarter has, because patients and doctors tell what is prominent
+_TRIES = 40  # everyday conditions drawn before one fits the patient; then the pair's own
 _MIMIC_SHARE = 0.35  # share of pairs with the rare disease that the condition mimics
-_ATYPICAL_SHARE = 0.35  # share of findings replaced by a sibling of the annotated term
-_IMPRECISE_SHARE = 0.25  # share of the others replaced by their parent term
-_ABSENT = (1, 2, 3, 4)  # findings stated as absent
-_FAMILIAL_SHARE = {"rare": 0.35, "nonrare": 0.15}  # share of visits with an affected relative
+_ATYPICAL_SHARE = 0.06  # share of findings replaced by a sibling: the wrong word, another side
+_IMPRECISE_SHARE = 0.12  # share of the others replaced by their parent term, a vaguer word
+_ABSENT = (15, 18, 20, 17, 13, 9, 5, 3)  # weights of 0, 1, 2 ... findings stated as absent
+_ABSENT_EVERYDAY = 0.75  # share of them from common conditions: doctors ask for fever and cough
+_UNCERTAIN_SHARE, _PAST_SHARE = 0.12, 0.1  # share of visits with such a finding
+_CHRONIC = (60, 27, 13)  # weights of 0, 1, 2 known conditions beside the complaint
+_FAMILY_ILLNESS_SHARE = 0.25  # share of visits with a relative's everyday illness
+_FAMILIAL_SHARE = {"rare": 0.5, "nonrare": 0.25}  # share of told families with the complaint
 _RARE_COURSES: tuple[Course, ...] = (  # mostly long, sometimes acute
     *("acute",) * 2,
     *("subacute",) * 2,
@@ -54,6 +80,14 @@ RareOrNot = Literal["rare", "nonrare"]
 class _Patient(NamedTuple):
     age_years: float
     sex: Sex
+
+
+class _Cast(NamedTuple):
+    """The diseases of a visit: the patient's, the other of the pair, and an everyday one."""
+
+    own: SimulatedDisease
+    other: SimulatedDisease
+    company: SimulatedDisease
 
 
 def simulate(params: SimulatedParams) -> Iterator[LabelledCase]:
@@ -187,15 +221,17 @@ def _draw_case(
     common = world.common[condition.profile.disease_id]
     rare = _rare_partner(world, condition, patient, rng)
     own, other = (rare, common) if label == "rare" else (common, rare)
+    company = _company(world, patient, common, rng)
     course = condition.course if label == "nonrare" else rng.choice(_RARE_COURSES)
-    visit = _visit(own, other, patient, course, _FAMILIAL_SHARE[label], rng)
+    visit = _visit(_Cast(own, other, company), patient, course, _FAMILIAL_SHARE[label], rng)
     text: dict[str, Any] = render_visit(visit, rng)
+    known = {chronic.hpo_id for chronic in visit.chronic}
     case = Case(
         case_id=f"{source}-{key.hex()[:16]}",
         source=source,
         age_years=patient.age_years,
         sex=patient.sex,
-        findings_present=tuple(sorted(finding.hpo_id for finding in visit.present)),
+        findings_present=tuple(sorted(known.union(finding.hpo_id for finding in visit.present))),
         findings_excluded=tuple(sorted(finding.hpo_id for finding in visit.absent)),
         **text,
     )
@@ -229,20 +265,69 @@ def _rare_partner(
             return disease
 
 
+def _company(
+    world: World, patient: _Patient, common: SimulatedDisease, rng: random.Random
+) -> SimulatedDisease:
+    """A common condition that fits the patient; its findings are everyday company."""
+    for condition in rng.choices(world.conditions, world.condition_weights, k=_TRIES):
+        of_age = condition.age_min <= patient.age_years <= condition.age_max
+        if of_age and condition.profile.sex in (None, patient.sex):
+            return world.common[condition.profile.disease_id]
+    return common
+
+
 def _visit(
-    own: SimulatedDisease,
-    other: SimulatedDisease,
+    cast: _Cast,
     patient: _Patient,
     course: Course,
     familial_share: float,
     rng: random.Random,
 ) -> SimulatedVisit:
-    wanted = rng.choice(_FINDINGS)
-    from_other = round(wanted * rng.uniform(*_OTHER_SHARE))
-    drawn = _draw(own, wanted - from_other, patient, own.revealing, own.never, rng)
-    known = own.revealing.union(finding.hpo_id for finding in drawn)
-    drawn += _draw(other, wanted - len(drawn), patient, known, own.never, rng)
+    style = draw_style(patient.age_years, rng)
+    present, drawn = _present(cast, patient, style.words // _WORDS_A_FINDING, rng)
+    chronic = _chronic(cast, patient, rng)
+    family_told = "family" in style.parts
+    illness = _chronic_pool(cast, patient, any_age=True)
+    ill_relative = family_told and bool(illness) and rng.random() < _FAMILY_ILLNESS_SHARE
+    familial = family_told and bool(drawn) and rng.random() < familial_share
+    absent = _absent(cast, present, chronic, patient, style.words // _WORDS_AN_ABSENT, rng)
+    said = {finding.hpo_id for finding in (*present, *absent)}
+    unfit = cast.own.revealing.union(said)
+    doubtful = _draw(cast.company, 2, patient, unfit, cast.own.never, rng)
+    doubtful = [f for f in doubtful if not _related(f, (*present, *absent))]
+    return SimulatedVisit(
+        *patient,
+        course,
+        present,
+        absent,
+        uncertain=tuple(f for f in doubtful[:1] if rng.random() < _UNCERTAIN_SHARE),
+        past=tuple(f for f in doubtful[1:] if rng.random() < _PAST_SHARE),
+        familial=rng.choice(drawn) if familial else None,
+        family_illness=rng.choice(illness) if ill_relative else None,
+        chronic=chronic,
+        style=style,
+    )
+
+
+def _present(
+    cast: _Cast, patient: _Patient, most: int, rng: random.Random
+) -> tuple[tuple[VisitFinding, ...], list[VisitFinding]]:
+    """The patient's findings, own ones first, and the same before they were blurred.
+
+    Both diseases of the pair limit their number: otherwise it would reveal the label.
+    """
+    own, other, company = cast
+    usable = min(
+        sum(finding.possible(*patient) for finding in disease.findings) for disease in (own, other)
+    )
+    wanted = min(rng.choices(range(len(_FINDINGS)), _FINDINGS)[0], most, usable)
+    incidental = min(rng.choice(_INCIDENTAL), wanted // 3)
+    from_other = int(wanted >= 4 and rng.random() < _OTHER_SHARE)
+    drawn = _draw(own, wanted - incidental - from_other, patient, own.revealing, own.never, rng)
     rng.shuffle(drawn)
+    for disease, count in ((other, from_other), (company, incidental)):
+        known = own.revealing.union(finding.hpo_id for finding in drawn)
+        drawn += _draw(disease, count, patient, known, own.never, rng)
     present: dict[str, VisitFinding] = {}
     for finding in drawn:
         blurred = _blurred(finding, own, rng)
@@ -250,9 +335,45 @@ def _visit(
         unfit = unfit or bool(own.never & blurred.ancestors)
         kept = blurred if blurred.possible(*patient) and not unfit else finding
         present[kept.hpo_id] = kept
-    absent = _absent((own, other), tuple(present.values()), patient, rng)
-    familial = rng.choice(drawn) if rng.random() < familial_share else None
-    return SimulatedVisit(*patient, course, tuple(present.values()), absent, familial)
+    return tuple(present.values()), drawn
+
+
+def _chronic(cast: _Cast, patient: _Patient, rng: random.Random) -> tuple[ChronicCondition, ...]:
+    """Known conditions beside the complaint, of patients with either label alike."""
+    count = rng.choices(range(len(_CHRONIC)), _CHRONIC)[0]
+    pool = _chronic_pool(cast, patient)
+    if not pool or not count:
+        return ()
+    drawn = rng.choices(pool, [condition.weight for condition in pool], k=count)
+    return tuple({condition.hpo_id: condition for condition in drawn}.values())
+
+
+def _chronic_pool(cast: _Cast, patient: _Patient, any_age: bool = False) -> list[ChronicCondition]:
+    """Chronic conditions that are none of the pair's findings, and reveal neither."""
+    barred: set[str] = set()
+    for disease in (cast.own, cast.other):
+        barred |= disease.revealing | disease.never | {f.hpo_id for f in disease.findings}
+    return [
+        condition
+        for condition in load_chronic_conditions()
+        if condition.hpo_id not in barred
+        and not any(_names(condition, disease.profile.name) for disease in (cast.own, cast.other))
+        and not barred & load_ontology().ancestors(condition.hpo_id)
+        and (any_age or condition.age_min <= patient.age_years <= condition.age_max)
+        and (any_age or condition.sex in ("", patient.sex))
+    ]
+
+
+@lru_cache(maxsize=1 << 16)
+def _names(condition: ChronicCondition, disease: str) -> bool:
+    return names_diagnosis(f"{condition.plain}, {condition.note}, {condition.lay}", [disease])
+
+
+def _related(finding: VisitFinding, others: Sequence[VisitFinding]) -> bool:
+    """Whether the finding is one of the others, or above or below one."""
+    return any(
+        finding.hpo_id in other.ancestors or other.hpo_id in finding.ancestors for other in others
+    )
 
 
 def _draw(
@@ -270,7 +391,7 @@ def _draw(
     """
     keyed = []
     for finding, share in zip(disease.findings, disease.weights, strict=True):
-        key = rng.random() ** (1 / share) + (share >= 1)
+        key = rng.random() ** (1 / share**_TYPICAL_POWER) + (share >= 1)
         unfit = finding.hpo_id in barred or bool(never & finding.ancestors)
         if not unfit and finding.possible(*patient):
             keyed.append((key, finding.hpo_id, finding))
@@ -295,27 +416,29 @@ def _blurred(finding: VisitFinding, own: SimulatedDisease, rng: random.Random) -
 
 
 def _absent(
-    diseases: tuple[SimulatedDisease, SimulatedDisease],
+    cast: _Cast,
     present: Sequence[VisitFinding],
+    chronic: Sequence[ChronicCondition],
     patient: _Patient,
+    most: int,
     rng: random.Random,
 ) -> tuple[VisitFinding, ...]:
-    """Absent findings from both diseases alike; the first is the patient's.
+    """At most ``most`` absent findings, mostly everyday ones that doctors ask for.
 
-    None is implied by a present finding, obligate in the patient's disease, or reveals it.
+    None is implied by a present finding or a chronic condition, obligate in the patient's disease,
+    or reveals it.
     """
-    own = diseases[0]
+    own, other, company = cast
+    rare, common = (own, other) if own.head else (other, own)
     implied = (finding.ancestors for finding in present)
-    unfit = (own.revealing | own.always).union(*implied)
-    count = rng.choice(_ABSENT)
+    known = (load_ontology().ancestors(condition.hpo_id) for condition in chronic)
+    unfit = (own.revealing | own.always).union(*implied, *known)
     chosen: dict[str, VisitFinding] = {}
-    for disease in (*diseases, *diseases):
-        pool = [
-            finding
-            for finding in disease.findings
-            if finding.hpo_id not in unfit and finding.possible(*patient)
-        ]
-        if pool and len(chosen) < count:
+    for _ in range(min(most, rng.choices(range(len(_ABSENT)), _ABSENT)[0])):
+        everyday = rng.random() < _ABSENT_EVERYDAY
+        disease = rng.choice((common, company)) if everyday else rare
+        pool = [f for f in disease.findings if f.hpo_id not in unfit and f.possible(*patient)]
+        if pool:
             finding = rng.choice(pool)
             chosen[finding.hpo_id] = finding
     return tuple(chosen.values())

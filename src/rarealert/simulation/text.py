@@ -1,226 +1,303 @@
 """The text of simulated visits, made from sampled findings.
 
 Neither the label nor the disease of a finding is an input, so the wording can't depend on them.
+One renderer serves every register: a register is a set of sentences by slot, see ``phrases``.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
-from rarealert.knowledge import packaged_rows
+from rarealert.simulation.phrases import (
+    ChronicCondition,
+    Course,
+    Register,
+    Sex,
+    duration,
+    listed,
+    load_sentences,
+    patient_words,
+    relative,
+    with_article,
+)
+from rarealert.simulation.typing_errors import with_typing_errors
+from rarealert.simulation.vital_signs import vital_signs
 from rarealert.simulation.vocabulary import VisitFinding
 
-Course = Literal["acute", "subacute", "chronic"]
-Sex = Literal["female", "male"]
+Layout = Literal["sections", "complaint_and_history", "history"]
 
-_LAY_COMPLAINT = 0.7  # share of complaints in the patient's own words
-_LAY_HISTORY = 0.5  # share of the history's findings that the clinician leaves in those words
-_LAY_SIGN = 0.15  # share of the examination's
-_HISTORY_LENGTH = (190, 240)  # characters aimed at; plain sentences fill up to it
-_HISTORY_SENTENCES = (5, 6)  # at most four contain findings
-_EXAM_SENTENCES = (4, 5)  # at most two contain findings
-_TEXT_LENGTH = (405, 505)  # characters aimed at in complaint, history and examination together
-_WORD_LENGTH = (6.0, 6.5)  # characters a word aimed at, the space included
-_SENTENCE = 20  # characters off the aim that weigh as much as a character a word
-_CANDIDATES = 6  # plain sentences compared at a time; with more, the same ones would always win
-_FIELD_KEPT = {  # share of visits that have the field
-    "past_medical_history": 0.8,
-    "family_history": 0.75,
-    "social_history": 0.7,
-    "vitals": 0.8,
+_CHILD_YEARS = 13  # below it a parent speaks
+_REGISTERS: dict[Register | None, float] = {  # None: the patient's own words, or a parent's
+    "note": 0.28,
+    "letter": 0.28,
+    "vignette": 0.16,
+    None: 0.28,
 }
-_ADULT_YEARS = 18
-_DURATIONS = {  # with their length in years, at most the patient's age
-    "acute": (("2 days", 0.0), ("4 days", 0.0), ("a week", 0.02), ("10 days", 0.03)),
-    "subacute": (("3 weeks", 0.06), ("a month", 0.08), ("2 months", 0.17), ("3 months", 0.25)),
-    "chronic": (("6 months", 0.5), ("a year", 1.0), ("18 months", 1.5), ("3 years", 3.0)),
-}
+_LAYOUTS: dict[Layout, float] = {"sections": 0.55, "complaint_and_history": 0.22, "history": 0.23}
+_WORDS_MEDIAN, _WORDS_SIGMA, _WORDS_RANGE = 85, 0.6, (20, 400)  # log-normal, as real visits have
+_LAY_SHARE = {"note": 0.35, "letter": 0.4, "vignette": 0.35, "patient": 0.85, "parent": 0.85}
+_LAY_COMPLAINT = 0.3  # more lay words in complaints: they quote the patient
+_TYPING_ERRORS = ((0.6, 0), (0.3, 60), (0.1, 20))  # share of hurried visits, words to an error
+_PART_KEPT = {"past": 0.65, "family": 0.5, "social": 0.5, "examination": 0.7, "vitals": 0.6}
+_SHORT = 60  # words; a shorter visit has fewer parts
+_CLINICIAN: tuple[Register, ...] = ("note", "letter")  # who writes the examination of own words
 
-_PULSE_BY_AGE = ((1, 130), (3, 115), (8, 95), (14, 82), (121, 74))  # years below, beats a minute
-_BREATHS_BY_AGE = ((1, 38), (3, 28), (8, 22), (14, 18), (121, 15))  # years below, a minute
-_SYSTOLIC_BY_AGE = ((1, 85), (3, 92), (8, 100), (14, 110), (40, 120), (121, 132))  # mmHg
-_FEVER, _FAST_PULSE, _FAST_BREATH, _HYPERTENSION = (
-    "HP:0001945",
-    "HP:0001649",
-    "HP:0002789",
-    "HP:0000822",
-)
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a visit is written, drawn before its findings and without regard to the label."""
+
+    register: Register
+    examiner: Register
+    layout: Layout
+    words: int
+    parts: frozenset[str]
+    errors_every: int
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedVisit:
-    """A patient and sampled findings, in the order of mention."""
+    """A patient and sampled findings, in the order of mention.
+
+    ``uncertain`` and ``past`` findings are told as such and are not the patient's today;
+    ``chronic`` conditions are known ones beside the complaint.
+    """
 
     age_years: float
     sex: Sex
     course: Course
     present: tuple[VisitFinding, ...]
     absent: tuple[VisitFinding, ...]
+    uncertain: tuple[VisitFinding, ...]
+    past: tuple[VisitFinding, ...]
     familial: VisitFinding | None
+    family_illness: ChronicCondition | None
+    chronic: tuple[ChronicCondition, ...]
+    style: Style
+
+
+def draw_style(age_years: float, rng: random.Random) -> Style:
+    """A register, a layout and a length for a patient of this age."""
+    drawn = rng.choices(tuple(_REGISTERS), tuple(_REGISTERS.values()))[0]
+    speaker: Register = "patient" if age_years >= _CHILD_YEARS else "parent"
+    words = round(rng.lognormvariate(0, _WORDS_SIGMA) * _WORDS_MEDIAN)
+    return Style(
+        register=drawn or speaker,
+        examiner=rng.choice(_CLINICIAN) if drawn is None else drawn,
+        layout=rng.choices(tuple(_LAYOUTS), tuple(_LAYOUTS.values()))[0],
+        words=min(max(words, _WORDS_RANGE[0]), _WORDS_RANGE[1]),
+        parts=frozenset(
+            part
+            for part, share in _PART_KEPT.items()
+            if rng.random() < share * min(1, words / _SHORT)
+        ),
+        errors_every=rng.choices(
+            [every for _, every in _TYPING_ERRORS], [share for share, _ in _TYPING_ERRORS]
+        )[0]
+        if drawn in ("note", None)
+        else 0,
+    )
 
 
 def render_visit(visit: SimulatedVisit, rng: random.Random) -> dict[str, str | None]:
     """The text fields of the visit by name; an absent field is ``None``."""
-    symptoms = [finding for finding in visit.present if finding.symptom]
-    signs = [finding for finding in visit.present if not finding.symptom]
-    leading = (symptoms or signs)[: rng.choice((1, 1, 2))]
-    reported = [finding for finding in symptoms if finding not in leading]
-    observed = [finding for finding in signs if finding not in leading]
-    duration = _duration(visit, rng)
-    kept = {name: rng.random() < share for name, share in _FIELD_KEPT.items()}
-    complaint = _sentence(f"{_listed(leading, rng, 'and', _LAY_COMPLAINT)} for {duration}")
-    history = _history(visit, reported, rng)
-    left = rng.uniform(*_TEXT_LENGTH) - len(complaint) - len(history)
-    fields: dict[str, str | None] = {
-        "chief_complaint": complaint,
-        "history_of_present_illness": history,
-        "past_medical_history": f"{rng.choice(_texts()['past'])}.",
-        "family_history": _family(visit, rng),
-        "social_history": _social(visit, rng),
-        "physical_examination": _examination(visit, observed, left, rng),
-        "vitals": _vitals(visit, rng),
-    }
-    return {name: text if kept.get(name, True) else None for name, text in fields.items()}
+    fields = _Writer(visit, rng).fields()
+    every = visit.style.errors_every
+    if every:
+        fields = {name: with_typing_errors(text, every, rng) for name, text in fields.items()}
+    return dict(fields)
 
 
-@lru_cache(maxsize=1)
-def _texts() -> Mapping[str, tuple[str, ...]]:
-    """Sentences without findings, and relatives, by kind."""
-    texts: dict[str, tuple[str, ...]] = {}
-    for row in packaged_rows("sentences.tsv", "rarealert.simulation"):
-        texts[row["kind"]] = (*texts.get(row["kind"], ()), row["text"])
-    return texts
+class _Writer:
+    """Writes one visit; a sentence without findings is used once, and one of each topic."""
 
+    def __init__(self, visit: SimulatedVisit, rng: random.Random) -> None:
+        self._visit, self._rng, self._style = visit, rng, visit.style
+        self._used: set[str] = set()
+        self._topics: set[str] = set()
+        self._affected = frozenset[str]().union(*(finding.ancestors for finding in visit.present))
+        self._duration = duration(visit.course, visit.age_years, visit.style.register, rng)
+        self._words = patient_words(visit.age_years, visit.sex, visit.style.register, rng)
+        symptoms = [finding for finding in visit.present if finding.symptom]
+        signs = [finding for finding in visit.present if not finding.symptom]
+        self._leading = (symptoms or signs)[: rng.choice((1, 1, 2))]
+        examined = "examination" in self._parts
+        told = symptoms if examined else list(visit.present)
+        self._reported = [finding for finding in told if finding not in self._leading]
+        self._observed = [f for f in signs if examined and f not in self._leading]
 
-def _duration(visit: SimulatedVisit, rng: random.Random) -> str:
-    lived = [text for text, years in _DURATIONS[visit.course] if years <= visit.age_years]
-    if not lived:
-        courses = ("subacute", "acute")
-        lived = [
-            text for name in courses for text, years in _DURATIONS[name] if years <= visit.age_years
+    @property
+    def _parts(self) -> frozenset[str]:
+        """The parts that the visit has; own words alone have no examination."""
+        own = self._style.register in ("patient", "parent") and self._style.layout == "history"
+        return self._style.parts - {"examination", "vitals"} if own else self._style.parts
+
+    def fields(self) -> dict[str, str]:
+        """The texts of the fields that the layout fills, with plain sentences up to the length."""
+        history = [*self._history()]
+        past, family, social = [*self._past()], [*self._family()], [*self._social()]
+        examination = [*self._examination()]
+        vitals = self._vitals()
+        complaint = self._complaint()
+        told = (complaint, *history, *past, *family, *social, *examination, vitals)
+        self._fill(history, self._style.words - sum(len(text.split()) for text in told))
+        if self._style.layout == "sections":
+            texts = {
+                "chief_complaint": complaint,
+                "history_of_present_illness": " ".join(history),
+                "past_medical_history": " ".join(past),
+                "family_history": " ".join(family),
+                "social_history": " ".join(social),
+                "physical_examination": " ".join(examination),
+                "vitals": vitals,
+            }
+        else:
+            lead = self._lead() if examination else ""
+            texts = {
+                "chief_complaint": complaint,
+                "history_of_present_illness": " ".join(
+                    (*history, *past, *family, *social, *lead, *examination, vitals)
+                ).strip(),
+            }
+            if self._style.layout == "history":
+                texts["history_of_present_illness"] = " ".join(
+                    text for text in texts.values() if text
+                )
+                del texts["chief_complaint"]
+        return {name: " ".join(text.split()) for name, text in texts.items() if text}
+
+    def _complaint(self) -> str:
+        slot = "opening" if self._style.layout == "history" else "complaint"
+        if not self._leading:
+            return self._say(f"{slot}_plain")
+        words = self._wordings(self._leading, _LAY_COMPLAINT)
+        return self._say(slot, f=listed(words, "and", self._style.register))
+
+    def _history(self) -> Iterator[str]:
+        visit = self._visit
+        if visit.present and self._style.words > _SHORT / 2:
+            yield self._say(f"onset_{visit.course}")
+        denied = [f for f in visit.absent if f.symptom or "examination" not in self._parts]
+        sentences = [
+            *self._sentences("report", self._reported, "and"),
+            *self._sentences("deny", denied, "or"),
+            *(self._say("uncertain", f=self._wordings([f])[0]) for f in visit.uncertain),
+            *(self._say("past", f=self._wordings([f])[0]) for f in visit.past),
         ]
-    return rng.choice(lived)
+        if self._style.register in ("patient", "parent"):
+            self._rng.shuffle(sentences)
+        yield from sentences
 
+    def _past(self) -> Iterator[str]:
+        chronic, note = self._visit.chronic, self._style.register == "note"
+        if chronic:
+            names = [self._chronic_name(condition) for condition in chronic]
+            yield self._say("chronic", c=listed(names, "and", self._style.register))
+            medicines = [c.medication_note if note else c.medication for c in chronic]
+            if self._rng.random() < 0.7:
+                yield self._say("medication", m=", ".join(medicines))
+        elif "past" in self._parts:
+            yield self._say("chronic_none")
+            if self._rng.random() < 0.5:
+                yield self._say("medication_none")
 
-def _history(visit: SimulatedVisit, reported: Sequence[VisitFinding], rng: random.Random) -> str:
-    speaker = "The patient" if visit.age_years >= _ADULT_YEARS else "A parent"
-    denied = [finding for finding in visit.absent if finding.symptom]
-    leads = ("There is no", f"{speaker} denies", "There has been no")
-    sentences = [
-        f"{rng.choice(_texts()[f'onset_{visit.course}'])}.",
-        *_in_pairs(
-            reported, (f"{speaker} also reports", f"{speaker} mentions"), "and", _LAY_HISTORY, rng
-        ),
-        *_in_pairs(denied, leads, "or", _LAY_HISTORY, rng),
-    ]
-    aim = rng.uniform(*_HISTORY_LENGTH)
-    return _filled(sentences, _HISTORY_SENTENCES, aim, _texts()["plain_history"], rng)
+    def _chronic_name(self, condition: ChronicCondition) -> str:
+        own = {"note": condition.note, "patient": condition.lay, "parent": condition.lay}
+        return own.get(self._style.register, condition.plain)
 
+    def _family(self) -> Iterator[str]:
+        if "family" not in self._parts:
+            return
+        told = [self._wordings([self._visit.familial])[0]] if self._visit.familial else []
+        if self._visit.family_illness:
+            told.append(self._chronic_name(self._visit.family_illness))
+        if not told:
+            yield self._say("family_none")
+        for words in told:
+            yield self._say("relative", None, f=words, **relative(self._words, self._rng))
 
-def _examination(
-    visit: SimulatedVisit, observed: Sequence[VisitFinding], aim: float, rng: random.Random
-) -> str:
-    absent = [finding for finding in visit.absent if not finding.symptom]
-    leads = ("Examination shows", "Findings are", "On examination there is")
-    sentences = [
-        *_in_pairs(observed, leads, "and", _LAY_SIGN, rng),
-        *_in_pairs(absent, ("There is no",), "or", _LAY_SIGN, rng),
-    ]
-    return _filled(sentences, _EXAM_SENTENCES, aim, _texts()["plain_examination"], rng)
+    def _social(self) -> Iterator[str]:
+        adult = self._visit.age_years >= 18
+        if "social" in self._parts:
+            for _ in range(self._rng.choice((1, 1, 2, 3))):
+                yield self._say("social_adult" if adult else "social_child")
 
-
-def _in_pairs(
-    findings: Sequence[VisitFinding],
-    leads: Sequence[str],
-    link: str,
-    lay_share: float,
-    rng: random.Random,
-) -> Iterator[str]:
-    """Sentences of one or two findings: in longer lists, commas would count the findings."""
-    for start in range(0, len(findings), 2):
-        pair = findings[start : start + 2]
-        yield _sentence(f"{rng.choice(leads)} {_listed(pair, rng, link, lay_share)}")
-
-
-def _filled(
-    sentences: Sequence[str],
-    counts: Sequence[int],
-    aim: float,
-    plain: Sequence[str],
-    rng: random.Random,
-) -> str:
-    """The sentences with plain ones among them: about ``aim`` characters, a number from ``counts``.
-
-    Each step takes the plain sentence that keeps the length of text and words nearest to their
-    aims, so that neither depends on the patient's findings.
-    """
-    word_aim, wanted = rng.uniform(*_WORD_LENGTH), rng.choice(counts)
-    pool = [(f"{text}.", len(text) + 2, text.count(" ") + 1) for text in plain]
-    rng.shuffle(pool)
-    whole = list(sentences)
-    characters = sum(len(text) + 1 for text in whole)
-    words = sum(text.count(" ") + 1 for text in whole)
-    while len(whole) < wanted:
-        share = (aim - characters) / (wanted - len(whole))
-        misfits = [
-            abs((characters + more) / (words + count) - word_aim) + abs(more - share) / _SENTENCE
-            for _, more, count in pool[:_CANDIDATES]
+    def _examination(self) -> Iterator[str]:
+        if "examination" not in self._parts:
+            return
+        writer = self._style.examiner
+        absent = [finding for finding in self._visit.absent if not finding.symptom]
+        sentences = [
+            *self._sentences("sign", self._observed, "and", writer),
+            *self._sentences("no_sign", absent, "or", writer),
+            *(self._say("exam_plain", writer) for _ in range(self._rng.choice((0, 1, 1, 2, 3)))),
         ]
-        text, more, count = pool.pop(misfits.index(min(misfits)))
-        characters, words = characters + more, words + count
-        whole.insert(rng.randint(0, len(whole)), text)
-    return " ".join(whole)
+        sentences = sentences or [self._say("exam_plain", writer)]
+        self._rng.shuffle(sentences)
+        yield from sentences
 
+    def _lead(self) -> Sequence[str]:
+        leads = load_sentences().get((self._style.examiner, "exam_lead"), ())
+        return [self._rng.choice(leads).text] if leads else []
 
-def _family(visit: SimulatedVisit, rng: random.Random) -> str:
-    relative, plain = rng.choice(_texts()["relative"]), rng.choice(_texts()["plain_family"])
-    if visit.familial is None:
-        return f"{plain}."
-    return _sentence(f"{relative} has {_wording(visit.familial, rng, _LAY_HISTORY)}")
+    def _vitals(self) -> str:
+        if "vitals" not in self._parts:
+            return ""
+        findings = frozenset(finding.hpo_id for finding in self._visit.present)
+        note = self._style.examiner == "note"
+        return f"{vital_signs(self._visit.age_years, findings, note, self._rng)}."
 
+    def _fill(self, history: list[str], words: int) -> None:
+        """Put remarks among the sentences of the history until ``words`` more are said."""
+        while words > 0:
+            remark = self._say("remark")
+            if not remark:
+                return
+            history.insert(self._rng.randint(min(1, len(history)), len(history)), remark)
+            words -= len(remark.split())
 
-def _social(visit: SimulatedVisit, rng: random.Random) -> str:
-    adult = visit.age_years >= _ADULT_YEARS
-    kinds = ("adult_living", "adult_smoking") if adult else ("child_living", "child_habits")
-    return " ".join(f"{rng.choice(_texts()[kind])}." for kind in kinds)
+    def _sentences(
+        self,
+        slot: str,
+        findings: Sequence[VisitFinding],
+        link: str,
+        register: Register | None = None,
+    ) -> Iterator[str]:
+        """Sentences of one to four findings each."""
+        register, left = register or self._style.register, list(findings)
+        while left:
+            count = self._rng.choice((1, 1, 2, 2, 3, 4))
+            now, left = left[:count], left[count:]
+            yield self._say(slot, register, f=listed(self._wordings(now), link, register))
 
+    def _wordings(self, findings: Sequence[VisitFinding], more_lay: float = 0) -> list[str]:
+        share = _LAY_SHARE[self._style.register] + more_lay
+        chosen = []
+        for finding in findings:
+            first, second = finding.clinical, finding.lay
+            if self._rng.random() < share:
+                first, second = second, first
+            chosen.append(self._rng.choice(first or second))
+        return chosen
 
-def _wording(finding: VisitFinding, rng: random.Random, lay_share: float) -> str:
-    lay_first = rng.random() < lay_share
-    wordings = (finding.lay if lay_first else finding.clinical) or finding.clinical or finding.lay
-    return rng.choice(wordings)
-
-
-def _listed(
-    findings: Sequence[VisitFinding], rng: random.Random, link: str, lay_share: float
-) -> str:
-    return f" {link} ".join(_wording(finding, rng, lay_share) for finding in findings)
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _vitals(visit: SimulatedVisit, rng: random.Random) -> str:
-    """Resting values by age (means after PALS and Fleming 2011), raised by fever and the like."""
-    found = {finding.hpo_id for finding in visit.present}
-    temperature = rng.gauss(38.6 if _FEVER in found else 36.8, 0.3)
-    pulse = rng.gauss(_by_age(_PULSE_BY_AGE, visit), 7) + 12 * (_FEVER in found)
-    pulse += 25 * (_FAST_PULSE in found)
-    breaths = rng.gauss(_by_age(_BREATHS_BY_AGE, visit), 1.5) + 10 * (_FAST_BREATH in found)
-    systolic = rng.gauss(_by_age(_SYSTOLIC_BY_AGE, visit), 6) + 30 * (_HYPERTENSION in found)
-    readings = (
-        f"temperature {temperature:.1f} C",
-        f"pulse {pulse:.0f}/min",
-        f"blood pressure {systolic:.0f}/{systolic * 0.63:.0f} mmHg",
-        f"respirations {breaths:.0f}/min",
-        f"oxygen saturation {rng.choice((96, 97, 98, 99))} %",
-    )
-    kept = [reading for reading in readings if rng.random() < 0.8] or [readings[0]]
-    return _sentence(", ".join(kept))
-
-
-def _by_age(table: Sequence[tuple[int, int]], visit: SimulatedVisit) -> int:
-    return next(value for below, value in table if visit.age_years < below)
+    def _say(self, slot: str, register: Register | None = None, **places: str) -> str:
+        """A sentence of the slot that is not yet used; none is left: empty, or used again."""
+        register, age = register or self._style.register, self._visit.age_years
+        fitting = [
+            sentence
+            for sentence in load_sentences().get((register, slot), ())
+            if sentence.age_min <= age <= sentence.age_max
+            and sentence.not_with.isdisjoint(self._affected)
+            and sentence.topic not in self._topics
+        ]
+        fresh = [sentence for sentence in fitting if sentence.text not in self._used]
+        if not fresh and (not places or not fitting):
+            return ""
+        sentence = self._rng.choice(fresh or fitting)
+        self._used.add(sentence.text)
+        if sentence.topic:
+            self._topics.add(sentence.topic)
+        spoken = sentence.text.format(**self._words, **{"d": self._duration} | places)
+        spoken = with_article(f"{spoken[0].upper()}{spoken[1:]}")
+        return spoken if spoken.endswith(("!", "?", ".")) else f"{spoken}."

@@ -47,12 +47,27 @@ _NOT_A_NOUN = word_set(
     faints coughs sweats forgetful sleepless bloated itchy always feels tires leaks looks drinks
     falls bruises worn small short can't cannot often hard heart slow late not has have is are
     fast behind off room hearing congested shaky temperature walks feeds being gained lost fits
-    emesis manic fussing wheezes murmurs very drowsy no missed"""
+    emesis manic fussing wheezes murmurs very drowsy no missed snore sneeze
+    throwing losing turning feeling breaking having getting going coming seeing gaining passing
+    eating drinking growing"""
 )
+_NOT_A_PHRASE = word_set(
+    """i me my he she his they we you can can't cannot could won't don't doesn't isn't is are was
+    were has have had gets goes keeps feels looks comes baby babies infant toddler child children
+    school nappy nappies classmates playground grizzly"""
+)
+"""Words of a clause, which no list of findings has, and of a parent about a child."""
 _FEVER, _CHILLS = "HP:0001945", "HP:0025143"
 _MAX_WORDS = 5
 _CLINICAL = 3  # clinical wordings a finding; HPO's later synonyms are the rarer ones
-_JARGON = re.compile(r"abnormal|physiology|morpholog|functional", re.I)  # not a clinician's words
+_JARGON = re.compile(  # not a clinician's words
+    r"abnormal|physiology|morpholog|functional|retard|mental def", re.I
+)
+_LABORATORY = re.compile(  # known after the visit, even of common conditions
+    r"""circulating|concentration\b|serum|plasma|biopsy|\bmri\b|radiograph|electro|antibod|
+    rheumatoid.factor|neutro|eosinophil|leuko|thrombocyt|lymphop|reactive|sedimentation""",
+    re.X | re.I,
+)
 _MIN_DEPTH = 3  # steps below Phenotypic abnormality; a higher term names an organ, not a finding
 
 
@@ -93,7 +108,8 @@ def load_vocabulary() -> Mapping[str, VisitFinding]:
     wanted = named.union(*(ontology.terms[term].parents for term in named))
     found: dict[str, VisitFinding] = {}
     for hpo_id in sorted(wanted):
-        if hpo_id in common or _is_seen(hpo_id, ontology):
+        everyday_sign = hpo_id in common and not _LABORATORY.search(ontology.name(hpo_id))
+        if everyday_sign or _is_seen(hpo_id, ontology):
             finding = _visit_finding(ontology.terms[hpo_id], everyday.get(hpo_id, ()), ontology)
             if finding.clinical or finding.lay:
                 found[hpo_id] = finding
@@ -159,7 +175,10 @@ def _readable(wordings: Iterable[str], hpo_id: str) -> tuple[str, ...]:
     for wording in wordings:
         words = wording.split()
         plain = re.fullmatch(r"[A-Za-z' -]+", wording) is not None
-        unusual = words[0].lower() in _NOT_A_NOUN or _JARGON.search(wording)
+        unusual = words[0].lower() in _NOT_A_NOUN or not _NOT_A_PHRASE.isdisjoint(
+            wording.lower().split()
+        )
+        unusual = unusual or _JARGON.search(wording) is not None
         if not plain or len(words) > _MAX_WORDS or unusual:
             continue
         text = " ".join(_running_case(word) for word in words)

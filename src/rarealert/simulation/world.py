@@ -16,13 +16,14 @@ from rarealert.knowledge.profiles import (
     load_common_profiles,
     load_rare_profiles,
 )
-from rarealert.simulation.text import Sex
+from rarealert.simulation.phrases import Sex
 from rarealert.simulation.vocabulary import VisitFinding, load_vocabulary
 from rarealert.visits.diagnosis import wordings
 
 MIN_FINDINGS = 6
 """Findings possible at a visit that a rare disease needs to be drawn."""
 
+_HEADINGS = frozenset(("HP:0011458",))  # Abdominal symptom: no patient tells it
 _CLINICAL_VOCABULARIES = word_set("ICD9 ICD10CM EFO NCIT MedDRA DOID MESH NORD HP")
 _DECADES_A_VOCABULARY = 0.3
 _UNSEEN_WEIGHT = 0.1  # diseases; the weight of a finding that no disease is annotated with
@@ -89,7 +90,9 @@ def load_world() -> World:
     rare = [_disease(profile, vocabulary) for profile in load_rare_profiles()]
     usable = tuple(disease for disease in rare if len(disease.findings) >= MIN_FINDINGS)
     parents = {
-        hpo_id: tuple(p for p in ontology.terms[hpo_id].parents if p in vocabulary)
+        hpo_id: tuple(
+            p for p in ontology.terms[hpo_id].parents if p in vocabulary and p not in _HEADINGS
+        )
         for hpo_id in vocabulary
     }
     siblings = _siblings(parents)
@@ -113,15 +116,15 @@ def _commonness(diseases: Iterable[SimulatedDisease]) -> Iterator[float]:
 
     No installed package has prevalences, but clinical vocabularies code what clinics see: over the
     2,782 annotated diseases with a prevalence class in Orphadata, the number of vocabularies with
-    a code follows that class (Spearman 0.50), by about 0.3 decades each. The square root keeps the
-    rarest diseases in the corpus, as for common conditions.
+    a code follows that class (Spearman 0.50), by about 0.3 decades each. Most of a clinic's rare
+    patients have one of the commoner rare diseases, so the estimate is taken whole.
     """
     mondo = load_mondo()
     by_code = mondo.by_code("Orphanet")
     for disease in diseases:
         terms = by_code.get(disease.profile.disease_id.removeprefix("ORPHA:"), ())
         counts = [len(_CLINICAL_VOCABULARIES & mondo.terms[term].codes.keys()) for term in terms]
-        yield 10 ** (_DECADES_A_VOCABULARY / 2 * max(counts, default=0))
+        yield 10 ** (_DECADES_A_VOCABULARY * max(counts, default=0))
 
 
 def _siblings(parents: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -149,7 +152,9 @@ def _disease(profile: DiseaseProfile, vocabulary: Mapping[str, VisitFinding]) ->
     kept = [
         (vocabulary[finding.hpo_id], finding.frequency)
         for finding in profile.findings
-        if finding.hpo_id in vocabulary and not finding.excluded and finding.hpo_id not in revealing
+        if finding.hpo_id in vocabulary
+        and not finding.excluded
+        and finding.hpo_id not in revealing | _HEADINGS
     ]
     head = load_derived_heads().get(profile.disease_id)
     developmental = head == _MALFORMATION or any(
