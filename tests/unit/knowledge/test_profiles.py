@@ -20,6 +20,7 @@ from rarealert.knowledge.profiles import (
     parse_frequency,
     parse_hpoa,
 )
+from rarealert.knowledge.rare_diseases import load_rare_facts
 
 PLAUSIBLE = {
     "height": ("cm", 45, 210),
@@ -137,7 +138,7 @@ def test_every_packaged_finding_is_a_living_phenotype_under_its_own_label() -> N
 
 def test_common_conditions_are_many_complete_and_plausible() -> None:
     conditions = load_common_conditions()
-    assert len(conditions) >= 370
+    assert len(conditions) >= 900
     assert len({c.profile.disease_id for c in conditions}) == len(conditions)
     for condition in conditions:
         assert 0 <= condition.age_min <= condition.age_max <= 120
@@ -163,6 +164,22 @@ def test_common_conditions_reach_every_age_and_most_organ_systems() -> None:
         for system in ontology.organ_systems(finding.hpo_id)
     )
     assert sum(count >= 10 for count in systems.values()) >= 16
+
+
+def test_supplements_of_rare_diseases_are_annotated_orphanet_diseases_with_plausible_facts() -> (
+    None
+):
+    names = {profile.disease_id: profile.name for profile in load_rare_profiles()}
+    ontology = load_ontology()
+    for row in (*packaged_rows("rare_facts"), *packaged_rows("rare_findings")):
+        assert names[row["orpha_code"]] == row["name"]
+        assert row["source_note"]
+    for row in packaged_rows("rare_findings"):
+        assert ontology.terms[row["hpo_id"]].name == row["hpo_name"]
+        assert ontology.is_phenotype(row["hpo_id"])
+    for fact in load_rare_facts().values():
+        assert 0 < fact.per_100000 <= 100
+        assert 0 <= fact.age_min < fact.age_max <= 120
 
 
 def test_mimics_are_orphanet_diseases_under_their_own_name() -> None:
