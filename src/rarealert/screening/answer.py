@@ -186,9 +186,10 @@ class Screener:
         """Answer each visit, in order.
 
         The band comes from thresholds chosen on validation, at the prevalence the calibrator saw.
-        A shift of prevalence is monotone, so it restates the risk and its interval and leaves the
-        band, which marks an operating point, unchanged; nor does it touch ``abstain``, whose
-        coverage holds for each label by itself.
+        A risk is restated for another prevalence from what calibration supports: beyond its
+        extreme cases, the shift would multiply odds without evidence. The shift is monotone, so it
+        leaves the band, which marks an operating point, unchanged; nor does it touch ``abstain``,
+        whose coverage holds for each label by itself.
 
         Args:
             readings: The visits. The student reads text alone, as in training; coded findings
@@ -234,21 +235,21 @@ class Screener:
         low, high = uncertainty.venn_abers.interval(logits)
         abstains = uncertainty.abstains(logits)
         distances = uncertainty.ood_score(features)
-        risks = uncertainty.venn_abers.supported(np.array([each.risk for each in predictions]))
         counts = [len(reading.affirmed) for reading in readings]
 
         def restated(risk: float) -> float:
             if prevalence is None:
                 return risk
-            return float(shift_prevalence(risk, self.calibrated_at, prevalence))
+            supported = uncertainty.venn_abers.supported(np.array(risk))
+            return float(shift_prevalence(supported, self.calibrated_at, prevalence))
 
         return [
             Answer(
                 case_id=each.case_id,
-                risk=restated(float(risks[at])),
+                risk=restated(each.risk),
                 # the calibrated risk is smooth, the interval is a step function: it is widened
-                risk_low=restated(min(float(low[at]), float(risks[at]))),
-                risk_high=restated(max(float(high[at]), float(risks[at]))),
+                risk_low=restated(min(float(low[at]), each.risk)),
+                risk_high=restated(max(float(high[at]), each.risk)),
                 band=each.band,
                 abstain=bool(abstains[at]) or _too_few(counts[at], each.band),
                 findings=counts[at],
