@@ -22,7 +22,7 @@ _VOWEL_SOUND = ("A 8", "A 11-", "A 18-")  # numbers that begin with a vowel soun
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
+class Template:
     """A sentence with places, for patients of ``age_min`` to ``age_max`` years.
 
     A visit has one sentence of a topic, and none that a finding below ``not_with`` contradicts.
@@ -52,12 +52,12 @@ class ChronicCondition:
 
 
 @lru_cache(maxsize=1)
-def load_sentences() -> Mapping[tuple[str, str], tuple[Sentence, ...]]:
+def load_sentences() -> Mapping[tuple[str, str], tuple[Template, ...]]:
     """The sentences by register and slot, in the order of their files."""
-    table: dict[tuple[str, str], list[Sentence]] = {}
+    table: dict[tuple[str, str], list[Template]] = {}
     for row in packaged_rows("sentences", _PACKAGE):
         low, _, high = (row["ages"] or "0-120").partition("-")
-        sentence = Sentence(
+        sentence = Template(
             text=row["text"],
             age_min=float(low),
             age_max=float(high) + 0.99,
