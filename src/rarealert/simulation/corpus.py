@@ -36,25 +36,20 @@ from rarealert.simulation.world import SimulatedDisease, World, fits, load_world
 from rarealert.visits.case import Case, Label, LabelledCase
 from rarealert.visits.diagnosis import names_diagnosis
 
-GENERATOR_VERSION = "5"
+GENERATOR_VERSION = "6"
 """Raise it with any change of the drawn cases."""
 
 SOURCE = "knowledge"
 """The source of every case of ``knowledge_cases``; no ingested case has it."""
 
-# Counted in physicians' vignettes and visits of general practice: most first visits tell two to
-# eight findings, a few none or a dozen. A short visit tells fewer.
-_FINDINGS = (3, 7, 13, 16, 16, 13, 10, 8, 6, 4, 2, 1, 1)  # weights of 0, 1, 2 ... present findings
+# Of physicians' vignettes four findings are recognised, two more are told in words of their own:
+# most first visits tell three to nine, a few none or a dozen. A short visit tells fewer.
+_FINDINGS = (2, 3, 7, 12, 16, 16, 14, 11, 8, 5, 3, 2, 2)  # weights of 0, 1, 2 ... present findings
 _WORDS_A_FINDING, _WORDS_AN_ABSENT = 6, 12
 # A visit is about what the patient has; one finding in four or five is everyday company (tiredness,
 # headache, a cold), and one visit in four has a finding of the disease that it could be mistaken
 # for. With more the label could not be told from the words by anyone.
-_INCIDENTAL = (
-    0,
-    1,
-    1,
-    2,
-)  # everyday findings of a visit with three or more, at most a third of all
+_INCIDENTAL = (0, 1, 1, 2)  # everyday findings of a visit with three or more, at most a third
 _OTHER_SHARE = 0.25  # share of visits of four findings or more with one of the other disease
 _TYPICAL_POWER = 2  # of frequencies: what half of patients have is told four times as often as
 # what a quarter has, because patients and doctors tell what is prominent
