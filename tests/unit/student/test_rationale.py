@@ -105,7 +105,7 @@ def test_a_correction_names_the_missed_finding_and_cites_its_annotation() -> Non
     text = compose_correction(visit, MYASTHENIA, many)
     assert text is not None
     assert text.startswith(f"{RAISED} ptosis")
-    assert text.endswith("ptosis is frequent in Myasthenia gravis (ORPHA:589).")
+    assert text.endswith("ptosis is very frequent in Myasthenia gravis (ORPHA:589).")
     assert is_sound(text.removeprefix(RAISED).strip(), visit)
 
 
@@ -118,16 +118,16 @@ def test_no_correction_without_an_annotated_finding() -> None:
 @pytest.mark.parametrize(
     "citation",
     [
-        "ptosis is very frequent in Myasthenia gravis (ORPHA:589).",  # it is frequent there
-        "ptosis is frequent in Myasthenia gravis (ORPHA:1).",
-        "ptosis is frequent in Kearns-Sayre syndrome (ORPHA:589).",
+        "ptosis is frequent in Myasthenia gravis (ORPHA:589).",  # it is frequent there
+        "ptosis is very frequent in Myasthenia gravis (ORPHA:1).",
+        "ptosis is very frequent in Kearns-Sayre syndrome (ORPHA:589).",
         "headache is frequent in Myasthenia gravis (ORPHA:589).",
         "fever is frequent in Myasthenia gravis (ORPHA:589).",
         "it is well known.",
     ],
 )
 def test_a_wrong_citation_is_not_sound(citation: str) -> None:
-    assert is_sound("ptosis: ptosis is frequent in Myasthenia gravis (ORPHA:589).", VISIT)
+    assert is_sound("ptosis: ptosis is very frequent in Myasthenia gravis (ORPHA:589).", VISIT)
     assert not is_sound(f"ptosis: {citation}", VISIT)
 
 
@@ -147,7 +147,7 @@ def test_the_evidence_list_says_what_it_is() -> None:
         ("ptosis, hepatomegaly, skin rot and no headache.", "ptosis."),
         ("ptosis, nystagmus and fever.", "ptosis."),  # the mother's; denied
         ("ptosis and rash, as in rare eye disease.", "ptosis, as in rare eye disease."),
-        ("seizures, seizures: ptosis is frequent in x.", "seizures: ptosis is frequent in x."),
+        ("seizures, seizures: ptosis is very frequent in x.", "seizures: ptosis is very frequent in x."),
         ("the weather, the weather, the weather", ""),
         ("", ""),
     ],
