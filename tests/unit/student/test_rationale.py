@@ -147,7 +147,7 @@ def test_the_evidence_list_says_what_it_is() -> None:
         ("ptosis, hepatomegaly, skin rot and no headache.", "ptosis."),
         ("ptosis, nystagmus and fever.", "ptosis."),  # the mother's; denied
         ("ptosis and rash, as in rare eye disease.", "ptosis, as in rare eye disease."),
-        ("seizures, seizures: ptosis is very frequent in x.", "seizures: ptosis is very frequent in x."),
+        ("seizures, seizures: ptosis is frequent in x.", "seizures: ptosis is frequent in x."),
         ("the weather, the weather, the weather", ""),
         ("", ""),
     ],
