@@ -1,14 +1,14 @@
 """How well and how fast findings are recognised: GSC+ abstracts and avey's vignettes.
 
-``RAREALERT_CORPORA=CORPORA python benchmarks/recognition.py`` prints document-level micro F1 on
+``python benchmarks/recognition.py CORPORA`` prints document-level micro F1 on
 GSC+ (exact HPO id, every mention whatever its state), the shares of avey's complaints recognised
 and of absent items read as absent, and vignettes a second on one core.
 """
 
 import gzip
 import json
-import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ _LINE = re.compile(r"^(Chief complaints|Absent findings): *(.*)$", re.MULTILINE)
 
 def main() -> None:
     """Print the figures."""
-    corpora = Path(os.environ["RAREALERT_CORPORA"])
+    corpora = Path(sys.argv[1])
     print(abstracts(corpora / "hpo_gold/gsc_plus.jsonl.gz"))
     texts = [row["text"] for row in _rows(corpora / "avey/cases.jsonl.gz")]
     print(complaints(texts))

@@ -1,14 +1,18 @@
-"""Atomic writing of files: after a kill the previous complete file is in place, or none."""
+"""Atomic writing of files, and digests of what is in them.
+
+After a kill the previous complete file is in place, or none.
+"""
 
 import hashlib
 import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip entry
 
 
@@ -85,3 +89,27 @@ def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(data: bytes) -> str:
+    """sha256 of ``data`` in hexadecimal, 64 characters."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return _CANONICAL.encode(value).encode(errors="replace")
+
+
+def source_digest(paths: Iterable[Path], suffixes: tuple[str, ...] = (".py", ".tsv")) -> str:
+    """Digest of source files and of all below source folders, by relative name and content.
+
+    What code makes is versioned by its code, so that an edit makes what is cached of it stale.
+    """
+    listing = [
+        (path.name, str(file.relative_to(path)), digest(file.read_bytes()))
+        for path in paths
+        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+        if file.suffix in suffixes
+    ]
+    return digest(canonical_json(listing))

@@ -21,7 +21,8 @@ _STATE = re.compile(
     re.I,
 )
 _COURSE = re.compile(
-    r"\b(?:acute|chronic|subacute|recurrent|refractory|persistent|paroxysmal|intermittent|direct|indirect|advanced|early|late|classic(?:al)?|"
+    r"\b(?:acute|chronic|subacute|recurrent|refractory|persistent|"
+    r"paroxysmal|intermittent|direct|indirect|advanced|early|late|classic(?:al)?|"
     r"typical|primary|adult|paediatric|pediatric|degenerative)\b",
     re.I,
 )

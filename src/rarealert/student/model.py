@@ -125,9 +125,12 @@ class Student:
         recognised, a plain sentence states that.
         """
         written = self._generate(readings, bands)
-        texts = [grounded_part(*pair) for pair in zip(written, readings, strict=True)]
-        origins: list[Origin] = ["free"] * len(readings)
-        weak = [index for index, text in enumerate(texts) if not is_sound(text, readings[index])]
+        grounded = [grounded_part(*pair) for pair in zip(written, readings, strict=True)]
+        weak = [index for index, text in enumerate(grounded) if not is_sound(text, readings[index])]
+        rationales = [
+            Rationale(f"{opening(band)} {text}", "free")
+            for band, text in zip(bands, grounded, strict=True)
+        ]
         allowed = {index: choices(readings[index], bands[index]) for index in weak}
         guided = [index for index in weak if allowed[index]]
         chosen = self._generate(
@@ -136,14 +139,11 @@ class Student:
             [allowed[index] for index in guided],
         )
         for index in weak:
-            texts[index], origins[index] = evidence_list(readings[index]), "listed"
+            rationales[index] = Rationale(evidence_list(readings[index], bands[index]), "listed")
         for index, text in zip(guided, chosen, strict=True):
             if is_sound(text, readings[index]):
-                texts[index], origins[index] = text, "guided"
-        return [
-            Rationale(f"{opening(band)} {text}", origin)
-            for band, text, origin in zip(bands, texts, origins, strict=True)
-        ]
+                rationales[index] = Rationale(f"{opening(bands[index])} {text}", "guided")
+        return rationales
 
     def _passes(
         self, prompts: Sequence[Prompt], batch_size: int

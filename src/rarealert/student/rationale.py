@@ -202,12 +202,18 @@ def grounded_part(text: str, reading: Reading) -> str:
     return f"{_listed(kept)}{clause}{head}{colon}{citation}." if kept else ""
 
 
-def evidence_list(reading: Reading) -> str:
-    """The plain list that replaces a rationale that failed its check twice, marked as such."""
+def evidence_list(reading: Reading, band: Band) -> str:
+    """The plain list that replaces a rationale that failed its check twice, marked as such.
+
+    Without a finding there is no reason in either direction, and the sentence states that alone.
+    """
     wordings = list(present_wordings(reading).values())[: 2 * _FINDINGS]
     if not wordings:
-        return "words in which no finding was recognised."
-    return f"{_listed(wordings)} (findings listed from the visit; no rationale passed its check)."
+        return "No finding was recognised in this visit."
+    listed = _listed(wordings)
+    return (
+        f"{opening(band)} {listed} (findings listed from the visit; no rationale passed its check)."
+    )
 
 
 def _cite(label: Label, wordings: Mapping[str, str]) -> tuple[str, str] | None:

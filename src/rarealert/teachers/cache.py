@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarealert.errors import RareAlertError
+from rarealert.files import digest
 from rarealert.teachers import shards
-from rarealert.teachers.teacher import Request, digest
+from rarealert.teachers.teacher import Request
 from rarealert.teachers.teacher_answer import TeacherAnswer
 
 _ANSWERS = "answers"

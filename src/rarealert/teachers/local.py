@@ -14,13 +14,14 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from rarealert.files import digest, source_digest
 from rarealert.language.base import BaseModel, digest_of, load_base
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.collect import Board, Outcome, Tally
 from rarealert.teachers.endpoints.prompt import commands_the_model
 from rarealert.teachers.endpoints.reply import RANK_WEIGHTS
 from rarealert.teachers.panel import LocalSpec
-from rarealert.teachers.teacher import Request, digest, source_digest
+from rarealert.teachers.teacher import Request
 from rarealert.teachers.teacher_answer import Differential, Flag, Insight, TeacherAnswer
 from rarealert.visits.case import Case
 from rarealert.visits.reading import RENDERER_VERSION, Reading, read_visit, render

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 
 import rarealert.knowledge
 from rarealert.errors import BadInputError
-from rarealert.files import write_bytes
+from rarealert.files import digest, source_digest, write_bytes
 from rarealert.teachers.panel import RecordedSpec
 from rarealert.teachers.shards import disk_full
-from rarealert.teachers.teacher import Request, digest, source_digest
+from rarealert.teachers.teacher import Request
 from rarealert.teachers.teacher_answer import TeacherAnswer
 from rarealert.visits.reading import Reading
 

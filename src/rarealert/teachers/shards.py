@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from rarealert.errors import RareAlertError
-from rarealert.teachers.teacher import canonical_json, digest
+from rarealert.files import canonical_json, digest
 
 _HEAD = b'{"checksum":"'
 _MIDDLE = b'","row":'

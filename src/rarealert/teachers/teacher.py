@@ -1,45 +1,17 @@
 """The interface of every teacher, and the request whose digest is the key in the cache."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
+from rarealert.files import canonical_json, digest
 from rarealert.teachers.teacher_answer import TeacherAnswer
 from rarealert.visits.reading import Reading
 
 ANSWER_SCHEMA = "377716ca3c96e96fc4812b4cbae222d1e283d9eab8c4e0cdb0af08a038ede3ea"
 """Part of every cache key: the sha256 of the answer's first JSON Schema. Replace it when a field of
 ``TeacherAnswer`` or its range changes; a changed docstring must not make the cache stale."""
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def digest(data: bytes) -> str:
-    """sha256 of ``data`` in hexadecimal, 64 characters."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def canonical_json(value: object) -> bytes:
-    """``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return _CANONICAL.encode(value).encode(errors="replace")
-
-
-def source_digest(paths: Iterable[Path], suffixes: tuple[str, ...] = (".py", ".tsv")) -> str:
-    """Digest of source files and of all below source folders, by relative name and content.
-
-    A teacher that is code is versioned by its code, so that an edit makes its cached answers stale.
-    """
-    listing = [
-        (path.name, str(file.relative_to(path)), digest(file.read_bytes()))
-        for path in paths
-        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
-        if file.suffix in suffixes
-    ]
-    return digest(canonical_json(listing))
 
 
 @dataclass(frozen=True)

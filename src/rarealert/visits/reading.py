@@ -79,16 +79,6 @@ class Reading:
         return self._ids("excluded", "patient")
 
     @cached_property
-    def uncertain(self) -> tuple[str, ...]:
-        """HPO ids that the text suspects or asks about, by first mention; never evidence."""
-        return self._ids("uncertain", "patient")
-
-    @cached_property
-    def past(self) -> tuple[str, ...]:
-        """HPO ids of findings that the text calls over, by first mention; never evidence."""
-        return self._ids("past", "patient")
-
-    @cached_property
     def relatives(self) -> tuple[str, ...]:
         """HPO ids that the text affirms of relatives, by first mention."""
         return self._ids("present", "relative")

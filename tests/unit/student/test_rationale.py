@@ -14,6 +14,7 @@ from rarealert.student.rationale import (
     evidence_list,
     grounded_part,
     is_sound,
+    opening,
 )
 from rarealert.visits.case import Case, Label
 from rarealert.visits.reading import Reading, read_visit
@@ -132,10 +133,11 @@ def test_a_wrong_citation_is_not_sound(citation: str) -> None:
 
 
 def test_the_evidence_list_says_what_it_is() -> None:
-    assert "no rationale passed its check" in evidence_list(VISIT)
-    assert "ptosis" in evidence_list(VISIT)
-    bare = evidence_list(BARE)
-    assert "no finding" in bare
+    assert "no rationale passed its check" in evidence_list(VISIT, "alert")
+    assert "ptosis" in evidence_list(VISIT, "alert")
+    bare = evidence_list(BARE, "low")
+    assert "o finding was recognised" in bare
+    assert opening("low") not in bare  # nothing found speaks for nothing
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from rarealert.cli import app
 from rarealert.errors import BadInputError, RareAlertError
+from rarealert.files import canonical_json, digest
 from rarealert.teachers import cache_commands, shards
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.shards import Compaction
-from rarealert.teachers.teacher import ANSWER_SCHEMA, Request, canonical_json, digest
+from rarealert.teachers.teacher import ANSWER_SCHEMA, Request
 from rarealert.teachers.teacher_answer import TeacherAnswer
 
 _FORK = multiprocessing.get_context("fork")

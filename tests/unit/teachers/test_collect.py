@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from rarealert.errors import RareAlertError
+from rarealert.files import digest
 from rarealert.teachers import shards
 from rarealert.teachers.cache import RationaleCache
 from rarealert.teachers.collect import Tally, ask_panel
 from rarealert.teachers.projection import coverage, project
-from rarealert.teachers.teacher import Request, digest
+from rarealert.teachers.teacher import Request
 from rarealert.teachers.teacher_answer import AnswerRow, TeacherAnswer, read_answers
 from rarealert.visits.case import Case
 from rarealert.visits.reading import Reading, read_visit

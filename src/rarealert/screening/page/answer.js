@@ -135,7 +135,7 @@ export function drawHeads(list, heads) {
     return item;
   });
   list.replaceChildren(...items);
-  if (!items.length) list.append(element("li", "Listed with an alert or a watch only."));
+  if (!items.length) list.append(element("li", "None: they are listed where findings were recognised and the risk is not low."));
 }
 
 /** What the answers would make of the risk; `told` and `now` are the visit's risk there and here. */

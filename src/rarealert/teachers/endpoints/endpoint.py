@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from rarealert.errors import RareAlertError
+from rarealert.files import canonical_json, digest
 from rarealert.teachers.cache import RationaleCache, Usage
 from rarealert.teachers.collect import Board, Outcome, Tally
 from rarealert.teachers.endpoints.client import (
@@ -40,7 +41,7 @@ from rarealert.teachers.endpoints.reply import (
     wire_schema,
 )
 from rarealert.teachers.panel import EndpointSpec
-from rarealert.teachers.teacher import Request, canonical_json, digest
+from rarealert.teachers.teacher import Request
 from rarealert.teachers.teacher_answer import Flag, TeacherAnswer
 from rarealert.visits.case import Case
 from rarealert.visits.reading import RENDERER_VERSION, Reading, read_visit

@@ -6,8 +6,8 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
+from rarealert.files import digest
 from rarealert.teachers.panel import EndpointSpec
-from rarealert.teachers.teacher import digest
 from rarealert.visits.reading import Reading
 
 PROMPT_VERSION = "1"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import rarealert.knowledge
 import rarealert.visits
+from rarealert.files import digest, source_digest
 from rarealert.language.sentences import embedding_version
 from rarealert.teachers.reasoners.clues import onset_course_family, red_flags
 from rarealert.teachers.reasoners.engine import Engine, Workup, load_engine, work_up
@@ -18,7 +19,7 @@ from rarealert.teachers.reasoners.ranking import (
     ontology_similarity,
     retrieval,
 )
-from rarealert.teachers.teacher import Request, digest, source_digest
+from rarealert.teachers.teacher import Request
 from rarealert.teachers.teacher_answer import TeacherAnswer
 from rarealert.visits.reading import RENDERER_VERSION, Reading
 
